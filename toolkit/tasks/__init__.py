@@ -1,0 +1,61 @@
+"""The tasks that a recipe can name. Nothing here imports torch: a card says what a recipe may ask of its task."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on 2 CPU cores with the dense model, for estimates only."""
+
+    start_s: float  # load the data and the trained model
+    evaluate_s: float  # one split
+    score_pass_s: float  # score one block
+    recover_step_s: float  # one fine-tuning step
+    prune_s: float  # collect statistics, prune and repair, once
+    forward_s: float  # one example through the model
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """What can be known of a task without importing it; `factory` is "module:callable" and takes no arguments."""
+
+    name: str
+    summary: str
+    factory: str
+    num_blocks: int
+    criteria: tuple[str, ...]
+    metric: str
+    kinds: tuple[str, ...]  # kinds of channel that can be pruned
+    costs: Costs
+
+
+TASKS: dict[str, TaskCard] = {
+    "tad-watch": TaskCard(
+        name="tad-watch",
+        summary="temporal action detection: exercises in spliced smartwatch recordings",
+        factory="toolkit.tasks.tad.watch:make_watch_task",
+        num_blocks=12,
+        criteria=("task_metric", "loss", "block_mse"),
+        metric="average mAP",
+        kinds=("mlp", "heads", "head_dim"),
+        costs=Costs(start_s=10.0, evaluate_s=10.0, score_pass_s=1.0, recover_step_s=0.35, prune_s=10.0, forward_s=0.01),
+    ),
+}
+
+
+def make_task(name: str) -> Any:
+    """The task called `name`, with its data and trained model at hand.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    if name not in TASKS:
+        raise UserError(f"{name!r} is not a known task; choose one of: {', '.join(TASKS)}")
+    module, attribute = TASKS[name].factory.split(":")
+    return getattr(importlib.import_module(module), attribute)()
