@@ -1,0 +1,61 @@
+"""Compress trained PyTorch models in depth and in width. The public names, imported when first used (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.checkpoint import load_model
+    from toolkit.planner import compose
+    from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
+    from toolkit.recipe_yaml import load_recipe
+    from toolkit.record import RunRecord, load_record
+    from toolkit.runner import run
+    from toolkit.tasks import TASKS, make_task
+
+__all__ = [
+    "TASKS",
+    "BlockDrop",
+    "ChannelPrune",
+    "Keep",
+    "Measure",
+    "Recipe",
+    "Recover",
+    "RunRecord",
+    "compose",
+    "load_model",
+    "load_recipe",
+    "load_record",
+    "make_task",
+    "run",
+]
+
+_MODULE_OF = {
+    "TASKS": "toolkit.tasks",
+    "BlockDrop": "toolkit.recipe",
+    "ChannelPrune": "toolkit.recipe",
+    "Keep": "toolkit.recipe",
+    "Measure": "toolkit.recipe",
+    "Recipe": "toolkit.recipe",
+    "Recover": "toolkit.recipe",
+    "RunRecord": "toolkit.record",
+    "compose": "toolkit.planner",
+    "load_model": "toolkit.checkpoint",
+    "load_recipe": "toolkit.recipe_yaml",
+    "load_record": "toolkit.record",
+    "make_task": "toolkit.tasks",
+    "run": "toolkit.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

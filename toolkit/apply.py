@@ -1,0 +1,102 @@
+"""python -m toolkit.apply RECIPE: compress a trained model as the recipe says, stage by stage, and show the result.
+
+Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the user can fix; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import toolkit
+from reports.page import write_page
+from toolkit.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table
+from toolkit.console import Console
+from toolkit.errors import Fault, RecipeError, StageError, UserError
+from toolkit.estimate import duration_text, estimate_s
+from toolkit.recipe import Recipe
+from toolkit.recipe_yaml import dump_recipe, read_recipe
+from toolkit.record import RUN_FILE, RunRecord
+from toolkit.tasks import TASKS
+from toolkit.yaml_nodes import Lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        recipe, lines = read_recipe(args.recipe)
+        if args.device is not None:
+            recipe = recipe.model_copy(update={"device": args.device})
+        if args.check:
+            _show(recipe)
+        else:
+            _run(args.recipe, recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted; continue with: {_resume_command(args)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.apply",
+        description="Apply a compression recipe to a trained model, measure after every stage, and write a report.",
+        epilog="The recipes that come with the toolkit are listed in recipes/README.md.",
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe file, such as recipes/smoke.yaml")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: runs/<recipe name>)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="run there, whatever the recipe says")
+    parser.add_argument("--resume", action="store_true", help="continue a stopped run after its last finished stage")
+    parser.add_argument("--check", action="store_true", help="only check the recipe, show it and estimate its time")
+    return parser
+
+
+def _show(recipe: Recipe) -> None:
+    """Print the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
+    estimate = duration_text(estimate_s(recipe, TASKS[recipe.task]))
+    sys.stdout.write(dump_recipe(recipe))
+    print(f"# The recipe is valid. Estimated run time: {estimate} on 2 idle CPU cores. Nothing was run.")
+
+
+def _run(file: Path, recipe: Recipe, lines: Lines, out: Path, resume: bool) -> None:
+    console = Console()
+    try:
+        record = toolkit.run(recipe, out=out, resume=resume, console=console)
+    except StageError as error:
+        if error.stage_index is None:
+            raise
+        place = ("stages", error.stage_index)
+        raise RecipeError([Fault(place, str(error), lines.at(place))], file) from error
+    show_record(record, console)
+    page = write_page(out)
+    console.line()
+    console.line(f"run record:       {out / RUN_FILE}")
+    console.line(f"compressed model: {out / 'model'}    (toolkit.load_model reads it)")
+    console.line(f"report:           {page}    (open it in a browser)")
+
+
+def show_record(record: RunRecord, console: Console) -> None:
+    """The closing table, and what its numbers mean."""
+    seconds = sum(step.seconds for step in record.steps)
+    columns, rows = closing_table(record)
+    console.line()
+    console.table(f"{record.recipe.name}: {len(record.recipe.stages)} stages in {seconds:.0f} s", columns, rows)
+    for note in (MACS_NOTE, DENSE_NOTE, LATENCY_NOTE):
+        console.line(note)
+
+
+def _resume_command(args: argparse.Namespace) -> str:
+    words = ["python", "-m", "toolkit.apply", str(args.recipe)]
+    words += [] if args.out is None else ["--out", str(args.out)]
+    words += [] if args.device is None else ["--device", args.device]
+    return shlex.join([*words, "--resume"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""A rough estimate of how long a recipe takes, from the task's card. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import math
+
+from toolkit.recipe import BlockDrop, ChannelPrune, Measure, Recipe, Recover
+from toolkit.tasks import Costs, TaskCard
+
+
+def estimate_s(recipe: Recipe, card: TaskCard) -> float:
+    """Seconds on 2 idle CPU cores. Later steps are priced like the dense model, so this is rather too long."""
+    costs, blocks = card.costs, card.num_blocks
+    total_s = costs.start_s + _measure_s(recipe.measure, costs)
+    for stage in recipe.stages:
+        if isinstance(stage, BlockDrop):
+            rounds = _rounds(stage, blocks, card)
+            total_s += sum(range(blocks - rounds + 1, blocks + 1)) * costs.score_pass_s + costs.prune_s
+            blocks -= rounds
+        elif isinstance(stage, ChannelPrune):
+            total_s += costs.prune_s
+        elif isinstance(stage, Recover):
+            validations = math.ceil(stage.max_steps / stage.validate_every)
+            total_s += stage.max_steps * costs.recover_step_s + validations * costs.evaluate_s
+        total_s += _measure_s(recipe.measure, costs)
+    return total_s
+
+
+def duration_text(seconds: float) -> str:
+    """`"about 40 s"`, `"about 6 min"`."""
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+
+
+def _rounds(stage: BlockDrop, blocks: int, card: TaskCard) -> int:
+    """Blocks to drop; for a MACs target, as if the blocks held all of the MACs."""
+    if stage.num_blocks is not None:
+        return min(stage.num_blocks, blocks)
+    assert stage.macs_ratio is not None
+    return min(max(blocks - math.floor(stage.macs_ratio * card.num_blocks), 0), blocks)
+
+
+def _measure_s(measure: Measure, costs: Costs) -> float:
+    """Every split once, and the latency of this model and the dense one in turns."""
+    examples = sum(measure.batch_sizes) * (measure.repeats + measure.warmup) * 2
+    return len(measure.splits) * costs.evaluate_s + examples * costs.forward_s

@@ -1,0 +1,191 @@
+"""The run record: the append-only truth of one run, and the only thing that reports read. Nothing here imports torch.
+
+Raw samples are stored; medians and ratios are computed on reading.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.errors import RecordError
+from toolkit.recipe import Recipe
+
+SCHEMA_VERSION: Final = 1
+RUN_FILE = "run.json"
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Samples = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class Macs(Entry):
+    """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this."""
+
+    total: int  # matrix products, convolutions, scaled dot-product attention
+    normalisation: int  # kept apart: fvcore counts these per element, not as multiply-adds
+    by_operator: dict[str, int]
+    uncounted: dict[str, int]  # operator -> number of calls that carry no count
+
+
+class Latency(Entry):
+    """Seconds per forward call. The dense model is timed in turns with this one, so `ratio` is of the same moment."""
+
+    device: str
+    batch_size: int
+    threads: int
+    dtype: str
+    samples_s: Samples
+    dense_samples_s: Samples
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.samples_s)
+
+    @property
+    def dense_median_s(self) -> float:
+        return statistics.median(self.dense_samples_s)
+
+    @property
+    def ratio(self) -> float:
+        """Median over the dense model's median; below 1 is faster than dense."""
+        return self.median_s / self.dense_median_s
+
+    def percentile_s(self, percent: int) -> float:
+        """`percent` in 1..99, by linear interpolation between samples."""
+        if len(self.samples_s) == 1:
+            return self.samples_s[0]
+        return statistics.quantiles(self.samples_s, n=100, method="inclusive")[percent - 1]
+
+
+class Quality(Entry):
+    metric: str
+    split: str
+    value: float
+    num_examples: int
+    interval: tuple[float, float] | None = None  # 95 %, bootstrap over the examples
+    details: dict[str, float] = {}  # e.g. {"mAP@0.5": 0.71}
+
+
+class Segment(Entry):
+    """A labelled stretch of time, in seconds; `score` is 1 for ground truth."""
+
+    start_s: float
+    end_s: float
+    label: str
+    score: float = 1.0
+
+
+class Timeline(Entry):
+    """One test stream with its true and predicted segments."""
+
+    stream: str
+    duration_s: float
+    truth: tuple[Segment, ...]
+    predicted: tuple[Segment, ...]
+
+
+class Measurement(Entry):
+    macs: Macs
+    num_params: int
+    latency: tuple[Latency, ...]
+    quality: tuple[Quality, ...]
+    timeline: Timeline | None = None
+
+    def quality_on(self, split: str) -> Quality | None:
+        return next((quality for quality in self.quality if quality.split == split), None)
+
+    def latency_at(self, batch_size: int) -> Latency | None:
+        return next((latency for latency in self.latency if latency.batch_size == batch_size), None)
+
+
+class StepRecord(Entry):
+    """Step 0 is the baseline (`stage == "baseline"`); step i > 0 is stage i - 1 of the recipe.
+
+    `detail` is plain JSON and enough to redo the step without choosing again.
+    """
+
+    stage: str
+    detail: dict[str, Any]
+    seconds: float
+    measurement: Measurement
+
+
+class Environment(Entry):
+    python: str
+    platform: str
+    processor: str
+    num_cores: int
+    gpu: str | None
+    packages: dict[str, str]
+
+
+class RunRecord(Entry):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    recipe: Recipe
+    recipe_sha256: str
+    environment: Environment
+    finished: bool = False
+    steps: tuple[StepRecord, ...] = ()
+
+    @property
+    def baseline(self) -> StepRecord:
+        return self.steps[0]
+
+    def with_step(self, step: StepRecord) -> RunRecord:
+        return self.model_copy(update={"steps": (*self.steps, step)})
+
+    def save(self, directory: Path) -> None:
+        """Write `run.json` whole or not at all."""
+        write_atomically(directory / RUN_FILE, self.model_dump_json(indent=1) + "\n")
+
+
+def load_record(directory: Path) -> RunRecord:
+    """Read a run's record.
+
+    Raises:
+        RecordError: no such file, not JSON, of another schema version, or inconsistent with its own recipe.
+    """
+    path = directory / RUN_FILE
+    try:
+        record = RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); is {directory} the folder of a run?") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RecordError(f"{path}: damaged or not a run record: {place}: {first['msg']}") from error
+    if record.recipe_sha256 != record.recipe.sha256:
+        raise RecordError(f"{path}: the recipe in the record does not match its hash; the file was changed by hand")
+    return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`; a crash leaves either the old file or the new one."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def differences(first: RunRecord, second: RunRecord) -> list[str]:
+    """What keeps two runs from being compared: task, device, settings of the measurement, processor, versions."""
+    pairs = {
+        "task": (first.recipe.task, second.recipe.task),
+        "device": (first.recipe.device, second.recipe.device),
+        "batch sizes": (first.recipe.measure.batch_sizes, second.recipe.measure.batch_sizes),
+        "threads": (first.recipe.measure.threads, second.recipe.measure.threads),
+        "processor": (first.environment.processor, second.environment.processor),
+        "gpu": (first.environment.gpu, second.environment.gpu),
+        "torch": (first.environment.packages.get("torch"), second.environment.packages.get("torch")),
+    }
+    return [f"{name}: {one} against {other}" for name, (one, other) in pairs.items() if one != other]
