@@ -1,0 +1,42 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from tiny_task import TinyTask
+from torch import nn
+
+from toolkit.console import Console
+from toolkit.measure.macs import count_macs
+from toolkit.stages import StageContext
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The models here are tiny: more threads only wait for each other, 40 times slower on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> TinyTask:
+    return TinyTask()
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(io.StringIO())
+
+
+@pytest.fixture
+def tiny_context(tiny_task: TinyTask, quiet: Console) -> StageContext:
+    dense = tiny_task.load_baseline()
+
+    def macs(model: nn.Module) -> int:
+        return count_macs(model, tiny_task.example_inputs(1)).total
+
+    return StageContext(
+        dense=dense, dense_macs=macs(dense), count_macs=macs, device=torch.device("cpu"), seed=0, console=quiet
+    )

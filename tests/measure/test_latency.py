@@ -1,0 +1,96 @@
+"""The structure of a measurement, on a clock of our own: real time is never asserted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from toolkit.measure.latency import measure_latency
+from toolkit.record import Latency
+
+
+class Clock:
+    """Time that passes only when a model works."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Worker(nn.Module):
+    """Takes `cost_s` of the clock's time for a call, and writes down that it was called, and how."""
+
+    def __init__(self, name: str, clock: Clock, cost_s: float, log: list[str]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.name, self.clock, self.cost_s, self.log = name, clock, cost_s, log
+        self.seen: set[tuple[bool, bool, int]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now_s += self.cost_s
+        self.log.append(self.name)
+        self.seen.add((self.training, torch.is_inference_mode_enabled(), torch.get_num_threads()))
+        return x
+
+
+def measure(cost_s: float, dense_cost_s: float, **settings: int) -> tuple[Latency, Worker, Worker, list[str]]:
+    clock, log = Clock(), list[str]()
+    model, dense = Worker("model", clock, cost_s, log), Worker("dense", clock, dense_cost_s, log)
+    chosen = {"batch_size": 2, "threads": 1, "warmup": 3, "repeats": 4, **settings}
+    latency = measure_latency(model, dense, (torch.zeros(2, 5),), device="cpu", clock=clock, **chosen)
+    return latency, model, dense, log
+
+
+def test_samples_and_ratio() -> None:
+    latency, *_ = measure(0.25, 0.5)
+    assert latency.samples_s == (0.25,) * 4
+    assert latency.dense_samples_s == (0.5,) * 4
+    assert latency.ratio == 0.5
+    assert (latency.device, latency.batch_size, latency.threads, latency.dtype) == ("cpu", 2, 1, "float32")
+
+
+def test_models_take_turns_and_alternate_who_is_first() -> None:
+    _, _, _, log = measure(0.25, 0.5)
+    assert log[-8:] == ["dense", "model", "model", "dense"] * 2
+    assert log.count("model") == 3 + 2 + 4  # warm-up, two trials, repeats
+    assert log.count("dense") == log.count("model")
+
+
+def test_short_calls_are_grouped_and_divided() -> None:
+    latency, _, _, log = measure(2.0**-10, 2.0**-9, warmup=0)  # 0.98 ms: six calls fill 5 ms
+    assert log.count("model") == 2 + 4 * 6
+    assert latency.samples_s == (2.0**-10,) * 4
+    assert latency.dense_samples_s == (2.0**-9,) * 4
+
+
+def test_number_of_calls_is_bounded() -> None:
+    _, _, _, log = measure(0.0, 0.0, warmup=0, repeats=1)
+    assert log.count("model") == 2 + 1000
+
+
+def test_eval_and_inference_mode_and_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    _, model, dense, _ = measure(0.25, 0.5, threads=before + 1)
+    assert model.seen == dense.seen == {(False, True, before + 1)}
+    assert model.training
+    assert dense.training
+    assert torch.get_num_threads() == before
+
+
+def test_everything_is_put_back_after_an_error() -> None:
+    before = torch.get_num_threads()
+    model = nn.Linear(3, 3)
+    with pytest.raises(RuntimeError):
+        measure_latency(
+            model, model, (torch.zeros(1, 4),), device="cpu", batch_size=1, threads=before + 1, warmup=1, repeats=3
+        )
+    assert model.training
+    assert torch.get_num_threads() == before
+
+
+def test_batch_size_must_be_that_of_the_inputs() -> None:
+    with pytest.raises(ValueError, match="batch size, 3"):
+        measure(0.25, 0.5, batch_size=3)

@@ -1,0 +1,22 @@
+"""Fixtures: run folders made from the hand-built records, and one page that several tests read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from example_records import combined_record, depth_record, save, width_record
+
+from reports.page import write_page
+
+
+@pytest.fixture
+def run_folders(tmp_path: Path) -> list[Path]:
+    """A depth-only, a width-only and a combined run."""
+    records = [depth_record(), width_record(), combined_record()]
+    return [save(record, tmp_path / record.recipe.name) for record in records]
+
+
+@pytest.fixture(scope="session")
+def combined_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(save(combined_record(), tmp_path_factory.mktemp("combined")))

@@ -1,0 +1,154 @@
+"""channel_prune: widths, rounding, what is kept, and that the pruned network computes what slicing says."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny_task import TinyNet, TinyTask
+from torch import nn
+
+from toolkit.errors import StageError
+from toolkit.recipe import ChannelPrune, Keep
+from toolkit.stages import StageContext
+from toolkit.stages.channel_groups import ChannelGraph, ChannelGroup
+from toolkit.stages.channel_prune import apply_channel_prune, rounded
+from toolkit.stages.importance import choose_channels, score_channels, weight_norm
+
+MLP = ChannelGroup("blocks.0.mlp.fc1", "mlp", 32, 1, ("blocks.0.mlp.fc1",), ("blocks.0.mlp.fc2",), "blocks.0.mlp")
+
+
+def test_groups_of_a_transformer(tiny_task: TinyTask) -> None:
+    groups = ChannelGraph(TinyNet(), tiny_task.example_inputs(1)).groups(tiny_task.protected)
+    assert [(g.name, g.kind, g.width, g.num_heads) for g in groups] == [
+        entry
+        for i in range(4)
+        for entry in ((f"blocks.{i}.attn", "attention", 16, 2), (f"blocks.{i}.mlp.fc1", "mlp", 32, 1))
+    ]
+    assert set(groups[0].producers) == {"blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v"}
+    assert groups[0].consumers == ("blocks.0.attn.proj",)
+    assert groups[1] == MLP
+
+
+def test_frozen_parameters_are_still_found_and_stay_frozen(tiny_task: TinyTask) -> None:
+    model = TinyNet().requires_grad_(False)
+    assert len(ChannelGraph(model, tiny_task.example_inputs(1)).groups()) == 8
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_pruner_leaves_nothing_behind_for_the_next_model(tiny_task: TinyTask) -> None:
+    inputs = tiny_task.example_inputs(1)
+    first = TinyNet()
+    graph = ChannelGraph(first, inputs)
+    graph.keep(graph.groups()[0], [0, 1, 8, 9], 2)
+    groups = ChannelGraph(TinyNet(), inputs).groups()
+    assert groups[0].width == 16
+
+
+@pytest.mark.parametrize(
+    ("asked", "multiple", "current", "expected"),
+    [(30.0, 8, 60, 32), (6.0, 8, 12, 8), (1.0, 8, 64, 8), (15.0, 4, 8, 8), (10.0, 4, 32, 8), (2.0, 1, 4, 2)],
+)
+def test_rounding(asked: float, multiple: int, current: int, expected: int) -> None:
+    assert rounded(asked, multiple, current) == expected
+
+
+def test_weight_norms_by_hand() -> None:
+    net = TinyNet()
+    fc1, fc2 = net.blocks[0].mlp.fc1.weight.double(), net.blocks[0].mlp.fc2.weight.double()
+    assert torch.allclose(weight_norm(net, MLP, 1), fc1.abs().sum(1) + fc2.abs().sum(0))
+    assert torch.allclose(weight_norm(net, MLP, 2), fc1.square().sum(1) + fc2.square().sum(0))
+
+
+def test_activation_energy_is_what_the_consumer_reads(tiny_task: TinyTask) -> None:
+    net = tiny_task.load_baseline()
+    read = []
+    net.blocks[0].mlp.fc2.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
+    batches = [batch.inputs for batch in tiny_task.batches("calibration", 16)]
+    scores = score_channels(net, [MLP], "activation", batches, 0)[MLP.name]
+    for inputs in batches:
+        net(*inputs)
+    seen = torch.cat([r.flatten(0, -2) for r in read[len(read) // 2 :]]).double()
+    assert torch.allclose(scores, seen.square().sum(0))
+
+
+def test_random_importance_depends_on_seed_and_group() -> None:
+    one, again, other = (score_channels(TinyNet(), [MLP], "random", (), s)[MLP.name] for s in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_heads_are_cut_whole_and_dimensions_evenly() -> None:
+    group = ChannelGroup("a", "attention", 12, 3, ("q", "k", "v"), ("p",), "a")
+    scores = torch.tensor([1.0, 2, 3, 0, 9, 8, 7, 6, 0, 5, 0, 5])
+    assert choose_channels(group, scores, 2, 4) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert choose_channels(group, scores, 3, 2) == [1, 2, 4, 5, 9, 11]
+    assert choose_channels(group, scores, 1, 1) == [4]
+
+
+def test_the_pruned_network_is_the_sliced_one(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    """Zeroing what the consumers read from the removed channels gives the same outputs as removing them."""
+    dense = tiny_task.load_baseline()
+    config = ChannelPrune(keep=Keep(mlp=0.5, heads=0.5), repair="none", round_to=4)
+    pruned, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    masked = copy.deepcopy(dense)
+    for entry in detail["groups"]:
+        layer = entry["name"].replace("fc1", "fc2") if entry["kind"] == "mlp" else f"{entry['name']}.proj"
+        weight = masked.get_submodule(layer).weight
+        gone = sorted(set(range(weight.shape[1])) - set(entry["indices"]))
+        with torch.no_grad():
+            weight[:, gone] = 0.0
+    inputs = tiny_task.example_inputs(3)
+    assert torch.allclose(pruned(*inputs), masked(*inputs), atol=1e-5)
+    assert pruned.blocks[0].attn.num_heads == 1
+    assert pruned.blocks[0].attn.q.weight.shape == (8, 16)
+    assert pruned.blocks[0].mlp.fc1.weight.shape == (16, 16)
+
+
+def test_head_dimensions_keep_the_scale_of_the_trained_width(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    config = ChannelPrune(keep=Keep(head_dim=0.5), repair="none")
+    pruned, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    attention = pruned.blocks[0].attn
+    assert (attention.num_heads, attention.q.out_features, attention.proj.in_features) == (2, 8, 8)
+    assert attention.scale == 8**-0.5
+
+
+@pytest.mark.parametrize("importance", ["activation", "l1", "l2", "random"])
+def test_repair_is_never_above_the_unrepaired_error(
+    importance: str, tiny_task: TinyTask, tiny_context: StageContext
+) -> None:
+    config = ChannelPrune(keep=Keep(mlp=0.25, head_dim=0.5), importance=importance)
+    _, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    assert [one["layer"] for one in detail["repairs"]] == [
+        layer for i in range(4) for layer in (f"blocks.{i}.attn.proj", f"blocks.{i}.mlp.fc2")
+    ]
+    for one in detail["repairs"]:
+        assert one["calibration_error"]["after"] <= one["calibration_error"]["before"]
+        assert one["holdout_error"]["after"] < one["holdout_error"]["before"]
+    asked = {entry["kind"]: (entry["original"], entry["asked"], entry["kept"]) for entry in detail["groups"]}
+    assert asked == {"mlp": (32, 8.0, 8), "heads": (2, 2.0, 2), "head_dim": (8, 4.0, 4)}
+
+
+def test_ratios_are_of_the_unmodified_model(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    half = ChannelPrune(keep=Keep(mlp=0.5))
+    model, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, half, tiny_context)
+    again, detail = apply_channel_prune(model, tiny_task, half, tiny_context)
+    assert {entry["kept"] for entry in detail["groups"] if entry["kind"] == "mlp"} == {16}
+    assert again.blocks[0].mlp.fc1.out_features == 16
+
+
+def test_a_macs_ratio_is_reached_or_refused(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    config = ChannelPrune(macs_ratio=0.7, macs_tolerance=0.03, scope=("mlp",), round_to=1)
+    model, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    assert abs(tiny_context.macs_ratio(model) - 0.7) <= 0.03
+    assert detail["macs_ratio"] == {"asked": 0.7, "achieved": tiny_context.macs_ratio(model)}
+    impossible = ChannelPrune(macs_ratio=0.1, scope=("mlp",))
+    with pytest.raises(StageError, match=r"macs_ratio 0.1 was asked for and 0.\d+ reached"):
+        apply_channel_prune(tiny_task.load_baseline(), tiny_task, impossible, tiny_context)
+
+
+def test_nothing_to_prune_is_an_error(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    plain = nn.Sequential(nn.Linear(5, 3)).eval()
+    with pytest.raises(StageError, match="no MLP or attention"):
+        apply_channel_prune(plain, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), tiny_context)

@@ -1,0 +1,123 @@
+"""Seconds per forward call, timed in turns with the dense model so that the ratio of the two means something."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.observe import evaluating
+from toolkit.record import Latency
+
+_SHORTEST_SAMPLE_S = 5e-3  # shorter samples are mostly the clock and the scheduler
+_MOST_CALLS = 1000
+
+Clock = Callable[[], float]
+Timer = Callable[[nn.Module, int], float]  # (model, calls) -> seconds per call
+
+
+def measure_latency(
+    model: nn.Module,
+    dense: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    device: torch.device | str,
+    batch_size: int,
+    threads: int,
+    warmup: int,
+    repeats: int,
+    clock: Clock = time.perf_counter,
+) -> Latency:
+    """Time both models on inputs of `batch_size` examples; `repeats` samples of each, after `warmup` untimed calls.
+
+    A sample is one call, or the mean over as many calls as fill 5 ms. Which model goes first alternates.
+    Both models must be on `device`; the inputs are moved there. `clock` (seconds) is for the CPU; on CUDA events are
+    used. Modes and the number of threads are put back.
+    """
+    if any(len(tensor) != batch_size for tensor in example_inputs):
+        raise ValueError(f"the first dimension of every input must be the batch size, {batch_size}")
+    device = torch.device(device)
+    inputs = tuple(tensor.to(device) for tensor in example_inputs)
+    timer = _cuda_timer(inputs, device) if device.type == "cuda" else _cpu_timer(inputs, clock)
+    with evaluating(model, dense), _cpu_threads(threads), torch.inference_mode():
+        for _ in range(warmup):
+            dense(*inputs)
+            model(*inputs)
+        calls = _calls_per_sample(timer, model, dense)
+        samples, dense_samples = _alternate(timer, model, dense, calls, repeats)
+    return Latency(
+        device=str(device),
+        batch_size=batch_size,
+        threads=threads,
+        dtype=_dtype(model, inputs),
+        samples_s=tuple(samples),
+        dense_samples_s=tuple(dense_samples),
+    )
+
+
+def _alternate(
+    timer: Timer, model: nn.Module, dense: nn.Module, calls: int, repeats: int
+) -> tuple[list[float], list[float]]:
+    samples: list[float] = []
+    dense_samples: list[float] = []
+    turn = [(dense, dense_samples), (model, samples)]
+    for _ in range(repeats):
+        for timed, into in turn:
+            into.append(timer(timed, calls))
+        turn.reverse()
+    return samples, dense_samples
+
+
+def _calls_per_sample(timer: Timer, model: nn.Module, dense: nn.Module) -> int:
+    """The same for both models; chosen by the faster one, each tried twice because a first call may be slow."""
+    fastest_s = min(timer(timed, 1) for timed in (dense, model, dense, model))
+    if fastest_s * _MOST_CALLS <= _SHORTEST_SAMPLE_S:
+        return _MOST_CALLS
+    return max(1, math.ceil(_SHORTEST_SAMPLE_S / fastest_s))
+
+
+def _cpu_timer(inputs: tuple[Tensor, ...], clock: Clock) -> Timer:
+    def seconds_per_call(model: nn.Module, calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
+            model(*inputs)
+        return (clock() - start) / calls
+
+    return seconds_per_call
+
+
+def _cuda_timer(inputs: tuple[Tensor, ...], device: torch.device) -> Timer:
+    def seconds_per_call(model: nn.Module, calls: int) -> float:
+        with torch.cuda.device(device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            start.record()
+            for _ in range(calls):
+                model(*inputs)
+            end.record()
+            torch.cuda.synchronize()
+        milliseconds: float = start.elapsed_time(end)
+        return milliseconds / 1000 / calls
+
+    return seconds_per_call
+
+
+@contextlib.contextmanager
+def _cpu_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _dtype(model: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    """What the model computes in: the type of its first floating-point parameter, or of the inputs without one."""
+    tensors = (*model.parameters(), *inputs)
+    floating = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), inputs[0].dtype)
+    return str(floating).removeprefix("torch.")

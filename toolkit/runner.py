@@ -1,0 +1,234 @@
+"""The one loop: load the dense model, apply stage after stage, check, save, measure, record."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.check import check, check_task
+from toolkit.checkpoint import load_model, save_model
+from toolkit.console import Console
+from toolkit.errors import Fault, RecipeError, StageError, UserError
+from toolkit.measure.latency import measure_latency
+from toolkit.measure.macs import count_macs
+from toolkit.recipe import Measure, Recipe, Stage
+from toolkit.record import Latency, Measurement, RunRecord, StepRecord
+from toolkit.run_folder import MODEL_FOLDER, STAGES_FOLDER, open_record
+from toolkit.stages import STAGES, StageContext
+from toolkit.stages.context import Detail
+from toolkit.task import Task
+from toolkit.tasks import TASKS, make_task
+
+
+def run(
+    recipe: Recipe,
+    *,
+    task: Task | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> RunRecord:
+    """Apply `recipe` and write `run.json`, `recipe.resolved.yaml`, `stages/` and `model/` under `out`.
+
+    `task` is for a model of your own; without it the recipe's task is looked up among the built-in ones.
+    `out` defaults to `runs/<recipe name>`. `resume` continues after the last stage that was finished.
+
+    Raises:
+        UserError: the recipe, the folder or the device cannot be used, or a stage cannot meet its target.
+    """
+    console = console or Console()
+    out = Path("runs") / recipe.name if out is None else Path(out)
+    if task is None:
+        _refuse(check_task(recipe.task) or check(recipe, TASKS[recipe.task]))
+        task = make_task(recipe.task)
+    else:
+        _refuse(check(recipe, None))
+    device = _device(recipe.device)
+    record = open_record(recipe, out, resume)
+    if record.finished:
+        console.line(f"{out} is already finished")
+        return record
+    with _reproducible(device):
+        return _Run(recipe, task, out, device, console).go(record)
+
+
+def _refuse(faults: list[Fault]) -> None:
+    if faults:
+        raise RecipeError(faults)
+
+
+class _Run:
+    """One run in progress: what stays the same from step to step."""
+
+    def __init__(self, recipe: Recipe, task: Task, out: Path, device: torch.device, console: Console) -> None:
+        self.recipe, self.task, self.out, self.device, self.console = recipe, task, out, device, console
+        self.dense = task.load_baseline().to(device).eval()
+        self.dense_macs = self.count_macs(self.dense)
+
+    def count_macs(self, model: nn.Module) -> int:
+        return count_macs(model, self.inputs(1)).total
+
+    def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
+        return tuple(part.to(self.device) for part in self.task.example_inputs(batch_size))
+
+    def go(self, record: RunRecord) -> RunRecord:
+        num_steps = len(self.recipe.stages) + 1
+        model = self._last_model(record)
+        for index in range(len(record.steps), num_steps):
+            name = "baseline" if index == 0 else self.recipe.stages[index - 1].type
+            self.console.line(f"[{index + 1}/{num_steps}] {name}")
+            started = time.perf_counter()
+            detail: Detail = {}
+            if index > 0:
+                model, detail = self._apply(index - 1, model)
+            measurement = self._measure(model)
+            step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
+            record = record.with_step(step)
+            record.save(self.out)
+            self.console.line(_summary(step, record.baseline))
+        return self._finish(record, model)
+
+    def _finish(self, record: RunRecord, model: nn.Module) -> RunRecord:
+        self._save(model, self.out / MODEL_FOLDER)
+        record = record.model_copy(update={"finished": True})
+        record.save(self.out)
+        return record
+
+    def _last_model(self, record: RunRecord) -> nn.Module:
+        done = len(record.steps) - 1
+        if done <= 0:
+            return copy.deepcopy(self.dense)
+        return self._load(self._stage_folder(done - 1))
+
+    def _stage_folder(self, index: int) -> Path:
+        return self.out / STAGES_FOLDER / f"{index + 1:02d}-{self.recipe.stages[index].type}"
+
+    def _apply(self, index: int, model: nn.Module) -> tuple[nn.Module, Detail]:
+        """One stage, checked. What goes on is the model as it was saved and loaded, as after `resume`."""
+        stage = self.recipe.stages[index]
+        before = _state(model)
+        context = StageContext(
+            dense=self.dense,
+            dense_macs=self.dense_macs,
+            count_macs=self.count_macs,
+            device=self.device,
+            seed=self.recipe.seed * 1000 + index,
+            console=self.console,
+        )
+        torch.manual_seed(context.seed)
+        try:
+            model, detail = STAGES[stage.type](model, self.task, stage, context)
+            self._check_forward(model, stage)
+            _check_changed(before, model, stage)
+        except StageError as error:
+            raise StageError(f"{stage.type}: {error}", index) from error
+        folder = self._stage_folder(index)
+        self._save(model, folder)
+        return self._load(folder), detail
+
+    def _save(self, model: nn.Module, folder: Path) -> None:
+        if folder.exists():  # left by a run that was killed before it recorded the step
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_model(
+            folder,
+            model,
+            self.dense,
+            factory={"task": self.task.name},
+            example_inputs=self.inputs(1),
+            recipe_sha256=self.recipe.sha256,
+        )
+
+    def _load(self, folder: Path) -> nn.Module:
+        return load_model(folder, self.task.build_model()).to(self.device).eval()
+
+    @torch.no_grad()
+    def _check_forward(self, model: nn.Module, stage: Stage) -> None:
+        """The stage keeps eval mode, and outputs of the dense model's shapes, finite, for batches of 1 and 2."""
+        if model.training:
+            raise StageError("the stage left the model in training mode")
+        for batch_size in (1, 2):
+            inputs = self.inputs(batch_size)
+            new, old = _tensors(model(*inputs)), _tensors(self.dense(*inputs))
+            if [part.shape for part in new] != [part.shape for part in old]:
+                raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
+            if not all(bool(part.isfinite().all()) for part in new):
+                raise StageError("the outputs are not finite numbers")
+
+    def _measure(self, model: nn.Module) -> Measurement:
+        settings = self.recipe.measure
+        quality = tuple(self.task.evaluate(model, split) for split in settings.splits)
+        return Measurement(
+            macs=count_macs(model, self.inputs(1)),
+            num_params=sum(parameter.numel() for parameter in model.parameters()),
+            latency=tuple(self._latency(model, settings, batch_size) for batch_size in settings.batch_sizes),
+            quality=quality,
+            timeline=self.task.timeline(model),
+        )
+
+    def _latency(self, model: nn.Module, settings: Measure, batch_size: int) -> Latency:
+        return measure_latency(
+            model,
+            self.dense,
+            self.inputs(batch_size),
+            device=self.device,
+            batch_size=batch_size,
+            threads=settings.threads,
+            warmup=settings.warmup,
+            repeats=settings.repeats,
+        )
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, dict):
+        outputs = tuple(outputs.values())
+    return [tensor for part in outputs for tensor in _tensors(part)] if isinstance(outputs, (tuple, list)) else []
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _check_changed(before: dict[str, Tensor], model: nn.Module, stage: Stage) -> None:
+    after = model.state_dict()
+    same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    if same and not stage.allow_no_change:
+        raise StageError(
+            "the stage changed nothing (ratios are of the unmodified model); "
+            "ask for more, or set allow_no_change: true if that is what you want"
+        )
+
+
+def _summary(step: StepRecord, baseline: StepRecord) -> str:
+    found = step.measurement
+    parts = [f"{found.macs.total / baseline.measurement.macs.total:.3f} of the dense MACs"]
+    parts += [f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}" for latency in found.latency]
+    parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in found.quality]
+    return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but torch finds no CUDA device here; use device: cpu or --device cpu")
+    return torch.device(name)
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """The caller's random state and TF32 switches come back; in between, TF32 is off and a recipe's seed decides."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,16 @@
+"""The stages, by the `type` that recipes name them with."""
+
+from __future__ import annotations
+
+from toolkit.stages.block_drop import apply_block_drop
+from toolkit.stages.channel_prune import apply_channel_prune
+from toolkit.stages.context import Apply, StageContext
+from toolkit.stages.recover import apply_recover
+
+STAGES: dict[str, Apply] = {
+    "block_drop": apply_block_drop,
+    "channel_prune": apply_channel_prune,
+    "recover": apply_recover,
+}
+
+__all__ = ["STAGES", "Apply", "StageContext"]

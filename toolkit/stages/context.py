@@ -1,0 +1,64 @@
+"""What every stage is given besides the model, the task and its own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.console import Console
+from toolkit.task import Batch, Split, Task
+
+Detail = dict[str, Any]  # plain JSON, enough to redo the step without choosing again
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to."""
+
+    dense: nn.Module
+    dense_macs: int
+    count_macs: Callable[[nn.Module], int]
+    device: torch.device
+    seed: int
+    console: Console
+
+    def macs_ratio(self, model: nn.Module) -> float:
+        return self.count_macs(model) / self.dense_macs
+
+    def batches(self, task: Task, split: Split, batch_size: int = 16) -> Iterator[Batch]:
+        """A fixed split's batches with their inputs on the run's device."""
+        for batch in task.batches(split, batch_size):
+            yield to_device(batch, self.device)
+
+    def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
+        return tuple(part.to(self.device) for part in task.example_inputs(1))
+
+
+class Apply(Protocol):
+    """Changes `model`, or returns another one; keeps output shape, mode, device and dtype.
+
+    Raises:
+        StageError: the target cannot be met; never a silent near miss.
+    """
+
+    def __call__(
+        self, model: nn.Module, task: Task, config: Any, context: StageContext
+    ) -> tuple[nn.Module, Detail]: ...
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(tuple(part.to(device) for part in batch.inputs), _move(batch.targets, device))
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_move(part, device) for part in value)
+    if isinstance(value, dict):
+        return {key: _move(part, device) for key, part in value.items()}
+    return value

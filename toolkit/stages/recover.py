@@ -1,0 +1,61 @@
+"""Fine-tune a compressed model with the dense model as teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.fitting import FitConfig, fit
+from toolkit.recipe import Recover
+from toolkit.stages.context import Detail, StageContext, to_device
+from toolkit.task import Batch, Task
+
+
+def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageContext) -> tuple[nn.Module, Detail]:
+    """Train all weights on task loss + alignment of the predictions with the dense model's.
+
+    Raises:
+        StageError: the loss is not a finite number.
+    """
+
+    def loss(student: nn.Module, batch: Batch) -> Tensor:
+        outputs = student(*batch.inputs)
+        total = torch.zeros((), device=context.device)
+        if config.task_weight:
+            total = total + config.task_weight * task.loss(outputs, batch.targets)
+        if config.alignment_weight:
+            with torch.no_grad():
+                teacher = context.dense(*batch.inputs)
+            total = total + config.alignment_weight * task.alignment(outputs, teacher)
+        return total
+
+    result = fit(
+        model,
+        _on_device(task.train_batches(config.batch_size, context.seed), context.device),
+        loss,
+        lambda trained: task.evaluate(trained, "validation").value,
+        FitConfig(
+            max_steps=config.max_steps,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=config.warmup_steps,
+            validate_every=config.validate_every,
+            patience=config.patience,
+        ),
+        keep_best=config.patience is not None,
+        console=context.console,
+        title="recover",
+    )
+    return model, {
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "kept_step": result.best_step,
+        "curve": [asdict(point) for point in result.curve],
+    }
+
+
+def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    return (to_device(batch, device) for batch in batches)

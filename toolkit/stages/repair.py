@@ -1,0 +1,232 @@
+"""Closed-form repair: refit a linear layer by least squares so that what it feeds is again what it was.
+
+Width: the layer that reads pruned channels is refitted on the channels that are left. Depth: the last linear layer
+before a dropped block is refitted to imitate the block. Both are one problem: a `layer` whose output is added to the
+stream at some `point` of the network; the stream there should equal the `reference` model's stream at `goal`.
+
+    min_W  || X W - (goal - (point - layer output)) ||^2  +  ridge || W - W_old ||^2
+
+The ridge pulls towards the weights that are there, so the fitted error is never above the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.stages.context import Detail
+
+RIDGE = 1e-3  # of the mean diagonal of X^T X
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a network: what goes into a module (its first tensor), or what comes out of it."""
+
+    module: str
+    side: str  # "input" or "output"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear layer to refit: the stream at `point` should become what `goal` is in the reference model."""
+
+    layer: str
+    point: Point
+    goal: Point
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """New weights of a layer, and relative squared errors of the stream before and after, on both sets of data."""
+
+    site: Site
+    weight: Tensor
+    bias: Tensor | None
+    calibration_error: tuple[float, float]
+    holdout_error: tuple[float, float]
+
+    def detail(self) -> Detail:
+        calibration, holdout = self.calibration_error, self.holdout_error
+        return {
+            "layer": self.site.layer,
+            "calibration_error": {"before": calibration[0], "after": calibration[1]},
+            "holdout_error": {"before": holdout[0], "after": holdout[1]},
+        }
+
+
+class _AllSeenError(Exception):
+    """All captured places have been seen: the rest of the forward pass is not needed."""
+
+
+def first_tensor(value: object) -> Tensor:
+    """The first tensor of a module's input or output, which may be a tuple."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (tuple, list)) and value:
+        return first_tensor(value[0])
+    raise TypeError(f"no tensor in {type(value).__name__}")
+
+
+@contextmanager
+def _capturing(model: nn.Module, points: Iterable[Point], seen: dict[Point, Tensor]) -> Iterator[None]:
+    """Fill `seen` during a forward pass, which ends with `_AllSeenError` once every point has been passed."""
+    wanted = set(points)
+
+    def note(point: Point, value: Tensor) -> None:
+        seen[point] = value.detach()
+        if len(seen) == len(wanted):
+            raise _AllSeenError
+
+    handles = []
+    for point in wanted:
+        module = model.get_submodule(point.module)
+        if point.side == "input":
+            handles.append(module.register_forward_pre_hook(lambda _, args, p=point: note(p, first_tensor(args))))
+        else:
+            handles.append(module.register_forward_hook(lambda _, __, out, p=point: note(p, first_tensor(out))))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def capture(model: nn.Module, inputs: Inputs, points: Iterable[Point]) -> dict[Point, Tensor]:
+    """The activations at `points` for one batch of inputs."""
+    seen: dict[Point, Tensor] = {}
+    with _capturing(model, points, seen), suppress(_AllSeenError):
+        model(*inputs)
+    return seen
+
+
+class _Normal:
+    """Sufficient statistics of one least-squares problem, in float64; rows are streamed in."""
+
+    def __init__(self) -> None:
+        self.gram: Tensor | float = 0.0  # X^T X
+        self.cross: Tensor | float = 0.0  # X^T T
+        self.target = 0.0  # sum of T^2
+        self.scale = 0.0  # sum of goal^2
+
+    def add(self, rows: Tensor, target: Tensor, goal: Tensor) -> None:
+        rows, target = rows.double(), target.double()
+        self.gram = self.gram + rows.T @ rows
+        self.cross = self.cross + rows.T @ target
+        self.target += float(target.square().sum())
+        self.scale += float(goal.double().square().sum())
+
+    def error(self, solution: Tensor) -> float:
+        """Relative squared error of `solution` [inputs, outputs]."""
+        assert isinstance(self.gram, Tensor) and isinstance(self.cross, Tensor)
+        fit = (solution * (self.gram @ solution)).sum() - 2 * (solution * self.cross).sum() + self.target
+        return max(float(fit), 0.0) / max(self.scale, 1e-30)
+
+    def solve(self, old: Tensor) -> Tensor:
+        assert isinstance(self.gram, Tensor) and isinstance(self.cross, Tensor)
+        ridge = RIDGE * self.gram.diagonal().mean()
+        matrix = self.gram + ridge * torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
+        step: Tensor = torch.linalg.solve(matrix, self.cross - self.gram @ old)
+        return old + step
+
+
+def _gather(
+    model: nn.Module, reference: nn.Module, sites: Sequence[Site], batches: Iterable[Inputs]
+) -> dict[Site, _Normal]:
+    """One pass of both models over the data, for all sites at once."""
+    normals = {site: _Normal() for site in sites}
+    goals = {site.goal for site in sites}
+    places = {
+        place for site in sites for place in (site.point, Point(site.layer, "input"), Point(site.layer, "output"))
+    }
+    for inputs in batches:
+        wanted = capture(reference, inputs, goals)
+        seen = capture(model, inputs, places)
+        for site in sites:
+            layer = linear_layer(model, site.layer)
+            rows = seen[Point(site.layer, "input")].flatten(0, -2)
+            if layer.bias is not None:
+                rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+            rest = seen[site.point] - seen[Point(site.layer, "output")]
+            target = (wanted[site.goal] - rest).flatten(0, -2)
+            normals[site].add(rows, target, wanted[site.goal])
+    return normals
+
+
+def linear_layer(model: nn.Module, name: str) -> nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear), f"{name} is a {type(layer).__name__}, not a linear layer"
+    return layer
+
+
+def _old_solution(layer: nn.Linear) -> Tensor:
+    parts = [layer.weight.detach().double().T]
+    if layer.bias is not None:
+        parts.append(layer.bias.detach().double()[None])
+    return torch.cat(parts)
+
+
+def fit_layers(
+    model: nn.Module,
+    reference: nn.Module,
+    sites: Sequence[Site],
+    calibration: Iterable[Inputs],
+    holdout: Iterable[Inputs],
+) -> list[Fitted]:
+    """Solve every site on its own, each as if the others stayed as they are. Nothing is changed yet.
+
+    The error on the calibration data is never above the error of the weights that are there; where rounding to the
+    layer's dtype would lift it, the old weights are returned.
+    """
+    fitted = _gather(model, reference, sites, calibration)
+    held_out = _gather(model, reference, sites, holdout)
+    results = []
+    for site in sites:
+        layer = linear_layer(model, site.layer)
+        old = _old_solution(layer)
+        new = fitted[site].solve(old).to(layer.weight.dtype).double()
+        if not fitted[site].error(new) <= fitted[site].error(old):
+            new = old
+        before, after = fitted[site].error(old), fitted[site].error(new)
+        assert after <= before, f"repair of {site.layer} made the calibration error worse: {before} -> {after}"
+        has_bias = layer.bias is not None
+        results.append(
+            Fitted(
+                site=site,
+                weight=(new[:-1] if has_bias else new).T.to(layer.weight.dtype).contiguous(),
+                bias=new[-1].to(layer.weight.dtype) if has_bias else None,
+                calibration_error=(before, after),
+                holdout_error=(held_out[site].error(old), held_out[site].error(new)),
+            )
+        )
+    return results
+
+
+@torch.no_grad()
+def install(model: nn.Module, fitted: Fitted) -> None:
+    """Write fitted weights into the layer."""
+    layer = linear_layer(model, fitted.site.layer)
+    layer.weight.copy_(fitted.weight)
+    if fitted.bias is not None:
+        layer.bias.copy_(fitted.bias)
+
+
+@contextmanager
+def installed(model: nn.Module, fitted: Fitted | None) -> Iterator[None]:
+    """Fitted weights for the length of the block; the old ones come back."""
+    if fitted is None:
+        yield
+        return
+    layer = linear_layer(model, fitted.site.layer)
+    old = {name: value.detach().clone() for name, value in layer.state_dict().items()}
+    install(model, fitted)
+    try:
+        yield
+    finally:
+        layer.load_state_dict(old)

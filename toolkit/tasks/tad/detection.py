@@ -1,0 +1,202 @@
+"""Temporal action detection as a Task: a transformer detector over windows of untrimmed streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import UserError
+from toolkit.record import Quality, Segment, Timeline
+from toolkit.task import Batch, Split
+from toolkit.tasks.tad import losses
+from toolkit.tasks.tad.metric import Detections, bootstrap_interval, mean_average_precision
+from toolkit.tasks.tad.model import DetectorConfig, TransformerDetector
+from toolkit.tasks.tad.splice import Stream
+from toolkit.tasks.tad.windows import as_batch, cut_window, decode, make_targets, stitch, window_starts
+
+EVALUATION_BATCH = 16
+REPORTED: tuple[Split, ...] = ("validation", "test")
+SHOWN_SCORE = 0.3  # predictions below this are not drawn in the report's timeline
+
+
+class StreamSource(Protocol):
+    """Where streams come from. `fixed` are the same on every call; `train` is spliced or cut afresh."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def sample_rate_hz(self) -> int: ...
+
+    @property
+    def mean(self) -> Tensor:
+        """[channels, 1], of the training subjects."""
+
+    @property
+    def deviation(self) -> Tensor:
+        """[channels, 1], of the training subjects."""
+
+    def fixed(self, split: Split) -> tuple[Stream, ...]: ...
+
+    def train(self, duration_s: float, rng: np.random.Generator) -> Stream: ...
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of a stream: which stream of the split, and its first sample."""
+
+    stream: int
+    start: int
+
+
+class DetectionTask:
+    """mAP at tIoU 0.3:0.1:0.7, averaged. Fixed splits are cut into windows that overlap by half."""
+
+    metric = "average mAP"
+    protected = ("embed", "head")
+
+    def __init__(
+        self,
+        name: str,
+        source: StreamSource,
+        config: DetectorConfig,
+        *,
+        centre_share: float,
+        baseline: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.name, self.source, self.config = name, source, config
+        self.centre_share = centre_share
+        self._baseline = baseline
+        self.window = config.patch * config.num_tokens
+        self.token_s = config.patch / source.sample_rate_hz
+        self._streams: dict[Split, tuple[Stream, ...]] = {}
+
+    def build_model(self) -> nn.Module:
+        return TransformerDetector(self.config)
+
+    def load_baseline(self) -> nn.Module:
+        if self._baseline is None:
+            raise UserError(f"task {self.name!r} has no trained baseline here; train one with python -m toolkit.train")
+        model = self.build_model()
+        model.load_state_dict(self._baseline)
+        return model.eval()
+
+    def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
+        shape = (batch_size, self.config.num_channels, self.window)
+        return (torch.linspace(-40.0, 40.0, shape[1] * shape[2]).sin().expand(batch_size, -1).reshape(shape).clone(),)
+
+    def streams(self, split: Split) -> tuple[Stream, ...]:
+        if split not in self._streams:
+            self._streams[split] = self.source.fixed(split)
+        return self._streams[split]
+
+    def batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        streams = self.streams(split)
+        windows = [
+            Window(index, start)
+            for index, stream in enumerate(streams)
+            for start in window_starts(len(stream.signal), self.window)
+        ]
+        for first in range(0, len(windows), batch_size):
+            yield self._batch([(streams[w.stream], w.start) for w in windows[first : first + batch_size]])
+
+    def train_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        rng = np.random.default_rng([seed, 1])
+        duration_s = self.window / self.source.sample_rate_hz
+        while True:
+            yield self._batch([(self.source.train(duration_s, rng), 0) for _ in range(batch_size)])
+
+    def _batch(self, windows: list[tuple[Stream, int]]) -> Batch:
+        rate = self.source.sample_rate_hz
+        signals = [cut_window(stream.signal, start, self.window) for stream, start in windows]
+        targets = make_targets(
+            [stream.segments - start / rate for stream, start in windows],
+            [stream.labels for stream, _ in windows],
+            num_tokens=self.config.num_tokens,
+            num_classes=self.config.num_classes,
+            token_s=self.token_s,
+            centre_share=self.centre_share,
+        )
+        return Batch((as_batch(signals, self.source.mean, self.source.deviation),), targets)
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        return losses.detection_loss(outputs, targets)
+
+    def alignment(self, student: Any, teacher: Any) -> Tensor:
+        return losses.prediction_alignment(student, teacher)
+
+    def evaluate(self, model: nn.Module, split: Split) -> Quality:
+        streams = self.streams(split)
+        truth, found = self.truth(split), self.predict(model, streams)
+        result = mean_average_precision(truth, found)
+        details = {f"mAP@{threshold:.1f}": value for threshold, value in result.by_threshold.items()}
+        details |= {f"AP {label}": value for label, value in result.by_class.items()}
+        return Quality(
+            metric=self.metric,
+            split=split,
+            value=result.average,
+            num_examples=len(streams),
+            interval=bootstrap_interval(truth, found) if split in REPORTED else None,
+            details=details,
+        )
+
+    def truth(self, split: Split) -> dict[str, Detections]:
+        return {
+            stream.name: Detections(
+                stream.segments, tuple(self.source.classes[i] for i in stream.labels), np.ones(len(stream.labels))
+            )
+            for stream in self.streams(split)
+        }
+
+    def predict(self, model: nn.Module, streams: tuple[Stream, ...]) -> dict[str, Detections]:
+        """Detections of whole streams, by name."""
+        starts = [window_starts(len(stream.signal), self.window) for stream in streams]
+        pairs = [(stream, start) for stream, own in zip(streams, starts, strict=True) for start in own]
+        logits, distances = self._forward(model, pairs)
+        found, done = {}, 0
+        for stream, own in zip(streams, starts, strict=True):
+            part = (logits[done : done + len(own)], distances[done : done + len(own)])
+            done += len(own)
+            scores, segments = stitch(
+                stream, own, part, patch=self.config.patch, sample_rate_hz=self.source.sample_rate_hz
+            )
+            found[stream.name] = decode(scores, segments, self.source.classes)
+        return found
+
+    @torch.inference_mode()
+    def _forward(self, model: nn.Module, pairs: list[tuple[Stream, int]]) -> tuple[Tensor, Tensor]:
+        was_training = model.training
+        device = next(model.parameters()).device
+        model.eval()
+        outputs = []
+        for first in range(0, len(pairs), EVALUATION_BATCH):
+            windows = [cut_window(s.signal, start, self.window) for s, start in pairs[first : first + EVALUATION_BATCH]]
+            batch = as_batch(windows, self.source.mean, self.source.deviation).to(device)
+            outputs.append([part.cpu() for part in model(batch)])
+        model.train(was_training)
+        return torch.cat([logits for logits, _ in outputs]), torch.cat([distances for _, distances in outputs])
+
+    def timeline(self, model: nn.Module) -> Timeline:
+        stream = self.streams("test")[0]
+        found = self.predict(model, (stream,))[stream.name]
+        truth = self.truth("test")[stream.name]
+        return Timeline(
+            stream=stream.name,
+            duration_s=len(stream.signal) / self.source.sample_rate_hz,
+            truth=_segments(truth, 0.0),
+            predicted=_segments(found, SHOWN_SCORE),
+        )
+
+
+def _segments(detections: Detections, threshold: float) -> tuple[Segment, ...]:
+    rows = zip(detections.segments.tolist(), detections.labels, detections.scores.tolist(), strict=True)
+    return tuple(
+        Segment(start_s=start, end_s=end, label=label, score=score)
+        for (start, end), label, score in rows
+        if score >= threshold
+    )

@@ -1,0 +1,119 @@
+"""python -m toolkit.train CONFIG --out DIR: train a task's baseline; the best weights on validation are kept.
+
+Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the user can fix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from toolkit.console import Console
+from toolkit.errors import UserError
+from toolkit.fitting import FitConfig, FitResult, fit
+from toolkit.measure.environment import describe_environment
+from toolkit.record import Quality, write_atomically
+from toolkit.task import Task
+from toolkit.tasks import make_task
+from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, sha256_of
+from toolkit.training import CurvePoint, TrainConfig, TrainRecord, read_train_config
+
+
+def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.Module, FitResult]:
+    """The task's architecture, trained from a random start that the seed fixes."""
+    torch.manual_seed(config.seed)
+    model = task.build_model()
+    result = fit(
+        model,
+        task.train_batches(config.batch_size, config.seed),
+        lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
+        lambda trained: task.evaluate(trained, "validation").value,
+        FitConfig(
+            max_steps=config.max_steps,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=config.warmup_steps,
+            validate_every=config.validate_every,
+            patience=config.patience,
+            ema_decay=config.ema_decay,
+        ),
+        keep_best=True,
+        console=console,
+        title=f"train {config.task}",
+    )
+    return model, result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    console = Console()
+    try:
+        config = read_train_config(args.config)
+        if args.out.exists():
+            raise UserError(f"{args.out} exists already; choose another --out")
+        task = make_task(config.task)
+        started = time.perf_counter()
+        model, result = train(config, task, console)
+        seconds = time.perf_counter() - started
+        validation = task.evaluate(model, "validation")
+        test = task.evaluate(model, "test") if args.test else None
+        command = shlex.join(["python", "-m", "toolkit.train", *(sys.argv[1:] if argv is None else argv)])
+        _save(
+            args.out,
+            model,
+            TrainRecord(
+                command=command,
+                config=config,
+                environment=describe_environment(),
+                seconds=seconds,
+                weights_sha256="",
+                best_step=result.best_step,
+                curve=tuple(CurvePoint(step=p.step, loss=p.loss, validation=p.validation) for p in result.curve),
+                validation=validation,
+                test=test,
+            ),
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    console.line(f"trained in {seconds:.0f} s; best validation at step {result.best_step}")
+    for quality in (validation, test):
+        if quality is not None:
+            console.line(describe(quality))
+    console.line(f"weights and record: {args.out}")
+    return 0
+
+
+def describe(quality: Quality) -> str:
+    interval = (
+        "" if quality.interval is None else f" (95 % bootstrap {quality.interval[0]:.3f} to {quality.interval[1]:.3f})"
+    )
+    details = ", ".join(f"{name} {value:.3f}" for name, value in quality.details.items())
+    return f"{quality.metric} on {quality.split}: {quality.value:.4f}{interval}; {details}"
+
+
+def _save(folder: Path, model: torch.nn.Module, record: TrainRecord) -> None:
+    folder.mkdir(parents=True)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    record = record.model_copy(update={"weights_sha256": sha256_of(folder / WEIGHTS_FILE)})
+    write_atomically(folder / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m toolkit.train", description="Train the baseline of a task.")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="such as recipes/train/tad_watch.yaml")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="a new folder for weights and record")
+    parser.add_argument("--test", action="store_true", help="evaluate the test split once, when training is over")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
