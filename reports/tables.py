@@ -35,7 +35,7 @@ def closing_table(record: RunRecord) -> Safe:
     timings, splits = timings_of(dense), [quality.split for quality in dense.quality]
     head = ["stage", "MACs (multiply-adds)", "normalisation operations (kept apart)", "parameters"]
     head += [f"latency, {timing.words}: median [p10 .. p90], ms" for timing in timings]
-    head += [f"{quality.metric}, {quality.split}" for quality in dense.quality]
+    head += [f"{q.metric}, {q.split}{' [95 % interval]' if q.interval else ''}" for q in dense.quality]
     rows = [
         [
             _two_lines(name, f"took {duration(step.seconds)}"),
@@ -143,5 +143,8 @@ def _quality_cell(now: Measurement, dense: Measurement, split: str) -> Safe:
     entry, reference = now.quality_on(split), dense.quality_on(split)
     if entry is None or reference is None:
         return Safe("–")
+    value = f"{entry.value:.3f}"
+    if entry.interval is not None:
+        value += f" [{entry.interval[0]:.3f} .. {entry.interval[1]:.3f}]"
     moved = "" if now is dense else f"{change(entry.value - reference.value)}, "
-    return _two_lines(f"{entry.value:.3f}", f"{moved}{entry.num_examples} examples")
+    return _two_lines(value, f"{moved}{entry.num_examples} examples")

@@ -15,10 +15,10 @@ FOLDER = Path(__file__).parents[1] / "recipes"
 FILES = sorted(FOLDER.glob("*.yaml"))
 DEPTH = BlockDrop(num_blocks=3, criterion="loss")
 WIDTH = ChannelPrune(keep=Keep(mlp=0.25))
-RECOVER = Recover(max_steps=300)
+RECOVER = Recover(max_steps=300, patience=3)
 FAMILIES = {
     "depth_only": compose(task="tad-watch", depth=BlockDrop(num_blocks=5, criterion="loss"), recover=RECOVER),
-    "width_only": compose(task="tad-watch", width=ChannelPrune(keep=Keep(mlp=0.25, head_dim=0.5)), recover=RECOVER),
+    "width_only": compose(task="tad-watch", width=ChannelPrune(keep=Keep(mlp=0.25, heads=0.5)), recover=RECOVER),
     "depth_then_width": compose(task="tad-watch", depth=DEPTH, width=WIDTH, recover=RECOVER),
     "width_then_depth": compose(task="tad-watch", depth=DEPTH, width=WIDTH, recover=RECOVER, order="width_then_depth"),
     "depth_then_width_training_free": compose(

@@ -139,7 +139,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) ->
 
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)
     for kept, value in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(value)

@@ -65,7 +65,7 @@ class ChannelPrune(Config):
     macs_tolerance: Ratio = 0.02
     scope: Annotated[tuple[Literal["mlp", "heads", "head_dim"], ...], Field(min_length=1, strict=False)] = (
         "mlp",
-        "head_dim",
+        "heads",
     )
     importance: Literal["activation", "l1", "l2", "random"] = "activation"
     round_to: Positive = 4

@@ -16,7 +16,7 @@ from reports.details import BlockDropDetail
 from reports.figures.style import INK, LIGHT, ORANGE, new_figure
 from reports.words import CRITERION_WORDS, short_names
 
-MOST_LABELLED, MOST_WITH_ZERO = 26, 16  # blocks: the cells take a number at all, and its leading zero
+MOST_LABELLED = 26  # blocks: with more, the cells are too narrow for numbers
 
 
 def draw_importance(detail: BlockDropDetail, title: str) -> Figure:
@@ -75,8 +75,7 @@ def _draw_cell(axes: Axes, at: tuple[int, int], score: float | None, colours: Sc
         return
     red, green, blue, _ = _colour(colours, score)
     ink = INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
-    digits = _digits(score) if blocks <= MOST_WITH_ZERO else _digits(score).removeprefix("0")
-    axes.text(at[0] + 0.5, at[1] + 0.5, digits, ha="center", va="center", color=ink, fontsize=9)
+    axes.text(at[0] + 0.5, at[1] + 0.5, _digits(score), ha="center", va="center", color=ink, fontsize=9)
 
 
 def _colour(colours: ScalarMappable, score: float) -> tuple[float, float, float, float]:
@@ -89,4 +88,9 @@ def _digits(score: float) -> str:
     size = abs(score)
     if not math.isfinite(score) or size >= 1000 or 0 < size < 0.001:
         return f"{score:.0e}"
-    return f"{score:.0f}" if size >= 100 else f"{score:.1f}" if size >= 10 else f"{score:.3f}"
+    return f"{score:.0f}" if size >= 100 else f"{score:.1f}" if size >= 10 else _small(score)
+
+
+def _small(score: float) -> str:
+    """Losses without different blocks often differ in the fourth digit only: `.1563`."""
+    return f"{score:.3f}" if abs(score) >= 1 else f"{score:.4f}".replace("0.", ".", 1)

@@ -42,6 +42,8 @@ def _scale(axes: Axes, changes: Sequence[Change | None]) -> None:
     errors = [error for change in changes if change for error in (change.before, change.after)]
     if errors and min(errors) > 0 and max(errors) / min(errors) > LOG_FROM:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # mathtext is off in figures
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlim(0.8 * min(errors), 1.25 * max(errors))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))

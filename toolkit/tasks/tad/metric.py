@@ -56,7 +56,8 @@ class _ClassMatches:
             return np.full(len(self.hits), np.nan)
         weight = weights[self.stream]
         used = weight > 0
-        return np.asarray([interpolated_ap(row[used], total, weight[used]) for row in self.hits])
+        averages: Array = np.asarray([interpolated_ap(row[used], total, weight[used]) for row in self.hits])
+        return averages
 
 
 def temporal_iou(first: Array, second: Array) -> Array:
