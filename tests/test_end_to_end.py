@@ -58,7 +58,8 @@ def test_a_killed_run_resumes_to_the_same_record(finished: Path, tmp_path: Path)
 
 def test_the_model_computes_the_same_in_a_new_process(finished: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, numpy, toolkit; from toolkit.measure.macs import count_macs; task = toolkit.make_task('tad-watch')\n"
+        "import sys, numpy, toolkit; from toolkit.measure.macs import count_macs\n"
+        "task = toolkit.make_task('tad-watch')\n"
         "model = toolkit.load_model(sys.argv[1]); inputs = task.example_inputs(2)\n"
         "numpy.savez(sys.argv[2], *[part.detach().numpy() for part in model(*inputs)])\n"
         "print(count_macs(model, task.example_inputs(1)).total)"

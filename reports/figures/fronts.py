@@ -23,7 +23,8 @@ LOOKS: dict[Family, tuple[str, str]] = {
 
 def draw_front(dense: Point, runs: Sequence[Sequence[Point]], cost: str, labels: tuple[str, str]) -> Figure:
     """`runs`: each run's steps in order, the last one is its result; `labels`: of the cost and quality axes."""
-    figure = new_figure(5.6, f"{labels[1]} against {labels[0]}")
+    short = [label.partition(" = ")[0] for label in (labels[1].partition(" (")[0], labels[0])]
+    figure = new_figure(5.6, " against ".join(short))  # a long title would run into the legend
     axes = figure.subplots()
     finals = [steps[-1] for steps in runs]
     everything = [dense, *(point for steps in runs for point in steps)]
