@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from toolkit.errors import UserError
-from toolkit.tasks.tad.splice import Augment, SpliceConfig, Splicer
+from toolkit.tasks.tad.augment import Augment
+from toolkit.tasks.tad.splice import SpliceConfig, Splicer
 from toolkit.tasks.tad.watch import FIXED, TEST_SUBJECTS, TRAIN_SUBJECTS, VALIDATION_SUBJECTS, WatchStreams
 from toolkit.tasks.tad.watch_data import load_recordings, read_recordings
 

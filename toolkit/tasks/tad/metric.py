@@ -66,7 +66,8 @@ def temporal_iou(first: Array, second: Array) -> Array:
     end = np.minimum(first[:, None, 1], second[None, :, 1])
     shared = np.clip(end - start, 0.0, None)
     union = (first[:, 1] - first[:, 0])[:, None] + (second[:, 1] - second[:, 0])[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlap: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlap
 
 
 def interpolated_ap(is_hit: Flags, num_truth: int, weight: NDArray[np.int64] | None = None) -> float:

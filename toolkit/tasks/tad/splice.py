@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Signal = NDArray[np.float32]
+from toolkit.tasks.tad.augment import Augment, Signal, augmented, resampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +39,6 @@ class SpliceConfig:
     shuffled: bool = False  # every piece from any exercise, whatever its label: the seam control
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Random changes of training streams: all amplitudes are largest values; zeros change nothing."""
-
-    speed: float = 0.0  # pieces are resampled by 1 +- speed
-    rotation_deg: float = 0.0  # the sensor frame is turned about a random axis, once a stream
-    scale: float = 0.0  # signals are scaled by 1 +- scale, once a stream
-    noise: float = 0.0  # white noise, in units of each channel's deviation
-
-
 def _piece(source: Signal, length: int, speed: float, rng: np.random.Generator) -> Signal:
     """A random stretch of `source`, resampled by a random factor, `length` samples long (looped if too short)."""
     factor = 1.0 + rng.uniform(-speed, speed)
@@ -60,10 +50,7 @@ def _piece(source: Signal, length: int, speed: float, rng: np.random.Generator) 
     stretch = source[start : start + needed]
     if speed == 0.0:
         return stretch[:length]
-    position = np.arange(length) * factor
-    below = position.astype(int)
-    weight = (position - below)[:, None].astype(np.float32)
-    return np.asarray(stretch[below] * (1 - weight) + stretch[below + 1] * weight, dtype=np.float32)
+    return resampled(stretch, length, factor)
 
 
 def _join(signal: list[Signal], piece: Signal, fade: int) -> None:
@@ -149,28 +136,5 @@ class Splicer:
                 rows.append((start / rate, stop / rate, classes.index(label)))
         table = np.asarray(rows, dtype=np.float64).reshape(-1, 3)
         inside = np.asarray([(j + middle - begin) / rate for j in joints if begin <= j + middle < end])
-        body = _augmented(signal[begin:end], rng, augment)
+        body = augmented(signal[begin:end], rng, augment)
         return Stream(name, body, table[:, :2], table[:, 2].astype(np.int64), inside)
-
-
-def _augmented(signal: Signal, rng: np.random.Generator, augment: Augment) -> Signal:
-    """Rotate each sensor's three axes alike, scale, add noise."""
-    if augment.rotation_deg:
-        rotation = _rotation(rng, np.deg2rad(augment.rotation_deg))
-        triples = signal.reshape(len(signal), -1, 3)
-        signal = (triples @ rotation.T).reshape(signal.shape)
-    if augment.scale:
-        signal = signal * np.float32(1.0 + rng.uniform(-augment.scale, augment.scale))
-    if augment.noise:
-        noise = rng.standard_normal(signal.shape, dtype=np.float32)
-        signal = signal + noise * signal.std(axis=0, keepdims=True) * augment.noise
-    return np.ascontiguousarray(signal, dtype=np.float32)
-
-
-def _rotation(rng: np.random.Generator, largest: float) -> Signal:
-    """A rotation by up to `largest` radians about a random axis (Rodrigues' formula), [3, 3]."""
-    axis = rng.standard_normal(3)
-    x, y, z = axis / np.linalg.norm(axis)
-    angle = rng.uniform(-largest, largest)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross, dtype=np.float32)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from toolkit.task import Split
 from toolkit.tasks.baseline import read_baseline
+from toolkit.tasks.tad.augment import Augment
 from toolkit.tasks.tad.detection import DetectionTask
 from toolkit.tasks.tad.model import DetectorConfig
-from toolkit.tasks.tad.splice import Augment, SpliceConfig, Splicer, Stream
+from toolkit.tasks.tad.splice import SpliceConfig, Splicer, Stream
 from toolkit.tasks.tad.watch_data import ACTIONS, BACKGROUND, SAMPLE_RATE_HZ, load_recordings
 
 TRAIN_SUBJECTS = (1, 2, 3, 4, 5)
