@@ -77,6 +77,7 @@ FORMS: dict[str, type[Reading]] = {
     "block_drop": BlockDropDetail,
     "channel_prune": ChannelPruneDetail,
     "recover": RecoverDetail,
+    "align": RecoverDetail,  # the same curve; the rest is shown by the recipe
 }
 
 AnyReading = TypeVar("AnyReading", bound=Reading)

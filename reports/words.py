@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from toolkit.recipe import BlockDrop, ChannelPrune, Family, Recover
+from toolkit.recipe import Align, BlockDrop, ChannelPrune, Family, Recover
 from toolkit.record import StepRecord
 
 MACS_NOTE = (
@@ -25,6 +25,7 @@ CRITERION_WORDS = {
     "task_metric": "task metric on training data with the block removed",
     "loss": "loss on training data with the block removed",
     "block_mse": "mean squared difference between the block's input and output",
+    "random": "luck of a seeded draw (a control)",
 }
 
 
@@ -108,8 +109,23 @@ def stage_in_words(stage: BaseModel) -> str:
         early = "" if stage.patience is None else f", stopping after {stage.patience} validations without improvement"
         weights = f"task loss × {stage.task_weight:g} + alignment × {stage.alignment_weight:g}"
         return f"fine-tunes with the dense model as teacher ({weights}) for at most {stage.max_steps} steps{early}"
+    if isinstance(stage, Align):
+        return _alignment(stage)
     settings = stage.model_dump(mode="json", exclude={"type"})
     return ", ".join(f"{name} = {value}" for name, value in settings.items())
+
+
+def _alignment(stage: Align) -> str:
+    teacher = "the dense model" if stage.teacher == "static" else "the model as it came into this stage"
+    weights: dict[str, float | None] = {"task": stage.task_weight, "blocks": stage.feature_weight}
+    weights |= {"classes": stage.class_weight, "segments": stage.segment_weight}
+    loss = " + ".join(f"{name} × {1.0 if weight is None else weight:g}" for name, weight in weights.items())
+    switches = {"norms": stage.train_norms, "embedding": stage.train_embedding, "head": stage.train_head}
+    trained = ["low-rank adapters on attention", *(name for name, is_on in switches.items() if is_on)]
+    what = "all weights" if stage.trainable == "full" else ", ".join(trained)
+    early = "" if stage.patience is None else f", stopping after {stage.patience} validations without improvement"
+    how = f"trained: {what}; loss: {loss}"
+    return f"aligns outputs and every block with {teacher} ({how}) for at most {stage.max_steps} steps{early}"
 
 
 def _width_target(stage: ChannelPrune) -> str:

@@ -88,9 +88,13 @@ def test_make_task_calls_the_factory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_estimate() -> None:
     nothing_s = 1000.0 + MEASURE_S
     assert estimate_s(recipe(), CARD) == nothing_s
-    assert estimate_s(recipe(drop(2)), CARD) == nothing_s + (4 + 3) * 1.0 + 10.0 + MEASURE_S
+    assert estimate_s(recipe(drop(2)), CARD) == nothing_s + (3 + 2.5) * 1.0 + 10.0 + MEASURE_S
+    assert estimate_s(recipe(drop(2, reuse_prefix=False)), CARD) == nothing_s + (4 + 3) * 1.0 + 10.0 + MEASURE_S
+    assert estimate_s(recipe(drop(2, verify_selection=True)), CARD) == nothing_s + 12.5 * 1.0 + 10.0 + MEASURE_S
+    assert estimate_s(recipe(drop(2, criterion="random")), CARD) == nothing_s + 10.0 + MEASURE_S
+    assert estimate_s(recipe(drop(2, criterion="block_mse")), CARD) == nothing_s + 2 * 2.0 + 10.0 + MEASURE_S
     assert estimate_s(recipe(drop(macs_ratio=0.5)), CARD) == estimate_s(recipe(drop(2)), CARD)
-    assert estimate_s(recipe(drop(1), drop(1)), CARD) == nothing_s + (4 + 3) * 1.0 + 2 * (10.0 + MEASURE_S)
+    assert estimate_s(recipe(drop(1), drop(1)), CARD) == nothing_s + (3 + 2.5) * 1.0 + 2 * (10.0 + MEASURE_S)
     assert estimate_s(recipe(ChannelPrune(keep=Keep(mlp=0.5))), CARD) == nothing_s + 10.0 + MEASURE_S
     recover = Recover(max_steps=100, validate_every=30)
     assert estimate_s(recipe(recover), CARD) == nothing_s + 100 * 0.5 + 4 * 100.0 + MEASURE_S

@@ -23,7 +23,7 @@ def test_schema_is_as_strict_as_the_loader() -> None:
     schema = recipe_schema()
     assert schema["required"] == list(Recipe.model_fields)
     assert schema["additionalProperties"] is False
-    for name in ("BlockDrop", "ChannelPrune", "Recover"):
+    for name in ("BlockDrop", "ChannelPrune", "Recover", "Align"):
         assert schema["$defs"][name]["required"] == ["type"]
         assert schema["$defs"][name]["additionalProperties"] is False
 

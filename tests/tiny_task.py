@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.record import Quality, Segment, Timeline
-from toolkit.task import Batch, Split
+from toolkit.task import AlignmentOptions, Batch, Split
+from toolkit.tasks.tad.losses import bernoulli_divergence, softmax_divergence
 from toolkit.tasks.tad.model import Block
 
 SEEDS: dict[str, int] = {"score": 1, "calibration": 2, "holdout": 3, "validation": 4, "test": 5}
 TOKENS, CHANNELS, DIM, CLASSES = 12, 5, 16, 3
+EXAMPLES = 96  # of every fixed split
+POOL = 10  # batches that all training data counts as where a share of it is asked for
 
 
 class TinyNet(nn.Module):
@@ -39,6 +42,7 @@ class TinyTask:
     name = "tiny"
     metric = "accuracy"
     protected = ("embed", "head")
+    evaluation_batch = 32
 
     def __init__(self, train_steps: int = 60) -> None:
         self._weights = self._train(train_steps)
@@ -54,13 +58,20 @@ class TinyTask:
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         return (torch.linspace(-2, 2, batch_size * TOKENS * CHANNELS).reshape(batch_size, TOKENS, CHANNELS),)
 
-    def batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
-        yield from (self._batch(batch_size, SEEDS[split] * 100 + index) for index in range(3))
+    def num_examples(self, split: Split) -> int:
+        return EXAMPLES
 
-    def train_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
+    def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        end = EXAMPLES if limit is None else min(limit, EXAMPLES)
+        whole = self._batch(EXAMPLES, SEEDS[split] * 100)
+        for first in range(0, end, batch_size):
+            part = slice(first, min(first + batch_size, end))
+            yield Batch((whole.inputs[0][part],), whole.targets[part])
+
+    def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
         index = 0
         while True:
-            index += 1
+            index = index + 1 if share == 1.0 else index % max(1, round(share * POOL)) + 1
             yield self._batch(batch_size, (seed + 7) * 100_000 + index)
 
     def _batch(self, batch_size: int, seed: int) -> Batch:
@@ -71,16 +82,15 @@ class TinyTask:
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
-    def alignment(self, student: Any, teacher: Any) -> Tensor:
-        return nn.functional.kl_div(
-            student.log_softmax(-1).flatten(0, 1), teacher.softmax(-1).flatten(0, 1), reduction="batchmean"
-        )
+    def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
+        divergence = softmax_divergence if options.class_loss == "softmax" else bernoulli_divergence
+        return {"class": divergence(student, teacher, options.temperature).mean()}
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: Split) -> Quality:
-        hits = [(model(*b.inputs).argmax(-1) == b.targets).float().mean() for b in self.batches(split, 32)]
-        value = float(torch.stack(hits).mean())
-        return Quality(metric=self.metric, split=split, value=value, num_examples=96)
+    def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
+        batches = self.batches(split, self.evaluation_batch, limit=limit)
+        hits = torch.cat([(model(*b.inputs).argmax(-1) == b.targets).double() for b in batches])
+        return Quality(metric=self.metric, split=split, value=float(hits.mean()), num_examples=len(hits))
 
     def timeline(self, model: nn.Module) -> Timeline | None:
         shown = Segment(start_s=0.0, end_s=1.0, label="x")

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolkit.checkpoint import load_model
     from toolkit.planner import compose
-    from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
+    from toolkit.recipe import Align, BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
     from toolkit.recipe_yaml import load_recipe
     from toolkit.record import RunRecord, load_record
     from toolkit.runner import run
+    from toolkit.simple_task import ClassificationTask
     from toolkit.tasks import TASKS, make_task
 
 __all__ = [
     "TASKS",
+    "Align",
     "BlockDrop",
     "ChannelPrune",
+    "ClassificationTask",
     "Keep",
     "Measure",
     "Recipe",
@@ -33,8 +36,10 @@ __all__ = [
 
 _MODULE_OF = {
     "TASKS": "toolkit.tasks",
+    "Align": "toolkit.recipe",
     "BlockDrop": "toolkit.recipe",
     "ChannelPrune": "toolkit.recipe",
+    "ClassificationTask": "toolkit.simple_task",
     "Keep": "toolkit.recipe",
     "Measure": "toolkit.recipe",
     "Recipe": "toolkit.recipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from toolkit.recipe import BlockDrop, ChannelPrune, Measure, Recipe, Recover
+from toolkit.recipe import Align, BlockDrop, ChannelPrune, Measure, Recipe, Recover
 from toolkit.tasks import Costs, TaskCard
 
 
@@ -15,11 +15,12 @@ def estimate_s(recipe: Recipe, card: TaskCard) -> float:
     for stage in recipe.stages:
         if isinstance(stage, BlockDrop):
             rounds = _rounds(stage, blocks, card)
-            total_s += sum(range(blocks - rounds + 1, blocks + 1)) * costs.score_pass_s + costs.prune_s
+            evaluations = sum(_evaluations(stage, left) for left in range(blocks - rounds + 1, blocks + 1))
+            total_s += evaluations * costs.score_pass_s + costs.prune_s
             blocks -= rounds
         elif isinstance(stage, ChannelPrune):
             total_s += costs.prune_s
-        elif isinstance(stage, Recover):
+        elif isinstance(stage, (Recover, Align)):
             validations = math.ceil(stage.max_steps / stage.validate_every)
             total_s += stage.max_steps * costs.recover_step_s + validations * costs.evaluate_s
         total_s += _measure_s(recipe.measure, costs)
@@ -37,6 +38,17 @@ def _rounds(stage: BlockDrop, blocks: int, card: TaskCard) -> int:
         return min(stage.num_blocks, blocks)
     assert stage.macs_ratio is not None
     return min(max(blocks - math.floor(stage.macs_ratio * card.num_blocks), 0), blocks)
+
+
+def _evaluations(stage: BlockDrop, blocks: int) -> float:
+    """What scoring one round is worth, in evaluations of the whole scoring set (see toolkit.stages.prefix, racing)."""
+    if stage.criterion == "random":
+        return 0.0
+    naive = blocks if stage.verify_selection else 0.0
+    if stage.criterion == "block_mse":
+        return naive + 2.0
+    scored = blocks / 2 + 1 if stage.reuse_prefix else blocks
+    return naive + scored * (0.4 if stage.racing == "successive_halving" else 1.0)
 
 
 def _measure_s(measure: Measure, costs: Costs) -> float:

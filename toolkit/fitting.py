@@ -5,14 +5,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.console import Console
 from toolkit.errors import StageError
+from toolkit.fit_checkpoint import CurvePoint, FitCheckpoint, FitResult, FitState, identity_of
+from toolkit.observe import evaluating
 from toolkit.task import Batch
+
+__all__ = ["CurvePoint", "FitConfig", "FitResult", "fit"]
+
+Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,78 +36,99 @@ class FitConfig:
     ema_decay: float = 0.0
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    step: int
-    loss: float  # mean training loss since the point before
-    validation: float
-
-
-@dataclass
-class FitResult:
-    """`stopped` is "max_steps" or "patience"; `best_step` is the step whose weights were kept."""
-
-    steps: int = 0
-    stopped: str = "max_steps"
-    best_step: int = 0
-    curve: list[CurvePoint] = field(default_factory=list)
-
-
 def fit(
     model: nn.Module,
     batches: Iterator[Batch],
-    loss: Callable[[nn.Module, Batch], Tensor],
+    loss: Loss,
     validate: Callable[[nn.Module], float],
     config: FitConfig,
     *,
     keep_best: bool,
     console: Console,
     title: str,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 50,
 ) -> FitResult:
     """Train `model` in place. With `keep_best`, ends with the weights of the best validation, else with the last.
 
+    Where `checkpoint` is a file that the same training left, it goes on from there, with the same result as if it had
+    never stopped; batches already used are drawn and thrown away. The caller removes the file.
+
     Raises:
-        StageError: the loss or the validation is not a finite number.
+        StageError: the loss or the validation is not a finite number, or the checkpoint is not of this training.
     """
+    state = _begin(model, config)
+    keeper = None
+    if checkpoint is not None:
+        keeper = FitCheckpoint(checkpoint, checkpoint_every, identity_of(model, [asdict(config), keep_best]))
+        if keeper.load(state):
+            console.line(f"{title}: continuing after step {state.result.steps}")
+            _throw_away(batches, state.result.steps)
+    with console.progress(title, config.max_steps) as progress:
+        progress.advance(state.result.steps)
+        while not state.finished:
+            _train_step(state, next(batches), loss, config)
+            progress.advance()
+            if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
+                point = _validate(state, validate, config, keep_best)
+                progress.note(f"loss {point.loss:.4f}, validation {point.validation:.4f}")
+            if keeper is not None and (state.finished or state.result.steps % keeper.every == 0):
+                keeper.save(state)
+    if state.best_state is None:
+        state.best_state, state.result.best_step = state.average.state_dict(), state.result.steps
+    model.load_state_dict(state.best_state)
+    model.eval()
+    return state.result
+
+
+def _begin(model: nn.Module, config: FitConfig) -> FitState:
     optimiser = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     average = copy.deepcopy(model).requires_grad_(False) if config.ema_decay else model
-    result = FitResult()
-    best_value, best_state = -math.inf, None
-    since_point: list[float] = []
-    with console.progress(title, config.max_steps) as progress:
-        for step in range(1, config.max_steps + 1):
-            _set_rate(optimiser, config, step)
-            since_point.append(_step(model, next(batches), loss, optimiser, config.gradient_clip))
-            if config.ema_decay:
-                _update_average(average, model, min(config.ema_decay, step / (step + 10)))
-            progress.advance()
-            result.steps = step
-            if step % config.validate_every and step != config.max_steps:
-                continue
-            value = validate(average)
-            if not math.isfinite(value):
-                raise StageError(f"validation is {value} after {step} steps; the model or its data is broken")
-            point = CurvePoint(step, sum(since_point) / len(since_point), value)
-            result.curve.append(point)
-            since_point = []
-            progress.note(f"loss {point.loss:.4f}, validation {value:.4f}")
-            if value > best_value:
-                best_value, result.best_step = value, step
-                best_state = copy.deepcopy(average.state_dict()) if keep_best else None
-            if config.patience and _validations_since_best(result) >= config.patience:
-                result.stopped = "patience"
-                break
-    if best_state is None:
-        best_state, result.best_step = average.state_dict(), result.steps
-    model.load_state_dict(best_state)
-    model.eval()
-    return result
+    return FitState(model, average, optimiser)
+
+
+def _throw_away(batches: Iterator[Batch], count: int) -> None:
+    """Draw batches that were used before; the random state stays the one of the checkpoint."""
+    random_state = torch.get_rng_state()
+    for _ in range(count):
+        next(batches)
+    torch.set_rng_state(random_state)
+
+
+def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) -> None:
+    step = state.result.steps + 1
+    _set_rate(state.optimiser, config, step)
+    state.since_point.append(_step(state.model, batch, loss, state.optimiser, config.gradient_clip))
+    if config.ema_decay:
+        _update_average(state.average, state.model, min(config.ema_decay, step / (step + 10)))
+    state.result.steps = step
+
+
+def _validate(
+    state: FitState, validate: Callable[[nn.Module], float], config: FitConfig, keep_best: bool
+) -> CurvePoint:
+    """Note a point of the curve and the best weights; the training is finished at its last step or without patience."""
+    result = state.result
+    with evaluating(state.average):
+        value = validate(state.average)
+    if not math.isfinite(value):
+        raise StageError(f"validation is {value} after {result.steps} steps; the model or its data is broken")
+    point = CurvePoint(result.steps, sum(state.since_point) / len(state.since_point), value)
+    result.curve.append(point)
+    state.since_point = []
+    if value > state.best_value:
+        state.best_value, result.best_step = value, result.steps
+        state.best_state = copy.deepcopy(state.average.state_dict()) if keep_best else None
+    state.finished = result.steps == config.max_steps
+    if config.patience and _validations_since_best(result) >= config.patience:
+        state.finished, result.stopped = True, "patience"
+    return point
 
 
 def _step(
     model: nn.Module,
     batch: Batch,
-    loss: Callable[[nn.Module, Batch], Tensor],
+    loss: Loss,
     optimiser: torch.optim.Optimizer,
     gradient_clip: float,
 ) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from toolkit.recipe import BlockDrop, ChannelPrune, Measure, Recipe, Recover, Stage
+from toolkit.recipe import Align, BlockDrop, ChannelPrune, Measure, Recipe, Recover, Stage
 
 Order = Literal["depth_then_width", "width_then_depth"]
 
@@ -16,7 +16,7 @@ def compose(
     depth: BlockDrop | Sequence[BlockDrop] | None = None,
     width: ChannelPrune | Sequence[ChannelPrune] | None = None,
     order: Order = "depth_then_width",
-    recover: Recover | None = None,
+    recover: Recover | Align | None = None,
     name: str | None = None,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
@@ -52,4 +52,4 @@ def compose(
 def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
     if given is None:
         return ()
-    return (given,) if isinstance(given, (BlockDrop, ChannelPrune, Recover)) else tuple(given)
+    return (given,) if isinstance(given, (BlockDrop, ChannelPrune, Recover, Align)) else tuple(given)

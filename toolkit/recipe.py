@@ -6,14 +6,18 @@ Every ratio is of the **unmodified** model, so its meaning does not depend on a 
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RECIPE_VERSION: Final = 1
+ATTENTION_LAYERS: Final = ("q", "k", "v", "qkv", "proj", "query", "key", "value")
 
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0)]
+Version = Annotated[int, Field(strict=True, ge=1, le=1)]  # Literal[1] would let 1.0 and true pass
 Family = Literal["none", "depth", "width", "combined"]
 
 
@@ -23,23 +27,110 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _refuse_twice(name: str, values: tuple[object, ...]) -> None:
+    twice = [value for index, value in enumerate(values) if value in values[:index]]
+    if twice:
+        raise ValueError(f"{name} has {twice[0]} twice")
+
+
+class Align(Config):
+    """Cross-depth alignment (Progressive Block Drop, CVPR 2025): fine-tune towards a teacher, block by block.
+
+    loss = task_weight * task loss + feature_weight * mean over the blocks that are left of MSE(output, teacher's)
+    + class_weight, segment_weight * the task's alignment terms of these names. A weight of null is 1 if the task has
+    the term; a number for a term that the task does not have is an error. Terms of other names count once.
+
+    `teacher`: the unmodified model (static), or the model as it came into the stage or round (dynamic).
+    `trainable: lora`: low-rank adapters on the linear layers inside blocks whose names match `targets` (shell patterns
+    for the last part of a name; with dots, for as many last parts), merged when training is over, plus whatever a
+    switch that is on covers: all norms, what acts before the first block, what acts after the last one. Adapters add
+    `lora_alpha / lora_rank` * B A x; a rank of null is a quarter of the layer's inputs, an alpha of null is the rank
+    (the paper's alpha 1 without 1/r). `trainable: full`: all weights.
+    """
+
+    type: Literal["align"] = "align"
+    teacher: Literal["static", "dynamic"] = "static"
+    max_steps: Positive = 300
+    patience: Positive | None = None
+    validate_every: Positive = 50
+    batch_size: Positive = 16
+    data_share: Ratio = 1.0  # of the training data; below 1, a subset that the seed fixes
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    task_weight: Weight = 1.0
+    feature_weight: Weight = 1.0
+    class_weight: Weight | None = None
+    segment_weight: Weight | None = None
+    temperature: Annotated[float, Field(gt=0.0)] = 3.5
+    class_loss: Literal["bernoulli", "softmax"] = "bernoulli"
+    segment_loss: Literal["diou", "giou"] = "diou"
+    trainable: Literal["lora", "full"] = "lora"
+    targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ATTENTION_LAYERS
+    lora_rank: Positive | None = None
+    lora_alpha: Annotated[float, Field(gt=0.0)] | None = None
+    train_norms: bool = True
+    train_embedding: bool = True
+    train_head: bool = True
+    allow_no_change: bool = False
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Align:
+        weights = (self.task_weight, self.feature_weight, self.class_weight, self.segment_weight)
+        if not any(weight is None or weight > 0.0 for weight in weights):
+            raise ValueError("all weights are 0: there would be nothing to learn from")
+        return self
+
+    @model_validator(mode="after")
+    def _lora_settings(self) -> Align:
+        names = ("targets", "lora_rank", "lora_alpha", "train_norms", "train_embedding", "train_head")
+        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        if self.trainable == "full" and changed:
+            raise ValueError(f"{', '.join(changed)}: only with trainable: lora; full trains all weights")
+        return self
+
+
 class BlockDrop(Config):
     """Remove whole residual blocks, the least important one per round (Progressive Block Drop, CVPR 2025).
 
-    Give exactly one target: `num_blocks` to remove in this stage, or `macs_ratio`, at which dropping stops.
+    Dropping stops at `num_blocks` removed in this stage or at `macs_ratio` (at most one of them), and, or instead, when
+    a round takes the validation metric more than `max_quality_drop` below the dense model's; that round is undone.
+    `align` trains what is left after every round; its `data_share` holds for the first half of `num_blocks` rounds.
+    `one_shot` is a control: all blocks are chosen from the first scores, and aligned once, for as many steps in all.
+    The criterion `random` is a control. `reuse_prefix` computes what the candidates share once (same scores, more
+    memory); `racing` scores on growing parts of the scoring set and drops the worse half of the candidates each time;
+    `verify_selection` also scores every block the naive way, to report whether the choice is the same.
     """
 
     type: Literal["block_drop"] = "block_drop"
     num_blocks: Positive | None = None
     macs_ratio: Ratio | None = None
-    criterion: Literal["task_metric", "loss", "block_mse"] = "task_metric"
+    max_quality_drop: Annotated[float, Field(ge=0.0)] | None = None
+    schedule: Literal["progressive", "one_shot"] = "progressive"
+    criterion: Literal["task_metric", "loss", "block_mse", "random"] = "task_metric"
+    reuse_prefix: bool = True
+    racing: Literal["none", "successive_halving"] = "none"
+    verify_selection: bool = False
     repair: Literal["closed_form", "none"] = "closed_form"
+    align: Align | None = None
     allow_no_change: bool = False
 
     @model_validator(mode="after")
     def _one_target(self) -> BlockDrop:
-        if (self.num_blocks is None) == (self.macs_ratio is None):
-            raise ValueError("give exactly one of num_blocks and macs_ratio")
+        if self.num_blocks is not None and self.macs_ratio is not None:
+            raise ValueError("give only one of num_blocks and macs_ratio")
+        if self.num_blocks is None and self.macs_ratio is None and self.max_quality_drop is None:
+            raise ValueError("give num_blocks, macs_ratio or max_quality_drop: where dropping stops")
+        if self.schedule == "one_shot" and self.num_blocks is None:
+            raise ValueError("schedule one_shot needs num_blocks")
+        return self
+
+    @model_validator(mode="after")
+    def _racing_has_a_use(self) -> BlockDrop:
+        if self.racing != "none" and self.criterion in ("block_mse", "random"):
+            raise ValueError(f"racing has no use with criterion {self.criterion}, which runs no candidate")
         return self
 
 
@@ -76,8 +167,10 @@ class ChannelPrune(Config):
     def _one_target(self) -> ChannelPrune:
         if (self.keep is None) == (self.macs_ratio is None):
             raise ValueError("give exactly one of keep and macs_ratio")
-        if self.keep is not None and "scope" in self.model_fields_set and "macs_ratio" not in self.model_fields_set:
-            raise ValueError("scope goes with macs_ratio; keep names its kinds of channel itself")
+        for name in ("scope", "macs_tolerance"):
+            if self.keep is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} goes with macs_ratio, not with keep")
+        _refuse_twice("scope", self.scope)
         return self
 
 
@@ -106,8 +199,8 @@ class Recover(Config):
         return self
 
 
-Stage = Annotated[BlockDrop | ChannelPrune | Recover, Field(discriminator="type")]
-STAGE_TYPES = ("block_drop", "channel_prune", "recover")
+Stage = Annotated[BlockDrop | ChannelPrune | Recover | Align, Field(discriminator="type")]
+STAGE_TYPES = ("block_drop", "channel_prune", "recover", "align")
 
 
 class Measure(Config):
@@ -121,6 +214,12 @@ class Measure(Config):
         "validation",
         "test",
     )
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Measure:
+        _refuse_twice("batch_sizes", self.batch_sizes)
+        _refuse_twice("splits", self.splits)
+        return self
 
 
 class Recipe(Config):
@@ -143,5 +242,9 @@ class Recipe(Config):
 
     @property
     def sha256(self) -> str:
-        """Hash of the resolved recipe (all defaults filled in), the same on every machine."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Hash of all that differs from defaults: the same on every machine, and when stages get new options."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        content["stages"] = [
+            {**stage.model_dump(mode="json", exclude_defaults=True), "type": stage.type} for stage in self.stages
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolkit.errors import RecordError
 from toolkit.recipe import Recipe
@@ -23,13 +23,13 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Samples = Annotated[tuple[float, ...], Field(min_length=1)]
+Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
 
 
 class Macs(Entry):
     """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this."""
 
-    total: int  # matrix products, convolutions, scaled dot-product attention
+    total: Annotated[int, Field(ge=1)]  # matrix products, convolutions, scaled dot-product attention
     normalisation: int  # kept apart: fvcore counts these per element, not as multiply-adds
     by_operator: dict[str, int]
     uncounted: dict[str, int]  # operator -> number of calls that carry no count
@@ -94,7 +94,7 @@ class Timeline(Entry):
 
 class Measurement(Entry):
     macs: Macs
-    num_params: int
+    num_params: Annotated[int, Field(ge=1)]
     latency: tuple[Latency, ...]
     quality: tuple[Quality, ...]
     timeline: Timeline | None = None
@@ -103,6 +103,7 @@ class Measurement(Entry):
         return next((quality for quality in self.quality if quality.split == split), None)
 
     def latency_at(self, batch_size: int) -> Latency | None:
+        """On the run's own device, which comes first."""
         return next((latency for latency in self.latency if latency.batch_size == batch_size), None)
 
 
@@ -124,6 +125,7 @@ class Environment(Entry):
     processor: str
     num_cores: int
     gpu: str | None
+    threads: int | None = None  # that torch computes with; sums depend on it in their last digits
     packages: dict[str, str]
 
 
@@ -134,6 +136,17 @@ class RunRecord(Entry):
     environment: Environment
     finished: bool = False
     steps: tuple[StepRecord, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunRecord:
+        """The steps are those of the recipe, in order, and all of them where the run is finished."""
+        planned = ["baseline", *(stage.type for stage in self.recipe.stages)]
+        done = [step.stage for step in self.steps]
+        if done != planned[: len(done)]:
+            raise ValueError(f"its steps are {', '.join(done)}, but its recipe's are {', '.join(planned)}")
+        if self.finished and len(done) < len(planned):
+            raise ValueError(f"it says finished after {len(done)} of {len(planned)} steps")
+        return self
 
     @property
     def baseline(self) -> StepRecord:

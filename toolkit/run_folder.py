@@ -24,8 +24,12 @@ def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
     """
     environment = describe_environment()
     if not resume:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out} exists already; continue that run with --resume, or choose another --out")
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; choose another --out")
+        if out.exists() and any(out.iterdir()):
+            raise UserError(
+                f"{out} exists already; continue that run with --resume, choose another --out, or remove the folder"
+            )
         out.mkdir(parents=True, exist_ok=True)
         record = RunRecord(recipe=recipe, recipe_sha256=recipe.sha256, environment=environment)
         write_atomically(out / RESOLVED_FILE, dump_recipe(recipe))
@@ -36,7 +40,8 @@ def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
     record = load_record(out)
     if record.recipe_sha256 != recipe.sha256:
         raise RecordError(
-            f"{out / RUN_FILE} belongs to another recipe (or another version of it); choose another --out"
+            f"{out / RUN_FILE} belongs to another recipe, or another version of it; "
+            "choose another --out, or remove the folder"
         )
     if record.environment != environment:
         changed = [

@@ -16,13 +16,16 @@ from toolkit.check import check, check_task
 from toolkit.checkpoint import load_model, save_model
 from toolkit.console import Console
 from toolkit.errors import Fault, RecipeError, StageError, UserError
+from toolkit.evaluation import evaluate
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
+from toolkit.observe import tensors_in
 from toolkit.recipe import Measure, Recipe, Stage
 from toolkit.record import Latency, Measurement, RunRecord, StepRecord
 from toolkit.run_folder import MODEL_FOLDER, STAGES_FOLDER, open_record
 from toolkit.stages import STAGES, StageContext
 from toolkit.stages.context import Detail
+from toolkit.stages.round_store import RoundStore
 from toolkit.task import Task
 from toolkit.tasks import TASKS, make_task
 
@@ -49,14 +52,19 @@ def run(
         _refuse(check_task(recipe.task) or check(recipe, TASKS[recipe.task]))
         task = make_task(recipe.task)
     else:
+        if recipe.task != task.name:
+            raise UserError(f"the recipe is for task {recipe.task!r}, but the task given is {task.name!r}")
         _refuse(check(recipe, None))
     device = _device(recipe.device)
-    record = open_record(recipe, out, resume)
-    if record.finished:
-        console.line(f"{out} is already finished")
-        return record
-    with _reproducible(device):
-        return _Run(recipe, task, out, device, console).go(record)
+    try:
+        record = open_record(recipe, out, resume)
+        if record.finished:
+            console.line(f"{out} is already finished")
+            return record
+        with _reproducible(device):
+            return _Run(recipe, task, out, device, console).go(record)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
 
 
 def _refuse(faults: list[Fault]) -> None:
@@ -92,6 +100,8 @@ class _Run:
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
+            if index > 0:
+                shutil.rmtree(self._rounds_folder(index - 1), ignore_errors=True)
             self.console.line(_summary(step, record.baseline))
         return self._finish(record, model)
 
@@ -104,11 +114,16 @@ class _Run:
     def _last_model(self, record: RunRecord) -> nn.Module:
         done = len(record.steps) - 1
         if done <= 0:
-            return copy.deepcopy(self.dense)
+            return copy.deepcopy(self.dense).requires_grad_(True)
         return self._load(self._stage_folder(done - 1))
 
     def _stage_folder(self, index: int) -> Path:
         return self.out / STAGES_FOLDER / f"{index + 1:02d}-{self.recipe.stages[index].type}"
+
+    def _rounds_folder(self, index: int) -> Path:
+        """Where a stage keeps its finished rounds while it runs."""
+        folder = self._stage_folder(index)
+        return folder.with_name(f".{folder.name}.rounds")
 
     def _apply(self, index: int, model: nn.Module) -> tuple[nn.Module, Detail]:
         """One stage, checked. What goes on is the model as it was saved and loaded, as after `resume`."""
@@ -121,6 +136,7 @@ class _Run:
             device=self.device,
             seed=self.recipe.seed * 1000 + index,
             console=self.console,
+            rounds=RoundStore(self._rounds_folder(index), self._save, self._load),
         )
         torch.manual_seed(context.seed)
         try:
@@ -156,7 +172,9 @@ class _Run:
             raise StageError("the stage left the model in training mode")
         for batch_size in (1, 2):
             inputs = self.inputs(batch_size)
-            new, old = _tensors(model(*inputs)), _tensors(self.dense(*inputs))
+            new, old = tensors_in(model(*inputs)), tensors_in(self.dense(*inputs))
+            if not old:
+                raise StageError("the dense model's outputs hold no tensor, so nothing can be checked")
             if [part.shape for part in new] != [part.shape for part in old]:
                 raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
             if not all(bool(part.isfinite().all()) for part in new):
@@ -164,34 +182,41 @@ class _Run:
 
     def _measure(self, model: nn.Module) -> Measurement:
         settings = self.recipe.measure
-        quality = tuple(self.task.evaluate(model, split) for split in settings.splits)
+        quality = tuple(evaluate(self.task, model, split) for split in settings.splits)
         return Measurement(
             macs=count_macs(model, self.inputs(1)),
             num_params=sum(parameter.numel() for parameter in model.parameters()),
-            latency=tuple(self._latency(model, settings, batch_size) for batch_size in settings.batch_sizes),
+            latency=tuple(
+                latency for device in self._devices() for latency in self._latencies(model, settings, device)
+            ),
             quality=quality,
             timeline=self.task.timeline(model),
         )
 
-    def _latency(self, model: nn.Module, settings: Measure, batch_size: int) -> Latency:
-        return measure_latency(
-            model,
-            self.dense,
-            self.inputs(batch_size),
-            device=self.device,
-            batch_size=batch_size,
-            threads=settings.threads,
-            warmup=settings.warmup,
-            repeats=settings.repeats,
-        )
+    def _devices(self) -> list[torch.device]:
+        """The run's device first; the CPU, and CUDA where there is one."""
+        found = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+        return sorted(found, key=lambda device: device.type != self.device.type)
 
-
-def _tensors(outputs: object) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, dict):
-        outputs = tuple(outputs.values())
-    return [tensor for part in outputs for tensor in _tensors(part)] if isinstance(outputs, (tuple, list)) else []
+    def _latencies(self, model: nn.Module, settings: Measure, device: torch.device) -> list[Latency]:
+        """On another device than the run's, copies are timed."""
+        if device.type != self.device.type:
+            model, dense = (copy.deepcopy(part).to(device) for part in (model, self.dense))
+        else:
+            dense = self.dense
+        return [
+            measure_latency(
+                model,
+                dense,
+                tuple(part.to(device) for part in self.task.example_inputs(batch_size)),
+                device=device,
+                batch_size=batch_size,
+                threads=settings.threads,
+                warmup=settings.warmup,
+                repeats=settings.repeats,
+            )
+            for batch_size in settings.batch_sizes
+        ]
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -55,6 +55,8 @@ def patch_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Att
 
 def fault_of_patch(old: object, new: object) -> str | None:
     """Why an attribute may not go from `old` to `new`; None when it may."""
+    if not isinstance(new, (int, float, tuple)):  # not written out: it may be a table of all the module's weights
+        return f"a {type(old).__name__} may not become a {type(new).__name__}"
     if type(old) is float and type(new) is float:
         return None
     if type(old) is int and type(new) is int:

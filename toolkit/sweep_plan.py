@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from toolkit.check import check, check_task
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import Config, Measure, Recipe, Stage
+from toolkit.recipe import Config, Measure, Recipe, Stage, Version
 from toolkit.tasks import TASKS
 from toolkit.yaml_nodes import read_yaml
 
@@ -27,7 +27,7 @@ class SeededTask(Config):
 class Sweep(Config):
     """Every variant is run for every seed, in the order of the file, all seeds of a variant in a row."""
 
-    version: Literal[1]
+    version: Version
     name: Name
     device: Literal["cpu", "cuda"]
     seeds: Annotated[tuple[SeededTask, ...], Field(min_length=1, strict=False)]

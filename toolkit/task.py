@@ -23,6 +23,18 @@ class Batch:
     targets: Any
 
 
+@dataclass(frozen=True)
+class AlignmentOptions:
+    """How predictions are compared. `class_loss` is for class logits: a KL divergence per class (sigmoid heads), or
+
+    over the classes (softmax heads). `segment_loss` is for segments: 1 - DIoU, or 1 - GIoU.
+    """
+
+    temperature: float = 1.0  # logits are divided by it, the divergence is multiplied by its square
+    class_loss: Literal["bernoulli", "softmax"] = "bernoulli"
+    segment_loss: Literal["diou", "giou"] = "diou"
+
+
 class Task(Protocol):
     """A model, its data and its metric (higher is better)."""
 
@@ -39,20 +51,33 @@ class Task(Protocol):
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         """Inputs of the right shapes for tracing and timing; the same on every call."""
 
-    def batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
-        """One pass over a fixed split, always in the same order."""
+    def num_examples(self, split: Split) -> int:
+        """How many examples, in the sense of the metric (images, whole streams), a fixed split has."""
 
-    def train_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Endless training batches, fixed by the seed."""
+    def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        """One pass over a fixed split, always in the same order; `limit`: over that many examples of it only.
+
+        The examples and batches of a smaller limit come first in those of a larger one.
+        """
+
+    def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
+        """Endless training batches, fixed by the seed; from that share of the training data, also fixed by it."""
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """The task's own training loss, a scalar: the mean over the batch."""
 
-    def alignment(self, student: Any, teacher: Any) -> Tensor:
-        """How far the student's predictions are from the teacher's, a scalar that is 0 when they are equal."""
+    def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
+        """How far the student's outputs are from the teacher's: scalars by name, each 0 when the outputs are equal.
 
-    def evaluate(self, model: nn.Module, split: Split) -> Quality:
-        """The metric on a split. The model's mode and device are left as they were."""
+        `class` and `segment` are the names that the align stage has weights for; others count once.
+        """
+
+    def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
+        """The metric on a split, or on the first `limit` examples of it, as for `batches`.
+
+        Calls the model itself, `model(...)`, over the same batches every time. The model's mode and device are left
+        as they were.
+        """
 
     def timeline(self, model: nn.Module) -> Timeline | None:
         """One test example to show in the report, or None where there is nothing to show."""

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from toolkit.console import Console
 from toolkit.errors import UserError
+from toolkit.evaluation import evaluate
 from toolkit.fitting import FitConfig, FitResult, fit
 from toolkit.measure.environment import describe_environment
 from toolkit.record import Quality, write_atomically
@@ -34,7 +35,7 @@ def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.M
         model,
         task.train_batches(config.batch_size, config.seed),
         lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
-        lambda trained: task.evaluate(trained, "validation").value,
+        lambda trained: evaluate(task, trained, "validation").value,
         FitConfig(
             max_steps=config.max_steps,
             learning_rate=config.learning_rate,
@@ -56,14 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         config = read_train_config(args.config)
-        if args.out.exists():
-            raise UserError(f"{args.out} exists already; choose another --out")
+        _make_folder(args.out)
         task = make_task(config.task)
         started = time.perf_counter()
         model, result = train(config, task, console)
         seconds = time.perf_counter() - started
-        validation = task.evaluate(model, "validation")
-        test = task.evaluate(model, "test") if args.test else None
+        validation = evaluate(task, model, "validation")
+        test = evaluate(task, model, "test") if args.test else None
         command = shlex.join(["python", "-m", "toolkit.train", *(sys.argv[1:] if argv is None else argv)])
         _save(
             args.out,
@@ -83,12 +83,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was kept", file=sys.stderr)
+        return 130
     console.line(f"trained in {seconds:.0f} s; best validation at step {result.best_step}")
     for quality in (validation, test):
         if quality is not None:
             console.line(describe(quality))
     console.line(f"weights and record: {args.out}")
     return 0
+
+
+def _make_folder(folder: Path) -> None:
+    """Before the training, not after it: a folder that cannot be made must not cost the weights."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; choose another --out") from error
 
 
 def describe(quality: Quality) -> str:
@@ -100,7 +113,6 @@ def describe(quality: Quality) -> str:
 
 
 def _save(folder: Path, model: torch.nn.Module, record: TrainRecord) -> None:
-    folder.mkdir(parents=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
     record = record.model_copy(update={"weights_sha256": sha256_of(folder / WEIGHTS_FILE)})

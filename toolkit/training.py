@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from toolkit.check import check_task
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import Config, Positive
+from toolkit.recipe import Config, Positive, Version
 from toolkit.record import Entry, Environment, Quality
 from toolkit.yaml_nodes import read_yaml
 
@@ -18,7 +18,7 @@ from toolkit.yaml_nodes import read_yaml
 class TrainConfig(Config):
     """How a baseline is trained: AdamW, warm-up + cosine, averaged weights, the best validation is kept."""
 
-    version: Literal[1]
+    version: Version
     task: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     max_steps: Positive

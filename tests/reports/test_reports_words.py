@@ -10,7 +10,7 @@ from reports.details import BlockDropDetail, reading_of
 from reports.figures.style import drawing_style
 from reports.sections import sections_of
 from reports.words import change, count, milliseconds, plain, short_names, stage_in_words
-from toolkit.recipe import BlockDrop, ChannelPrune, Keep
+from toolkit.recipe import Align, BlockDrop, ChannelPrune, Keep
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,10 @@ def test_stages_in_words() -> None:
     narrowed = stage_in_words(ChannelPrune(keep=Keep(mlp=0.25)))
     assert "keeps 25 % of the MLP hidden units (importance: activation" in narrowed
     assert "repaired by least squares" in narrowed
+    aligned = stage_in_words(Align(segment_weight=0.5, train_head=False))
+    assert "every block with the dense model (trained: low-rank adapters on attention, norms, embedding; " in aligned
+    assert "loss: task × 1 + blocks × 1 + classes × 1 + segments × 0.5) for at most 300 steps" in aligned
+    assert "(trained: all weights; " in stage_in_words(Align(trainable="full", teacher="dynamic"))
 
 
 def test_details_let_new_keys_through() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from toolkit.stages import StageContext
 from toolkit.stages.channel_groups import ChannelGraph, ChannelGroup
 from toolkit.stages.channel_prune import apply_channel_prune, rounded
 from toolkit.stages.importance import choose_channels, score_channels, weight_norm
+from toolkit.tasks.tad.model import Block
 
 MLP = ChannelGroup("blocks.0.mlp.fc1", "mlp", 32, 1, ("blocks.0.mlp.fc1",), ("blocks.0.mlp.fc2",), "blocks.0.mlp")
 
@@ -152,3 +154,77 @@ def test_nothing_to_prune_is_an_error(tiny_task: TinyTask, tiny_context: StageCo
     plain = nn.Sequential(nn.Linear(5, 3)).eval()
     with pytest.raises(StageError, match="no MLP or attention"):
         apply_channel_prune(plain, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), tiny_context)
+
+
+class OddNet(nn.Module):
+    """Widths that are no multiples of `round_to`: 2 heads of 5, 29 hidden units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 10)
+        self.blocks = nn.ModuleList(Block(10, 2, 29) for _ in range(2))
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def test_what_is_kept_whole_is_left_alone_whatever_its_width(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    torch.manual_seed(0)
+    net = OddNet().eval()
+    context = replace(tiny_context, dense=copy.deepcopy(net))
+    pruned, _ = apply_channel_prune(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5), repair="none"), context)
+    assert pruned.blocks[0].attn.q.out_features == 10
+    assert pruned.blocks[0].mlp.fc1.out_features == 16  # 14.5 is nearest to 16
+
+
+def test_a_target_that_is_met_already_changes_nothing(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    config = ChannelPrune(macs_ratio=1.0, allow_no_change=True)
+    _, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    assert detail["macs_ratio"] == {"asked": 1.0, "achieved": 1.0}
+    assert {entry["kept"] for entry in detail["groups"] if entry["kind"] == "mlp"} == {32}
+
+
+class NoAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(5, 32), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.fc1(x).relu())
+
+
+def test_a_kind_that_is_not_there_is_not_skipped(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    net = NoAttention().eval()
+    context = replace(tiny_context, dense=copy.deepcopy(net))
+    with pytest.raises(
+        StageError, match="the model has no heads that can be cut on its own; what can be cut here: mlp"
+    ):
+        apply_channel_prune(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5, heads=0.5)), context)
+
+
+class FusedAttention(nn.Module):
+    """One matrix for queries, keys and values, and torch's own attention: neither can be cut yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(5, 48), nn.Linear(16, 5)
+        self.mixer = nn.MultiheadAttention(5, 1, batch_first=True)
+        self.fc1, self.fc2 = nn.Linear(5, 32), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        x = x + self.proj(nn.functional.scaled_dot_product_attention(q, k, v))
+        x = x + self.mixer(x, x, x, need_weights=False)[0]
+        return self.fc2(self.fc1(x).relu())
+
+
+def test_attention_that_cannot_be_cut_is_left_alone(tiny_task: TinyTask, tiny_context: StageContext) -> None:
+    net = FusedAttention().eval()
+    context = replace(tiny_context, dense=copy.deepcopy(net))
+    pruned, detail = apply_channel_prune(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), context)
+    assert [(entry["name"], entry["kept"]) for entry in detail["groups"]] == [("fc1", 16)]
+    assert pruned.qkv.out_features == 48

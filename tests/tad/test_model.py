@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from toolkit.measure.macs import count_macs
+from toolkit.task import AlignmentOptions
 from toolkit.tasks import TASKS, make_task
-from toolkit.tasks.tad.losses import detection_loss, diou, prediction_alignment, sigmoid_focal
+from toolkit.tasks.tad.detection import POOL_WINDOWS
+from toolkit.tasks.tad.losses import (
+    Outputs,
+    bernoulli_divergence,
+    detection_loss,
+    diou,
+    giou,
+    prediction_alignment,
+    sigmoid_focal,
+    softmax_divergence,
+)
 from toolkit.tasks.tad.model import DetectorConfig, TransformerDetector
 
 
@@ -75,9 +87,60 @@ def test_detection_loss_without_positives_is_finite_and_has_gradients() -> None:
     assert torch.isfinite(loss) and logits.grad is not None and (logits.grad > 0).all()
 
 
-def test_alignment_is_zero_only_for_equal_predictions() -> None:
+def test_giou_by_hand() -> None:
+    predicted = torch.tensor([[1.0, 3.0], [-1.0, 3.0]])
+    target = torch.tensor([[3.0, 3.0], [2.0, -1.0]])
+    # first: shared 4, union 6 = hull; second: 1 .. 3 and -2 .. -1, nothing shared, union 3, hull 5
+    assert giou(predicted, target).tolist() == pytest.approx([4 / 6, -2 / 5])
+
+
+def test_bernoulli_divergence_by_hand() -> None:
+    student, teacher = torch.tensor([0.0]), torch.tensor([2 * math.log(3.0)])  # probabilities 1/2 and 3/4 at T = 2
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert bernoulli_divergence(student, teacher, 2.0).tolist() == pytest.approx([4 * expected])
+
+
+def test_softmax_divergence_by_hand() -> None:
+    student, teacher = torch.zeros(1, 2), torch.tensor([[math.log(3.0), 0.0]])  # 1/2, 1/2 and 3/4, 1/4
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert softmax_divergence(student, teacher, 1.0).tolist() == pytest.approx([expected])
+
+
+def random_outputs(num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    teacher = (torch.randn(2, 6, 1), torch.rand(2, 6, 2) + 1)  # one class: a softmax KL would be zero everywhere
-    assert float(prediction_alignment(teacher, teacher)) == pytest.approx(0.0, abs=1e-6)
-    assert float(prediction_alignment((teacher[0] + 1, teacher[1]), teacher)) > 0.01
-    assert float(prediction_alignment((teacher[0], teacher[1] * 2), teacher)) > 0.01
+    return torch.randn(2, 6, num_classes), torch.rand(2, 6, 2) + 1
+
+
+def aligned(student: Outputs, teacher: Outputs, **options: Any) -> dict[str, float]:
+    terms = prediction_alignment(student, teacher, AlignmentOptions(**options))
+    return {name: float(value) for name, value in terms.items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 3.5, "class_loss": "softmax", "segment_loss": "giou"}])
+def test_alignment_is_zero_only_for_equal_predictions(options: dict[str, Any]) -> None:
+    teacher = random_outputs(3)
+    assert aligned(teacher, teacher, **options) == pytest.approx({"class": 0.0, "segment": 0.0}, abs=1e-6)
+    moved = aligned((teacher[0] + torch.tensor([1.0, 0.0, 0.0]), teacher[1]), teacher, **options)
+    assert moved["class"] > 0.01 and moved["segment"] == pytest.approx(0.0, abs=1e-6)
+    stretched = aligned((teacher[0], teacher[1] * 2), teacher, **options)
+    assert stretched["segment"] > 0.01 and stretched["class"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_softmax_over_one_class_says_nothing() -> None:
+    teacher = random_outputs(1)
+    student = (teacher[0] + 1, teacher[1])
+    assert aligned(student, teacher, class_loss="softmax")["class"] == 0.0
+    assert aligned(student, teacher, class_loss="bernoulli")["class"] > 0.01
+
+
+def test_a_share_of_the_data_is_a_fixed_set_of_windows() -> None:
+    task = make_task("tad-watch")
+
+    def windows(seed: int, share: float) -> list[float]:
+        batches = task.train_batches(4, seed, share)
+        return [float(window.sum()) for _ in range(3) for window in next(batches).inputs[0]]
+
+    few = windows(7, 3 / POOL_WINDOWS)
+    assert len(set(few)) == 3 and windows(7, 3 / POOL_WINDOWS) == few
+    assert not set(few) & set(windows(8, 3 / POOL_WINDOWS))
+    assert len(set(windows(7, 1.0))) == 12

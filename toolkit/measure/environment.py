@@ -23,6 +23,7 @@ def describe_environment() -> Environment:
         processor=_processor(CPUINFO),
         num_cores=_num_cores(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        threads=torch.get_num_threads(),
         packages=package_versions(),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toolkit.stages.align import apply_align
 from toolkit.stages.block_drop import apply_block_drop
 from toolkit.stages.channel_prune import apply_channel_prune
 from toolkit.stages.context import Apply, StageContext
@@ -11,6 +12,7 @@ STAGES: dict[str, Apply] = {
     "block_drop": apply_block_drop,
     "channel_prune": apply_channel_prune,
     "recover": apply_recover,
+    "align": apply_align,
 }
 
 __all__ = ["STAGES", "Apply", "StageContext"]

@@ -1,75 +1,42 @@
 """Progressive Block Drop (Chen et al., CVPR 2025, arXiv 2503.16916): remove residual blocks, the least important first.
 
-Each round scores every remaining block by removing it alone, on training data, after its closed-form repair if the
-stage has it; drops the best one; starts again.
+A round: score every remaining block by removing it alone, on training data, after its closed-form repair if the stage
+has it; drop the best one; align what is left with a teacher if the stage says so; measure. `one_shot` is the control:
+all blocks are chosen from the scores of the first round and dropped together.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
-from toolkit.blocks import block_dropped, drop_block, find_blocks
+from toolkit.blocks import drop_block, find_blocks
 from toolkit.errors import StageError
-from toolkit.recipe import BlockDrop
+from toolkit.evaluation import evaluate
+from toolkit.recipe import Align, BlockDrop
+from toolkit.stages.align import align_model
 from toolkit.stages.context import Detail, StageContext
-from toolkit.stages.repair import Fitted, Inputs, Point, capture, fit_layers, install, installed
-from toolkit.stages.sites import depth_site, execution_order
-from toolkit.task import Split, Task
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A block that could go, the repair that would follow, and its score."""
-
-    block: str
-    fitted: Fitted | None
-    score: float
+from toolkit.stages.criteria import HIGHER_IS_BETTER
+from toolkit.stages.repair import install
+from toolkit.stages.selection import score_candidates, total_passes
+from toolkit.stages.variants import repaired_variants
+from toolkit.task import Task
 
 
 def apply_block_drop(
     model: nn.Module, task: Task, config: BlockDrop, context: StageContext
 ) -> tuple[nn.Module, Detail]:
-    """Drop blocks until `num_blocks` are gone or the model is at `macs_ratio` of the unmodified MACs.
+    """Drop blocks until `num_blocks` are gone, the model is at `macs_ratio` of the unmodified MACs, or a round takes
+    the validation metric more than `max_quality_drop` below the dense model's; that round is undone.
 
     Raises:
         StageError: there are too few blocks, the ratio cannot be met, or a score is not a finite number.
     """
-    inputs = context.example_inputs(task)
-    names = find_blocks(model, inputs)
+    names = find_blocks(model, context.example_inputs(task))
     _check_target(names, config)
-    reference = copy.deepcopy(model)
-    dropped: list[str] = []
-    rounds: list[Detail] = []
-    while not _reached(model, config, context, len(dropped)):
-        remaining = [name for name in names if name not in dropped]
-        if len(remaining) == 1:
-            raise StageError(
-                f"macs_ratio {config.macs_ratio} cannot be met by dropping blocks: with one block left "
-                f"({remaining[0]}) the model is at {context.macs_ratio(model):.3f}; ask for more, or add channel_prune"
-            )
-        candidates = _score_all(model, reference, remaining, task, config, context, len(rounds) + 1)
-        best = min(candidates, key=lambda candidate: _loss_like(candidate.score, config))
-        if best.fitted is not None:
-            install(model, best.fitted)
-        drop_block(model, best.block)
-        dropped.append(best.block)
-        rounds.append(_round_detail(candidates, best))
-        context.console.line(f"  round {len(rounds)}: dropped {best.block} ({config.criterion} {best.score:.4g})")
-    return model, {
-        "criterion": config.criterion,
-        "higher_is_better": config.criterion == "task_metric",
-        "blocks": names,
-        "rounds": rounds,
-        "dropped": dropped,
-        "remaining": [name for name in names if name not in dropped],
-        "macs_ratio": context.macs_ratio(model),
-    }
+    return _Drop(task, config, context, copy.deepcopy(model), names).run(model)
 
 
 def _check_target(names: list[str], config: BlockDrop) -> None:
@@ -82,113 +49,146 @@ def _check_target(names: list[str], config: BlockDrop) -> None:
         )
 
 
-def _reached(model: nn.Module, config: BlockDrop, context: StageContext, num_dropped: int) -> bool:
-    if config.num_blocks is not None:
-        return num_dropped == config.num_blocks
-    assert config.macs_ratio is not None
-    return context.macs_ratio(model) <= config.macs_ratio
+@dataclass(frozen=True)
+class _Drop:
+    """One stage in progress. `reference` is the model as it came in: what repairs aim at."""
+
+    task: Task
+    config: BlockDrop
+    context: StageContext
+    reference: nn.Module
+    names: list[str]
+
+    def run(self, model: nn.Module) -> tuple[nn.Module, Detail]:
+        store = self.context.rounds
+        rounds = store.finished()
+        if rounds:
+            model = store.model_after(len(rounds))
+            self.context.console.line(f"  going on after round {len(rounds)}")
+        floor = self._floor()
+        undone: Detail | None = None
+        while not self._reached(model, _dropped(rounds)):
+            number = len(rounds) + 1
+            after, detail = self._round(copy.deepcopy(model), number, _dropped(rounds))
+            detail |= self._measure(after)
+            if floor is not None and detail["validation"] < floor:
+                undone = detail | {"floor": floor}
+                self.context.console.line(f"  round {number} undone: {detail['validation']:.4f} is below {floor:.4f}")
+                break
+            model = store.finish(number, after, detail)
+            rounds.append(detail)
+            self.context.console.line(f"  round {number}: {_summary(detail)}")
+        return model, self._detail(model, rounds, undone)
+
+    def _round(self, model: nn.Module, number: int, dropped: list[str]) -> tuple[nn.Module, Detail]:
+        before = copy.deepcopy(model) if self._has_dynamic_teacher() else None
+        detail = self._choose(model, number, dropped)
+        gone = self._blocks_to_drop(detail)
+        repairs = [self._drop(model, block) for block in gone]
+        detail |= {"all_dropped": gone, "repair": repairs[0], "repairs": repairs}
+        if self.config.align is not None:
+            teacher = self.context.dense if before is None else before
+            detail["align"] = self._align(model, teacher, number, len(gone))
+        return model, detail
+
+    def _choose(self, model: nn.Module, number: int, dropped: list[str]) -> Detail:
+        """The round's scores and choice, from disk if the round was stopped after it had chosen."""
+        remaining = [name for name in self.names if name not in dropped]
+        if len(remaining) == 1:
+            raise StageError(
+                f"macs_ratio {self.config.macs_ratio} cannot be met by dropping blocks: with one block left "
+                f"({remaining[0]}) the model is at {self.context.macs_ratio(model):.3f}; "
+                "ask for more, or add channel_prune"
+            )
+        found = self.context.rounds.choice(number)
+        find_blocks(model, self.context.example_inputs(self.task))  # a loaded model has to be looked at again
+        if found is None:
+            arguments = (self.reference, remaining, self.task, self.config, self.context, number)
+            found = score_candidates(model, *arguments).detail()
+            self.context.rounds.keep_choice(number, found)
+        return found
+
+    def _blocks_to_drop(self, choice: Detail) -> list[str]:
+        """The chosen block; all that the stage will drop if it is one-shot, the best first."""
+        if self.config.schedule == "progressive":
+            return [choice["dropped"]]
+        assert self.config.num_blocks is not None
+        sign = -1.0 if self._higher_is_better() else 1.0
+        ranked = sorted(choice["scores"], key=lambda block: sign * choice["scores"][block])
+        return ranked[: self.config.num_blocks]
+
+    def _drop(self, model: nn.Module, block: str) -> Detail | None:
+        """Repair, then drop; the repair's detail, if there was one."""
+        fitted = None
+        if self.config.repair != "none":
+            variants = repaired_variants(model, self.reference, [block], self.task, self.context)
+            fitted = variants[block].fitted
+        if fitted is not None:
+            install(model, fitted)
+        drop_block(model, block)
+        return None if fitted is None else fitted.detail()
+
+    def _align(self, model: nn.Module, teacher: nn.Module, number: int, num_dropped: int) -> Detail:
+        """The configured steps for each block that was dropped, with a seed of the round's own."""
+        config = self.config.align
+        assert config is not None
+        steps = {"max_steps": config.max_steps * num_dropped}
+        context = replace(self.context, seed=self.context.seed * 100 + number)
+        share = self._data_share(config, number)
+        checkpoint = self.context.rounds.alignment(number)
+        arguments = (model, teacher, self.task, config.model_copy(update=steps), context)
+        return align_model(*arguments, data_share=share, checkpoint=checkpoint)
+
+    def _data_share(self, config: Align, number: int) -> float:
+        """`data_share` in the first half of the rounds, all data in the second (section 3.3 of the paper)."""
+        if self.config.schedule == "one_shot" or self.config.num_blocks is None:
+            return config.data_share
+        return config.data_share if number <= self.config.num_blocks // 2 else 1.0
+
+    def _has_dynamic_teacher(self) -> bool:
+        return self.config.align is not None and self.config.align.teacher == "dynamic"
+
+    def _higher_is_better(self) -> bool:
+        return self.config.criterion in HIGHER_IS_BETTER
+
+    def _floor(self) -> float | None:
+        if self.config.max_quality_drop is None:
+            return None
+        return evaluate(self.task, self.context.dense, "validation").value - self.config.max_quality_drop
+
+    def _measure(self, model: nn.Module) -> Detail:
+        return {
+            "macs_ratio": self.context.macs_ratio(model),
+            "validation": evaluate(self.task, model, "validation").value,
+        }
+
+    def _reached(self, model: nn.Module, dropped: list[str]) -> bool:
+        if self.config.num_blocks is not None:
+            return len(dropped) >= self.config.num_blocks
+        if self.config.macs_ratio is not None:
+            return self.context.macs_ratio(model) <= self.config.macs_ratio
+        return len(dropped) == len(self.names) - 1
+
+    def _detail(self, model: nn.Module, rounds: list[Detail], undone: Detail | None) -> Detail:
+        dropped = _dropped(rounds)
+        return {
+            "criterion": self.config.criterion,
+            "higher_is_better": self._higher_is_better(),
+            "schedule": self.config.schedule,
+            "blocks": self.names,
+            "rounds": rounds,
+            "undone": undone,
+            "dropped": dropped,
+            "remaining": [name for name in self.names if name not in dropped],
+            "block_passes": total_passes(rounds),
+            "macs_ratio": self.context.macs_ratio(model),
+        }
 
 
-def _loss_like(score: float, config: BlockDrop) -> float:
-    return -score if config.criterion == "task_metric" else score
+def _dropped(rounds: list[Detail]) -> list[str]:
+    return [block for detail in rounds for block in detail["all_dropped"]]
 
 
-def _score_all(
-    model: nn.Module,
-    reference: nn.Module,
-    remaining: list[str],
-    task: Task,
-    config: BlockDrop,
-    context: StageContext,
-    number: int,
-) -> list[Candidate]:
-    """Every remaining block, removed alone; the block with the lowest loss (or highest metric) is the one to go."""
-    repairs = _repairs(model, reference, remaining, task, config, context)
-    candidates = []
-    with context.console.progress(f"block_drop round {number}: scoring {len(remaining)} blocks", len(remaining)) as bar:
-        for block in remaining:
-            fitted = repairs.get(block)
-            score = _score(model, reference, block, fitted, task, config, context)
-            if not math.isfinite(score):
-                raise StageError(
-                    f"{config.criterion} without block {block} is {score}; the model or its data is broken"
-                )
-            candidates.append(Candidate(block, fitted, score))
-            bar.advance()
-    return candidates
-
-
-def _repairs(
-    model: nn.Module,
-    reference: nn.Module,
-    remaining: list[str],
-    task: Task,
-    config: BlockDrop,
-    context: StageContext,
-) -> dict[str, Fitted]:
-    """The repair of each candidate, from one pass over the calibration data; blocks with no absorber have none."""
-    if config.repair == "none":
-        return {}
-    inputs = context.example_inputs(task)
-    order = execution_order(model, inputs)
-    sites = {block: depth_site(model, block, inputs, order) for block in remaining}
-    found = {block: site for block, site in sites.items() if site is not None}
-    fitted = fit_layers(
-        model,
-        reference,
-        list(found.values()),
-        _inputs(task, "calibration", context),
-        _inputs(task, "holdout", context),
-    )
-    return dict(zip(found, fitted, strict=True))
-
-
-def _inputs(task: Task, split: Split, context: StageContext) -> Iterator[Inputs]:
-    return (batch.inputs for batch in context.batches(task, split))
-
-
-def _score(
-    model: nn.Module,
-    reference: nn.Module,
-    block: str,
-    fitted: Fitted | None,
-    task: Task,
-    config: BlockDrop,
-    context: StageContext,
-) -> float:
-    with installed(model, fitted):
-        if config.criterion == "block_mse":
-            return _block_mse(model, reference, block, task, context)
-        with block_dropped(model, block):
-            if config.criterion == "task_metric":
-                return task.evaluate(model, "score").value
-            return _mean_loss(model, task, context)
-
-
-def _block_mse(model: nn.Module, reference: nn.Module, block: str, task: Task, context: StageContext) -> float:
-    """Mean squared difference between what goes into the block here and what came out of it before the stage."""
-    total, count = 0.0, 0
-    for batch in context.batches(task, "score"):
-        entering = capture(model, batch.inputs, [Point(block, "input")])[Point(block, "input")]
-        leaving = capture(reference, batch.inputs, [Point(block, "output")])[Point(block, "output")]
-        total += float((entering.double() - leaving.double()).square().sum())
-        count += entering.numel()
-    return total / count
-
-
-@torch.no_grad()
-def _mean_loss(model: nn.Module, task: Task, context: StageContext) -> float:
-    total, count = 0.0, 0
-    for batch in context.batches(task, "score"):
-        size = len(batch.inputs[0])
-        total += float(task.loss(model(*batch.inputs), batch.targets)) * size
-        count += size
-    return total / count
-
-
-def _round_detail(candidates: list[Candidate], best: Candidate) -> Detail:
-    return {
-        "scores": {candidate.block: candidate.score for candidate in candidates},
-        "dropped": best.block,
-        "repair": None if best.fitted is None else best.fitted.detail(),
-    }
+def _summary(detail: Detail) -> str:
+    blocks = ", ".join(detail["all_dropped"])
+    return f"dropped {blocks}, {detail['macs_ratio']:.3f} of the dense MACs, validation {detail['validation']:.4f}"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from toolkit.observe import tensors_in
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch_pruning as tp
@@ -47,7 +49,11 @@ class ChannelGraph:
         with _thawed(model), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._graph = tp.DependencyGraph().build_dependency(
-                model, example_inputs=example_inputs, unwrapped_parameters=None, verbose=False
+                model,
+                example_inputs=example_inputs,
+                unwrapped_parameters=None,
+                output_transform=tensors_in,
+                verbose=False,
             )
         self._names = {module: name for name, module in model.named_modules()}
 
@@ -55,7 +61,8 @@ class ChannelGraph:
         """MLP hidden units and attention widths, in module order; layers under `protected` names are left out."""
         found: dict[frozenset[str], ChannelGroup] = {}
         for name, module in self.model.named_modules():
-            if isinstance(module, nn.Linear) and not _under(name, protected):
+            is_traced = module in self._graph.module2node  # a fused kernel hides the layers it stands for
+            if isinstance(module, nn.Linear) and is_traced and not _under(name, protected):
                 group = self._describe(module, protected)
                 if group is not None:
                     found.setdefault(frozenset(group.producers + group.consumers), group)
@@ -82,9 +89,10 @@ class ChannelGraph:
         num_heads = getattr(self.model.get_submodule(owner), "num_heads", None)
         width = root.out_features
         siblings = {name.rpartition(".")[0] for name in producers + consumers} == {owner}
-        if len(producers) >= 3 and siblings and isinstance(num_heads, int) and width % num_heads == 0:
+        if len(producers) == 3 and siblings and isinstance(num_heads, int) and width % num_heads == 0:
             return ChannelGroup(owner, "attention", width, num_heads, producers, consumers, owner)
-        if len(producers) == 1 and len(consumers) == 1:
+        reads_all = all(linear_inputs(self.model, name) == width for name in consumers)
+        if len(producers) == 1 and len(consumers) == 1 and reads_all:
             return ChannelGroup(producers[0], "mlp", width, 1, producers, consumers, owner)
         return None
 
@@ -99,6 +107,12 @@ class ChannelGraph:
             owner = self.model.get_submodule(group.owner)
             _patch(owner, "num_heads", group.num_heads, num_heads)
             _patch(owner, "head_dim", group.head_dim, len(channels) // num_heads)
+
+
+def linear_inputs(model: nn.Module, name: str) -> int:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features
 
 
 def _patch(owner: nn.Module, attribute: str, old: int, new: int) -> None:

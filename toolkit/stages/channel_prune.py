@@ -47,16 +47,18 @@ def apply_channel_prune(
     if not groups:
         raise StageError("the model has no MLP or attention whose width can be cut on its own")
     original = {g.name: g for g in ChannelGraph(context.dense, inputs).groups(task.protected)}
+    _check_kinds(groups, config)
     reference = copy.deepcopy(model)
-    if config.keep is not None:
-        plan = plan_cuts(groups, original, config.keep, config.round_to)
+    is_there = config.macs_ratio is not None and context.macs_ratio(model) <= config.macs_ratio
+    if config.keep is not None or is_there:
+        plan = plan_cuts(groups, original, config.keep or Keep(), config.round_to)
     else:
         plan = _search(model, groups, original, task, config, context)
     scores = score_channels(model, groups, config.importance, _inputs(task, "calibration", context), context.seed)
     indices = _cut(graph, plan, scores)
     repairs = _repair(model, reference, [c.group for c in plan if c.kept < c.before], task, config, context)
     achieved = context.macs_ratio(model)
-    if config.macs_ratio is not None and abs(achieved - config.macs_ratio) > config.macs_tolerance:
+    if config.macs_ratio is not None and not is_there and abs(achieved - config.macs_ratio) > config.macs_tolerance:
         raise StageError(
             f"macs_ratio {config.macs_ratio} was asked for and {achieved:.4f} reached, a miss of more than "
             f"macs_tolerance {config.macs_tolerance}; lower round_to ({config.round_to}), add kinds to scope "
@@ -69,6 +71,20 @@ def apply_channel_prune(
         "macs_ratio": {"asked": config.macs_ratio, "achieved": achieved},
         "repairs": [fitted.detail() for fitted in repairs],
     }
+
+
+def _check_kinds(groups: list[ChannelGroup], config: ChannelPrune) -> None:
+    """Every kind of channel that is to be cut is there."""
+    there = {"mlp"} if any(group.kind == "mlp" for group in groups) else set()
+    if any(group.kind == "attention" for group in groups):
+        there |= {"heads", "head_dim"}
+    wanted = config.scope if config.keep is None else [kind for kind, ratio in config.keep if ratio < 1.0]
+    missing = [kind for kind in wanted if kind not in there]
+    if missing:
+        raise StageError(
+            f"the model has no {' and no '.join(missing)} that can be cut on its own; "
+            f"what can be cut here: {', '.join(sorted(there)) or 'nothing'}"
+        )
 
 
 def _describe(cut: Cut, indices: dict[str, list[int]]) -> Detail:
@@ -89,6 +105,8 @@ def _inputs(task: Task, split: Split, context: StageContext) -> Iterator[Inputs]
 
 def rounded(asked: float, multiple: int, current: int) -> int:
     """`asked` to the nearest multiple, at least one multiple, and never more than there is."""
+    if asked >= current:
+        return current
     return min(max(multiple, multiple * round(asked / multiple)), current)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.console import Console
+from toolkit.stages.round_store import Detail, RoundStore
 from toolkit.task import Batch, Split, Task
 
-Detail = dict[str, Any]  # plain JSON, enough to redo the step without choosing again
+__all__ = ["Apply", "Detail", "StageContext", "to_device"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,16 @@ class StageContext:
     device: torch.device
     seed: int
     console: Console
+    rounds: RoundStore = field(
+        default_factory=RoundStore
+    )  # where a stage of several rounds keeps those that are finished
 
     def macs_ratio(self, model: nn.Module) -> float:
         return self.count_macs(model) / self.dense_macs
 
-    def batches(self, task: Task, split: Split, batch_size: int = 16) -> Iterator[Batch]:
-        """A fixed split's batches with their inputs on the run's device."""
-        for batch in task.batches(split, batch_size):
+    def batches(self, task: Task, split: Split, batch_size: int = 16, *, limit: int | None = None) -> Iterator[Batch]:
+        """A fixed split's batches, or those of its first `limit` examples, with their inputs on the run's device."""
+        for batch in task.batches(split, batch_size, limit=limit):
             yield to_device(batch, self.device)
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:

@@ -8,17 +8,19 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import StageError
+from toolkit.evaluation import evaluate
 from toolkit.fitting import FitConfig, fit
 from toolkit.recipe import Recover
 from toolkit.stages.context import Detail, StageContext, to_device
-from toolkit.task import Batch, Task
+from toolkit.task import AlignmentOptions, Batch, Task
 
 
 def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageContext) -> tuple[nn.Module, Detail]:
     """Train all weights on task loss + alignment of the predictions with the dense model's.
 
     Raises:
-        StageError: the loss is not a finite number.
+        StageError: the loss is not a finite number, or the task has nothing to align.
     """
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
@@ -29,14 +31,17 @@ def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageC
         if config.alignment_weight:
             with torch.no_grad():
                 teacher = context.dense(*batch.inputs)
-            total = total + config.alignment_weight * task.alignment(outputs, teacher)
+            terms = task.alignment(outputs, teacher, batch.targets, AlignmentOptions())
+            if not terms:
+                raise StageError(f"{task.name} has no alignment terms; set alignment_weight: 0")
+            total = total + config.alignment_weight * torch.stack(list(terms.values())).sum()
         return total
 
     result = fit(
         model,
         _on_device(task.train_batches(config.batch_size, context.seed), context.device),
         loss,
-        lambda trained: task.evaluate(trained, "validation").value,
+        lambda trained: evaluate(task, trained, "validation").value,
         FitConfig(
             max_steps=config.max_steps,
             learning_rate=config.learning_rate,

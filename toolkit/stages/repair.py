@@ -11,13 +11,18 @@ The ridge pulls towards the weights that are there, so the fitted error is never
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from toolkit.errors import StageError
+from toolkit.observe import tensors_in
 from toolkit.stages.context import Detail
 
 RIDGE = 1e-3  # of the mean diagonal of X^T X
@@ -64,32 +69,23 @@ class _AllSeenError(Exception):
     """All captured places have been seen: the rest of the forward pass is not needed."""
 
 
-def first_tensor(value: object) -> Tensor:
-    """The first tensor of a module's input or output, which may be a tuple."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, (tuple, list)) and value:
-        return first_tensor(value[0])
-    raise TypeError(f"no tensor in {type(value).__name__}")
-
-
 @contextmanager
-def _capturing(model: nn.Module, points: Iterable[Point], seen: dict[Point, Tensor]) -> Iterator[None]:
-    """Fill `seen` during a forward pass, which ends with `_AllSeenError` once every point has been passed."""
-    wanted = set(points)
+def watched(model: nn.Module, points: Iterable[Point], note: Callable[[Point, Tensor], None]) -> Iterator[None]:
+    """Forward passes call `note` with a copy of the first tensor at each point that they come by."""
 
-    def note(point: Point, value: Tensor) -> None:
-        seen[point] = value.detach()
-        if len(seen) == len(wanted):
-            raise _AllSeenError
+    def look(point: Point, value: object) -> None:
+        tensors = tensors_in(value)
+        if tensors:
+            note(point, tensors[0].detach().clone())  # models may change it in place
 
-    handles = []
-    for point in wanted:
+    handles: list[RemovableHandle] = []
+    for point in points:
         module = model.get_submodule(point.module)
         if point.side == "input":
-            handles.append(module.register_forward_pre_hook(lambda _, args, p=point: note(p, first_tensor(args))))
+            before = partial(_before, look=partial(look, point))
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         else:
-            handles.append(module.register_forward_hook(lambda _, __, out, p=point: note(p, first_tensor(out))))
+            handles.append(module.register_forward_hook(lambda _, __, out, p=point: look(p, out)))
     try:
         yield
     finally:
@@ -97,11 +93,22 @@ def _capturing(model: nn.Module, points: Iterable[Point], seen: dict[Point, Tens
             handle.remove()
 
 
+def _before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], look: Callable[[object], None]) -> None:
+    look((*args, *kwargs.values()))
+
+
 @torch.no_grad()
 def capture(model: nn.Module, inputs: Inputs, points: Iterable[Point]) -> dict[Point, Tensor]:
-    """The activations at `points` for one batch of inputs."""
+    """The activations at `points` for one batch of inputs; the pass ends once every point has been passed."""
     seen: dict[Point, Tensor] = {}
-    with _capturing(model, points, seen), suppress(_AllSeenError):
+    wanted = set(points)
+
+    def note(point: Point, value: Tensor) -> None:
+        seen[point] = value
+        if len(seen) == len(wanted):
+            raise _AllSeenError
+
+    with watched(model, wanted, note), suppress(_AllSeenError):
         model(*inputs)
     return seen
 
@@ -190,6 +197,8 @@ def fit_layers(
     for site in sites:
         layer = linear_layer(model, site.layer)
         old = _old_solution(layer)
+        if not math.isfinite(fitted[site].error(old)):
+            raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
         new = fitted[site].solve(old).to(layer.weight.dtype).double()
         if not fitted[site].error(new) <= fitted[site].error(old):
             new = old

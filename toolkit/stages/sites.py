@@ -88,3 +88,16 @@ def _is_own_output(model: nn.Module, layer: str, point: Point, inputs: Inputs) -
     """Whether nothing is added between the layer and `point`, as for a dropout after it."""
     seen = capture(model, inputs, {point, Point(layer, "output")})
     return torch.equal(seen[point], seen[Point(layer, "output")])
+
+
+def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> Point | None:
+    """Where inside `block` the stream can be seen that, plus the layer's output, is the block's output bit for bit."""
+    before = [name for name in order[: order.index(layer)] if name.startswith(f"{block}.")]
+    ends = Point(layer, "output"), Point(block, "output")
+    seen = capture(model, inputs, {*(Point(name, "input") for name in before), *ends})
+    added, output = (seen[end] for end in ends)
+    for name in reversed(before):
+        rest = seen.get(Point(name, "input"))
+        if rest is not None and rest.shape == added.shape and torch.equal(rest + added, output):
+            return Point(name, "input")
+    return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.errors import UserError
 from toolkit.record import Quality, Segment, Timeline
-from toolkit.task import Batch, Split
+from toolkit.task import AlignmentOptions, Batch, Split
 from toolkit.tasks.tad import losses
 from toolkit.tasks.tad.metric import Detections, bootstrap_interval, mean_average_precision
 from toolkit.tasks.tad.model import DetectorConfig, TransformerDetector
@@ -20,8 +20,9 @@ from toolkit.tasks.tad.splice import Stream
 from toolkit.tasks.tad.windows import as_batch, cut_window, decode, make_targets, stitch, window_starts
 
 EVALUATION_BATCH = 16
+POOL_WINDOWS = 2048  # what all training data counts as where a share of it is asked for
 REPORTED: tuple[Split, ...] = ("validation", "test")
-SHOWN_SCORE = 0.3  # predictions below this are not drawn in the report's timeline
+KEPT_SCORE = 0.02  # predictions below this are not kept for the report's timeline, which draws the stronger ones
 
 
 class StreamSource(Protocol):
@@ -90,13 +91,21 @@ class DetectionTask:
         shape = (batch_size, self.config.num_channels, self.window)
         return (torch.linspace(-40.0, 40.0, shape[1] * shape[2]).sin().expand(batch_size, -1).reshape(shape).clone(),)
 
-    def streams(self, split: Split) -> tuple[Stream, ...]:
+    def streams(self, split: Split, limit: int | None = None) -> tuple[Stream, ...]:
+        """The streams of a split; with a limit, that many of them in a fixed random order."""
         if split not in self._streams:
             self._streams[split] = self.source.fixed(split)
-        return self._streams[split]
+        streams = self._streams[split]
+        if limit is None:
+            return streams
+        return tuple(streams[index] for index in np.random.default_rng(0).permutation(len(streams))[:limit])
 
-    def batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
-        streams = self.streams(split)
+    def num_examples(self, split: Split) -> int:
+        """Whole streams, each of one or more windows."""
+        return len(self.streams(split))
+
+    def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        streams = self.streams(split, limit)
         windows = [
             Window(index, start)
             for index, stream in enumerate(streams)
@@ -105,11 +114,17 @@ class DetectionTask:
         for first in range(0, len(windows), batch_size):
             yield self._batch([(streams[w.stream], w.start) for w in windows[first : first + batch_size]])
 
-    def train_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
+    def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
+        """All data: every window is cut or spliced afresh. A share of it: always the same windows, drawn at random."""
         rng = np.random.default_rng([seed, 1])
-        duration_s = self.window / self.source.sample_rate_hz
         while True:
-            yield self._batch([(self.source.train(duration_s, rng), 0) for _ in range(batch_size)])
+            windows = [rng if share == 1.0 else self._pooled(rng, seed, share) for _ in range(batch_size)]
+            yield self._batch([(self.source.train(self.window / self.source.sample_rate_hz, w), 0) for w in windows])
+
+    def _pooled(self, rng: np.random.Generator, seed: int, share: float) -> np.random.Generator:
+        """The generator of a random window of the pool, of which there are `share` of POOL_WINDOWS."""
+        number = int(rng.integers(max(1, round(share * POOL_WINDOWS))))
+        return np.random.default_rng([seed, 2, number])
 
     def _batch(self, windows: list[tuple[Stream, int]]) -> Batch:
         rate = self.source.sample_rate_hz
@@ -127,12 +142,12 @@ class DetectionTask:
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         return losses.detection_loss(outputs, targets)
 
-    def alignment(self, student: Any, teacher: Any) -> Tensor:
-        return losses.prediction_alignment(student, teacher)
+    def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
+        return losses.prediction_alignment(student, teacher, options)
 
-    def evaluate(self, model: nn.Module, split: Split) -> Quality:
-        streams = self.streams(split)
-        truth, found = self.truth(split), self.predict(model, streams)
+    def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
+        streams = self.streams(split, limit)
+        truth, found = self._truth_of(streams), self.predict(model, streams)
         result = mean_average_precision(truth, found)
         details = {f"mAP@{threshold:.1f}": value for threshold, value in result.by_threshold.items()}
         details |= {f"AP {label}": value for label, value in result.by_class.items()}
@@ -146,11 +161,14 @@ class DetectionTask:
         )
 
     def truth(self, split: Split) -> dict[str, Detections]:
+        return self._truth_of(self.streams(split))
+
+    def _truth_of(self, streams: tuple[Stream, ...]) -> dict[str, Detections]:
         return {
             stream.name: Detections(
                 stream.segments, tuple(self.source.classes[i] for i in stream.labels), np.ones(len(stream.labels))
             )
-            for stream in self.streams(split)
+            for stream in streams
         }
 
     def predict(self, model: nn.Module, streams: tuple[Stream, ...]) -> dict[str, Detections]:
@@ -189,7 +207,7 @@ class DetectionTask:
             stream=stream.name,
             duration_s=len(stream.signal) / self.source.sample_rate_hz,
             truth=_segments(truth, 0.0),
-            predicted=_segments(found, SHOWN_SCORE),
+            predicted=_segments(found, KEPT_SCORE),
         )
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from toolkit.task import AlignmentOptions
+
 Outputs = tuple[Tensor, Tensor]
 Targets = tuple[Tensor, Tensor]
 
@@ -24,11 +26,24 @@ def diou(predicted: Tensor, target: Tensor) -> Tensor:
 
     Zheng et al., AAAI 2020, eq. 7: IoU - (distance of the centres)^2 / (length of the hull)^2.
     """
-    shared = torch.minimum(predicted, target).sum(-1).clamp(min=0)
-    union = predicted.sum(-1) + target.sum(-1) - shared
-    hull = torch.maximum(predicted, target).sum(-1)
+    shared, union, hull = _overlap(predicted, target)
     centre = ((predicted[:, 1] - predicted[:, 0]) - (target[:, 1] - target[:, 0])) / 2
     return shared / union.clamp(min=1e-6) - (centre / hull.clamp(min=1e-6)) ** 2
+
+
+def giou(predicted: Tensor, target: Tensor) -> Tensor:
+    """1-D generalised IoU, as `diou`: IoU - (hull - union) / hull (Rezatofighi et al., CVPR 2019, algorithm 1).
+
+    Equal to the IoU while both segments hold the anchor point.
+    """
+    shared, union, hull = _overlap(predicted, target)
+    return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
+
+
+def _overlap(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lengths [N] of the intersection, the union, and the shortest segment that holds both."""
+    shared = torch.minimum(predicted, target).sum(-1).clamp(min=0)
+    return shared, predicted.sum(-1) + target.sum(-1) - shared, torch.maximum(predicted, target).sum(-1)
 
 
 def detection_loss(outputs: Outputs, targets: Targets) -> Tensor:
@@ -45,17 +60,35 @@ def detection_loss(outputs: Outputs, targets: Targets) -> Tensor:
     return classification + localisation
 
 
-def prediction_alignment(student: Outputs, teacher: Outputs, temperature: float = 1.0) -> Tensor:
-    """Student against teacher: Bernoulli KL per class (right for a sigmoid head) + (1 - DIoU) weighted by confidence.
+def bernoulli_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) of two outcomes per class, elementwise, from logits: right for a sigmoid head."""
+    student, teacher = student / temperature, teacher / temperature
+    probability = teacher.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(student, probability, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(teacher, probability, reduction="none")
+    return temperature**2 * (cross_entropy - entropy)
 
-    Progressive Block Drop (CVPR 2025) takes a softmax KL, which is zero for one class and wrong for independent ones.
+
+def softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) over the classes, the last dimension, from logits; zero where there is one class.
+
+    The form of Progressive Block Drop (CVPR 2025); wrong for independent classes.
     """
-    student_logits, teacher_logits = student[0] / temperature, teacher[0] / temperature
-    probability = teacher_logits.sigmoid()
-    cross_entropy = F.binary_cross_entropy_with_logits(student_logits, probability, reduction="none")
-    entropy = F.binary_cross_entropy_with_logits(teacher_logits, probability, reduction="none")
+    student, teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+
+
+def prediction_alignment(student: Outputs, teacher: Outputs, options: AlignmentOptions) -> dict[str, Tensor]:
+    """Student against teacher: `class`, a divergence of the class logits, and `segment`, 1 - overlap of the segments.
+
+    Tokens count by the teacher's confidence: a sum over all of them per confident one. The softmax form is the plain
+    mean over tokens, as in its paper.
+    """
     confidence = teacher[0].sigmoid().amax(-1).flatten()
     count = confidence.sum().clamp(min=1.0)
-    classification = temperature**2 * (cross_entropy - entropy).sum() / count
-    overlap = diou(student[1].flatten(0, 1), teacher[1].flatten(0, 1))
-    return classification + (confidence * (1 - overlap)).sum() / count
+    if options.class_loss == "softmax":
+        classification = softmax_divergence(student[0], teacher[0], options.temperature).mean()
+    else:
+        classification = bernoulli_divergence(student[0], teacher[0], options.temperature).sum() / count
+    overlap = (giou if options.segment_loss == "giou" else diou)(student[1].flatten(0, 1), teacher[1].flatten(0, 1))
+    return {"class": classification, "segment": (confidence * (1 - overlap)).sum() / count}

@@ -102,7 +102,11 @@ def soft_nms(segments: Array, scores: Array, sigma: float = SOFT_NMS_SIGMA) -> t
 
 
 def decode(scores: Array, segments: Array, classes: Sequence[str]) -> Detections:
-    """Per-token scores [tokens, classes] and segments [tokens, 2] -> detections after soft-NMS of each class."""
+    """Per-token scores [tokens, classes] and segments [tokens, 2] -> detections after soft-NMS of each class.
+
+    The best CANDIDATES_PER_CLASS of each class enter soft-NMS (others take the best 2000 of all classes together);
+    the best MAX_SEGMENTS leave it.
+    """
     kept_segments, kept_scores, labels = [], [], []
     for column, label in enumerate(classes):
         order = np.argsort(-scores[:, column], kind="stable")[:CANDIDATES_PER_CLASS]

@@ -1,0 +1,100 @@
+"""What a block is worth: scores of the model without it, on training data (split "score")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.evaluation import evaluate
+from toolkit.stages.context import StageContext
+from toolkit.stages.passes import Meter
+from toolkit.stages.repair import Fitted, Point, capture, installed
+from toolkit.task import Task
+
+HIGHER_IS_BETTER = ("task_metric",)  # of the other criteria, the lowest score is the best
+
+
+def as_loss(score: float, criterion: str) -> float:
+    """Lower is better, whatever the criterion."""
+    return -score if criterion in HIGHER_IS_BETTER else score
+
+
+def model_score(model: nn.Module, task: Task, criterion: str, context: StageContext, limit: int | None) -> float:
+    """`task_metric` or `loss` of a candidate's model, over `limit` examples."""
+    if criterion == "task_metric":
+        return evaluate(task, model, "score", limit=limit).value
+    return _mean_loss(model, task, context, limit)
+
+
+@torch.no_grad()
+def _mean_loss(model: nn.Module, task: Task, context: StageContext, limit: int | None) -> float:
+    total, count = 0.0, 0
+    for batch in context.batches(task, "score", limit=limit):
+        size = len(batch.inputs[0])
+        total += float(task.loss(model(*batch.inputs), batch.targets)) * size
+        count += size
+    return total / count
+
+
+def random_scores(blocks: Sequence[str], seed: int, number: int) -> dict[str, float]:
+    """The control: draws that are fixed by the seed and the number of the round."""
+    draws = np.random.default_rng([seed, number]).random(len(blocks))
+    return dict(zip(blocks, draws.tolist(), strict=True))
+
+
+def block_mse(
+    model: nn.Module,
+    reference: nn.Module,
+    blocks: Sequence[str],
+    repairs: Mapping[str, Fitted],
+    task: Task,
+    context: StageContext,
+    meter: Meter,
+) -> dict[str, float]:
+    """Mean squared difference between what goes into each block here and what comes out of it in the reference.
+
+    What goes in is seen after the candidate's repair. One pass of each model serves all blocks: a repaired layer's
+    output is added to the stream, so the stream is known from the layer's input and output.
+    """
+    entries = {Point(block, "input") for block in blocks}
+    layers = {Point(repairs[block].site.layer, side) for block in repairs for side in ("input", "output")}
+    totals, counts = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0)
+    for batch in context.batches(task, "score"):
+        seen = capture(model, batch.inputs, entries | layers)
+        goals = capture(reference, batch.inputs, {Point(block, "output") for block in blocks})
+        for block in blocks:
+            entering = seen[Point(block, "input")]
+            if block in repairs:
+                entering = _repaired(entering, repairs[block], seen)
+                meter.layers += len(batch.inputs[0])
+            totals[block] += _squares(entering, goals[Point(block, "output")])
+            counts[block] += entering.numel()
+    return {block: totals[block] / counts[block] for block in blocks}
+
+
+def block_mse_alone(
+    model: nn.Module, reference: nn.Module, block: str, fitted: Fitted | None, task: Task, context: StageContext
+) -> float:
+    """`block_mse` of one block, with its repair installed: the naive way."""
+    total, count = 0.0, 0
+    with installed(model, fitted):
+        for batch in context.batches(task, "score"):
+            entering = capture(model, batch.inputs, [Point(block, "input")])[Point(block, "input")]
+            leaving = capture(reference, batch.inputs, [Point(block, "output")])[Point(block, "output")]
+            total += _squares(entering, leaving)
+            count += entering.numel()
+    return total / count
+
+
+def _squares(first: Tensor, second: Tensor) -> float:
+    return float((first.double() - second.double()).square().sum())
+
+
+def _repaired(entering: Tensor, fitted: Fitted, seen: Mapping[Point, Tensor]) -> Tensor:
+    layer = fitted.site.layer
+    rest = entering - seen[Point(layer, "output")]
+    return rest + functional.linear(seen[Point(layer, "input")], fitted.weight, fitted.bias)
