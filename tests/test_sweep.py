@@ -45,6 +45,7 @@ def on_tiny(tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run_tiny(recipe: Recipe, **options: object) -> RunRecord:
         ran.append(recipe.name)
+        recipe = recipe.model_copy(update={"task": tiny_task.name})
         return run(recipe, task=tiny_task, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(toolkit, "run", run_tiny)

@@ -29,7 +29,7 @@ Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_lengt
 class Macs(Entry):
     """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this."""
 
-    total: Annotated[int, Field(ge=1)]  # matrix products, convolutions, scaled dot-product attention
+    total: Annotated[int, Field(ge=0)]  # matrix products, convolutions, scaled dot-product attention
     normalisation: int  # kept apart: fvcore counts these per element, not as multiply-adds
     by_operator: dict[str, int]
     uncounted: dict[str, int]  # operator -> number of calls that carry no count
@@ -144,6 +144,8 @@ class RunRecord(Entry):
         done = [step.stage for step in self.steps]
         if done != planned[: len(done)]:
             raise ValueError(f"its steps are {', '.join(done)}, but its recipe's are {', '.join(planned)}")
+        if self.steps and self.baseline.measurement.macs.total == 0:
+            raise ValueError("its dense model has no MACs")
         if self.finished and len(done) < len(planned):
             raise ValueError(f"it says finished after {len(done)} of {len(planned)} steps")
         return self

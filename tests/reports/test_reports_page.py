@@ -30,8 +30,8 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     steps = (
         baseline,
         _with_detail(good.steps[1], later_addition=HOSTILE, criterion=HOSTILE),
-        StepRecord(stage="block_drop", detail={"rounds": "none"}, seconds=1.0, measurement=strange),
-        StepRecord(stage=HOSTILE, detail={HOSTILE: [HOSTILE]}, seconds=1.0, measurement=strange),
+        StepRecord(stage="channel_prune", detail={"rounds": "none"}, seconds=1.0, measurement=strange),
+        StepRecord(stage="recover", detail={HOSTILE: [HOSTILE]}, seconds=1.0, measurement=strange),
     )
     folder = tmp_path_factory.mktemp("hostile<script>")
     return write_page(save(good.model_copy(update={"steps": steps}), folder))
@@ -116,7 +116,7 @@ def test_hostile_text_is_shown_as_text(hostile_page: Path) -> None:
     assert "<script" not in page.source.lower()
     assert page.text.count("<script>alert('x')</script>") >= 4  # task (twice), processor, stream, unknown stage
     assert "Other stages" in page.titles
-    assert "2 block_drop" in page.text  # its detail is in no known form: shown raw
+    assert "2 channel_prune" in page.text  # its detail is in no known form: shown raw
 
 
 def test_same_record_gives_the_same_bytes(combined_page: Path, tmp_path: Path) -> None:

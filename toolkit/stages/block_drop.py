@@ -113,9 +113,7 @@ class _Drop:
         if self.config.schedule == "progressive":
             return [choice["dropped"]]
         assert self.config.num_blocks is not None
-        sign = -1.0 if self._higher_is_better() else 1.0
-        ranked = sorted(choice["scores"], key=lambda block: sign * choice["scores"][block])
-        return ranked[: self.config.num_blocks]
+        return list(choice["ranking"][: self.config.num_blocks])
 
     def _drop(self, model: nn.Module, block: str) -> Detail | None:
         """Repair, then drop; the repair's detail, if there was one."""
