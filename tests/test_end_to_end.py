@@ -7,30 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from records import without_times
 
 from toolkit import load_model, load_record
 from toolkit.apply import main
 from toolkit.measure.macs import count_macs
-from toolkit.record import RunRecord
 from toolkit.tasks import make_task
 
 ROOT = Path(__file__).parents[1]
 SMOKE = str(ROOT / "recipes" / "smoke.yaml")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as in this process: sums in one order
-
-
-def without_times(record: RunRecord) -> dict[str, Any]:
-    content = record.model_dump(mode="json")
-    for step in content["steps"]:
-        step["seconds"] = None
-        for latency in step["measurement"]["latency"]:
-            latency["samples_s"] = latency["dense_samples_s"] = None
-    return content
 
 
 @pytest.fixture(scope="module")

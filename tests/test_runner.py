@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from records import without_times
 from tiny_task import TinyTask
 from torch import nn
 
@@ -17,7 +18,7 @@ from toolkit.errors import RecipeError, RecordError, StageError, UserError
 from toolkit.measure.macs import count_macs
 from toolkit.planner import compose
 from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
-from toolkit.record import RunRecord, load_record
+from toolkit.record import load_record
 from toolkit.stages import STAGES
 
 MEASURE = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)
@@ -28,15 +29,6 @@ RECIPE = compose(
     recover=Recover(max_steps=4, validate_every=2, batch_size=8, warmup_steps=1),
     measure=MEASURE,
 )
-
-
-def without_times(record: RunRecord) -> dict[str, Any]:
-    content = record.model_dump(mode="json")
-    for step in content["steps"]:
-        step["seconds"] = None
-        for latency in step["measurement"]["latency"]:
-            latency["samples_s"] = latency["dense_samples_s"] = None
-    return content
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,7 @@ def test_a_sweep_runs_resumes_and_tabulates(file: Path, tmp_path: Path, on_tiny:
     values = [quality.value for quality in tests if quality]
     assert rows[2]["test"].startswith(f"{sum(values) / 2:.4f}")
     assert "Not run: none." in (out / "table.md").read_text()
+    assert (out / "differences.png").stat().st_size > 10_000
 
 
 def test_a_failed_cell_is_written_down_and_the_rest_goes_on(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from toolkit.console import Console
@@ -34,6 +35,12 @@ class FitConfig:
     patience: int | None = None
     gradient_clip: float = 1.0
     ema_decay: float = 0.0
+
+    @classmethod
+    def of(cls, settings: BaseModel) -> FitConfig:
+        """From a stage or training configuration, whose settings of the same names mean the same."""
+        names = {field.name for field in fields(cls)} & type(settings).model_fields.keys()
+        return cls(**{name: getattr(settings, name) for name in names})
 
 
 def fit(
@@ -67,7 +74,7 @@ def fit(
     with console.progress(title, config.max_steps) as progress:
         progress.advance(state.result.steps)
         while not state.finished:
-            _train_step(state, next(batches), loss, config)
+            _train_step(state, _next(batches), loss, config)
             progress.advance()
             if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
                 point = _validate(state, validate, config, keep_best)
@@ -91,8 +98,15 @@ def _throw_away(batches: Iterator[Batch], count: int) -> None:
     """Draw batches that were used before; the random state stays the one of the checkpoint."""
     random_state = torch.get_rng_state()
     for _ in range(count):
-        next(batches)
+        _next(batches)
     torch.set_rng_state(random_state)
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    batch = next(batches, None)
+    if batch is None:
+        raise StageError("the training batches have ended; train_batches of a task must be endless")
+    return batch
 
 
 def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,7 +38,8 @@ class Align(Config):
 
     loss = task_weight * task loss + feature_weight * mean over the blocks that are left of MSE(output, teacher's)
     + class_weight, segment_weight * the task's alignment terms of these names. A weight of null is 1 if the task has
-    the term; a number for a term that the task does not have is an error. Terms of other names count once.
+    the term; a number for a term that the task does not have is an error. Terms of other names count once. A
+    `class_loss` of null is the task's own form; the paper takes softmax, which is zero for a single class.
 
     `teacher`: the unmodified model (static), or the model as it came into the stage or round (dynamic).
     `trainable: lora`: low-rank adapters on the linear layers inside blocks whose names match `targets` (shell patterns
@@ -65,7 +66,7 @@ class Align(Config):
     class_weight: Weight | None = None
     segment_weight: Weight | None = None
     temperature: Annotated[float, Field(gt=0.0)] = 3.5
-    class_loss: Literal["bernoulli", "softmax"] = "bernoulli"
+    class_loss: Literal["bernoulli", "softmax"] | None = None
     segment_loss: Literal["diou", "giou"] = "diou"
     trainable: Literal["lora", "full"] = "lora"
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ATTENTION_LAYERS
@@ -242,9 +243,10 @@ class Recipe(Config):
 
     @property
     def sha256(self) -> str:
-        """Hash of all that differs from defaults: the same on every machine, and when stages get new options."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        content["stages"] = [
-            {**stage.model_dump(mode="json", exclude_defaults=True), "type": stage.type} for stage in self.stages
-        ]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """Hash of the resolved recipe (all defaults filled in), the same on every machine."""
+        return content_sha256(self.model_dump(mode="json"))
+
+
+def content_sha256(content: Any) -> str:
+    """Hash of plain JSON, whatever the order of its keys and its layout in a file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

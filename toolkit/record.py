@@ -5,6 +5,7 @@ Raw samples are stored; medians and ratios are computed on reading.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolkit.errors import RecordError
-from toolkit.recipe import Recipe
+from toolkit.recipe import Recipe, content_sha256
 
 SCHEMA_VERSION: Final = 1
 RUN_FILE = "run.json"
@@ -170,14 +171,15 @@ def load_record(directory: Path) -> RunRecord:
     """
     path = directory / RUN_FILE
     try:
-        record = RunRecord.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        record = RunRecord.model_validate_json(content)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}); is {directory} the folder of a run?") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecordError(f"{path}: damaged or not a run record: {place}: {first['msg']}") from error
-    if record.recipe_sha256 != record.recipe.sha256:
+    if record.recipe_sha256 != content_sha256(json.loads(content)["recipe"]):  # as written, by whatever version
         raise RecordError(f"{path}: the recipe in the record does not match its hash; the file was changed by hand")
     return record
 

@@ -107,9 +107,9 @@ class ClassificationTask:
     def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
         """`class`: the KL divergence of the options, summed over the classes, mean over the batch."""
         new, old = _logits(student), _logits(teacher)
-        if options.class_loss == "softmax":
-            return {"class": softmax_divergence(new, old, options.temperature).mean()}
-        return {"class": bernoulli_divergence(new, old, options.temperature).sum(-1).mean()}
+        if options.class_loss == "bernoulli":
+            return {"class": bernoulli_divergence(new, old, options.temperature).sum(-1).mean()}
+        return {"class": softmax_divergence(new, old, options.temperature).mean()}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:

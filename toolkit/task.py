@@ -25,13 +25,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class AlignmentOptions:
-    """How predictions are compared. `class_loss` is for class logits: a KL divergence per class (sigmoid heads), or
+    """How predictions are compared.
 
-    over the classes (softmax heads). `segment_loss` is for segments: 1 - DIoU, or 1 - GIoU.
+    `class_loss` is for class logits: a KL divergence per class (bernoulli, right for sigmoid heads) or over the classes
+    (softmax); None is the task's own form. `segment_loss` is for segments: 1 - DIoU, or 1 - GIoU.
     """
 
     temperature: float = 1.0  # logits are divided by it, the divergence is multiplied by its square
-    class_loss: Literal["bernoulli", "softmax"] = "bernoulli"
+    class_loss: Literal["bernoulli", "softmax"] | None = None
     segment_loss: Literal["diou", "giou"] = "diou"
 
 

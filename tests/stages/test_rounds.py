@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from records import without_times
 from tiny_task import TinyTask
 from torch import nn
 
 from toolkit import load_model, run
 from toolkit.errors import RecordError, StageError
 from toolkit.recipe import Align, BlockDrop, Measure, Recipe
-from toolkit.record import RunRecord, load_record
+from toolkit.record import load_record
 from toolkit.stages import StageContext, align, block_drop
 from toolkit.stages.adapters import Adapted
 from toolkit.stages.block_drop import apply_block_drop
@@ -26,15 +27,6 @@ DROP = BlockDrop(num_blocks=2, criterion="loss", align=ALIGN)
 def recipe_of(*stages: Any) -> Recipe:
     measure = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)
     return Recipe(name="rounds", task="tiny", seed=0, device="cpu", stages=stages, measure=measure)
-
-
-def without_times(record: RunRecord) -> dict[str, Any]:
-    content = record.model_dump(mode="json")
-    for step in content["steps"]:
-        step["seconds"] = None
-        for latency in step["measurement"]["latency"]:
-            latency["samples_s"] = latency["dense_samples_s"] = None
-    return content
 
 
 @pytest.fixture(scope="module")

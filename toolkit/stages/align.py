@@ -70,7 +70,7 @@ def align_model(
             _train_batches(task, config, context, share),
             AlignLoss(task, teacher, blocks, config),
             lambda trained: evaluate(task, trained, "validation").value,
-            _fit_config(config),
+            FitConfig.of(config),
             keep_best=config.patience is not None,
             console=context.console,
             title=f"align ({config.trainable})",
@@ -113,19 +113,6 @@ def _choose_trainable(
     for parameter in kept:
         parameter.requires_grad_(True)
     return adapted
-
-
-def _fit_config(config: Align) -> FitConfig:
-    return FitConfig(
-        max_steps=config.max_steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=config.warmup_steps,
-        validate_every=config.validate_every,
-        patience=config.patience,
-        gradient_clip=config.gradient_clip,
-        ema_decay=config.ema_decay,
-    )
 
 
 def _train_batches(task: Task, config: Align, context: StageContext, share: float) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.console import Console
+from toolkit.errors import StageError
 from toolkit.stages.round_store import Detail, RoundStore
 from toolkit.task import Batch, Split, Task
 
@@ -35,8 +36,12 @@ class StageContext:
 
     def batches(self, task: Task, split: Split, batch_size: int = 16, *, limit: int | None = None) -> Iterator[Batch]:
         """A fixed split's batches, or those of its first `limit` examples, with their inputs on the run's device."""
+        is_empty = True
         for batch in task.batches(split, batch_size, limit=limit):
+            is_empty = False
             yield to_device(batch, self.device)
+        if is_empty:
+            raise StageError(f"task {task.name!r} gives no batch for split {split!r}, which this stage needs")
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in task.example_inputs(1))
