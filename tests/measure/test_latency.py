@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,3 +98,17 @@ def test_everything_is_put_back_after_an_error() -> None:
 def test_batch_size_must_be_that_of_the_inputs() -> None:
     with pytest.raises(ValueError, match="batch size, 3"):
         measure(0.25, 0.5, batch_size=3)
+
+
+def test_a_job_that_shares_the_timing_lock_keeps_timing_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "timing.lock"
+    monkeypatch.setenv("TOOLKIT_TIMING_LOCK", str(lock))
+    done: list[Latency] = []
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        timing = threading.Thread(target=lambda: done.append(measure(0.25, 0.5)[0]))
+        timing.start()
+        timing.join(0.2)
+        assert not done
+    timing.join()
+    assert done[0].ratio == 0.5

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from toolkit.measure.quiet import machine_alone
 from toolkit.observe import evaluating
 from toolkit.record import Latency
 
@@ -36,14 +37,14 @@ def measure_latency(
 
     A sample is one call, or the mean over as many calls as fill 5 ms. Which model goes first alternates.
     Both models must be on `device`; the inputs are moved there. `clock` (seconds) is for the CPU; on CUDA events are
-    used. Modes and the number of threads are put back.
+    used. Modes and the number of threads are put back. Jobs that share TOOLKIT_TIMING_LOCK are kept waiting.
     """
     if any(len(tensor) != batch_size for tensor in example_inputs):
         raise ValueError(f"the first dimension of every input must be the batch size, {batch_size}")
     device = torch.device(device)
     inputs = tuple(tensor.to(device) for tensor in example_inputs)
     timer = _cuda_timer(inputs, device) if device.type == "cuda" else _cpu_timer(inputs, clock)
-    with evaluating(model, dense), _cpu_threads(threads), torch.inference_mode():
+    with machine_alone(), evaluating(model, dense), _cpu_threads(threads), torch.inference_mode():
         for _ in range(warmup):
             dense(*inputs)
             model(*inputs)
