@@ -9,7 +9,10 @@ import hashlib
 import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from toolkit.config import Config
+from toolkit.zoo.config import ZooModel
 
 RECIPE_VERSION: Final = 1
 ATTENTION_LAYERS: Final = ("q", "k", "v", "qkv", "proj", "query", "key", "value")
@@ -19,12 +22,6 @@ Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
 Version = Annotated[int, Field(strict=True, ge=1, le=1)]  # Literal[1] would let 1.0 and true pass
 Family = Literal["none", "depth", "width", "combined"]
-
-
-class Config(BaseModel):
-    """Base of everything a recipe holds: immutable, strictly typed, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _refuse_twice(name: str, values: tuple[object, ...]) -> None:
@@ -135,33 +132,54 @@ class BlockDrop(Config):
         return self
 
 
+WidthKind = Literal["mlp", "heads", "head_dim", "conv", "embedding"]
+WIDTH_KINDS: Final[tuple[WidthKind, ...]] = ("mlp", "heads", "head_dim", "conv", "embedding")
+
+
 class Keep(Config):
-    """Share of each kind of channel to keep, of the unmodified model's width; 1.0 leaves the kind alone."""
+    """Share of each kind of channel to keep, of the unmodified model's width; 1.0 leaves the kind alone.
+
+    `mlp`: hidden units between two linear layers. `heads`, `head_dim`: attention heads, and the width of each.
+    `conv`: channels between two convolutions, inside a residual block or outside all of them. `embedding`: the width
+    of a residual stream, which all blocks along it share (in a CNN: of a stage).
+    """
 
     mlp: Ratio = 1.0
     heads: Ratio = 1.0
     head_dim: Ratio = 1.0
+    conv: Ratio = 1.0
+    embedding: Ratio = 1.0
 
 
 class ChannelPrune(Config):
-    """Make layers physically narrower with torch-pruning: MLP hidden units, attention heads, head dimensions.
+    """Make layers physically narrower: MLP hidden units, attention heads, head dimensions, convolutions, embeddings.
 
-    Give exactly one target: `keep` ratios, or `macs_ratio`, reached by one common keep ratio over `scope`.
-    Widths are rounded to a multiple of `round_to` (heads: to whole heads); a miss of `macs_ratio` by more than
-    `macs_tolerance` is an error.
+    Give exactly one target: `keep` ratios, or `macs_ratio`, reached by one common keep ratio over `scope` (null: mlp,
+    heads and conv, as far as the model has them). `include` and `exclude` are patterns for the names of groups: a
+    name, a shell pattern, or a regular expression after `re:`.
+    `importance` ranks channels: by mean square activation, L1 or L2 norm of weights, first-order Taylor expansion of
+    the loss (Molchanov et al., CVPR 2019), BatchNorm scale (Liu et al., ICCV 2017), the Newton score of the consumer's
+    error (after Numerical Pruning, arXiv 2412.12441), or at random.
+    `allocation`: the same share of every group (uniform), or the best channels of all groups (global), or of all
+    groups whose layers have the same types and shapes (isomorphic; after Fang et al., ECCV 2024).
+    Widths are rounded to the nearest multiple of `round_to`, at least one (heads: to whole heads). A miss of
+    `macs_ratio` by more than `macs_tolerance`, or of a kind's `keep` by more than `keep_tolerance`, is an error.
+    `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
     """
 
     type: Literal["channel_prune"] = "channel_prune"
     keep: Keep | None = None
     macs_ratio: Ratio | None = None
     macs_tolerance: Ratio = 0.02
-    scope: Annotated[tuple[Literal["mlp", "heads", "head_dim"], ...], Field(min_length=1, strict=False)] = (
-        "mlp",
-        "heads",
-    )
-    importance: Literal["activation", "l1", "l2", "random"] = "activation"
+    keep_tolerance: Ratio = 0.1
+    scope: Annotated[tuple[WidthKind, ...], Field(min_length=1, strict=False)] | None = None
+    include: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("*",)
+    exclude: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    importance: Literal["activation", "l1", "l2", "taylor", "bn_gamma", "newton", "random"] = "activation"
+    allocation: Literal["uniform", "global", "isomorphic"] = "uniform"
     round_to: Positive = 4
     repair: Literal["closed_form", "none"] = "closed_form"
+    batch_norm: Literal["reestimate", "keep"] = "reestimate"
     allow_no_change: bool = False
 
     @model_validator(mode="after")
@@ -171,7 +189,9 @@ class ChannelPrune(Config):
         for name in ("scope", "macs_tolerance"):
             if self.keep is not None and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} goes with macs_ratio, not with keep")
-        _refuse_twice("scope", self.scope)
+        if self.macs_ratio is not None and self.keep_tolerance != type(self).model_fields["keep_tolerance"].default:
+            raise ValueError("keep_tolerance goes with keep, not with macs_ratio")
+        _refuse_twice("scope", self.scope or ())
         return self
 
 
@@ -224,15 +244,24 @@ class Measure(Config):
 
 
 class Recipe(Config):
-    """One run: a trained model (named by its task), the stages applied to it in order, and what is measured."""
+    """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
+
+    `model` is given for task `zoo`, whose model it says, and for no other.
+    """
 
     version: Literal[1] = RECIPE_VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
     task: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     device: Literal["cpu", "cuda"]
+    model: ZooModel | None = None
     stages: Annotated[tuple[Stage, ...], Field(strict=False)]
     measure: Measure
+
+    @model_serializer(mode="wrap")
+    def _without_no_model(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes of other tasks are written, and hashed, without the key."""
+        return {key: value for key, value in handler(self).items() if key != "model" or value is not None}
 
     @property
     def family(self) -> Family:

@@ -10,42 +10,57 @@ import torch
 from tiny_task import TinyNet, TinyTask
 from torch import nn
 
+from toolkit.blocks import find_blocks
+from toolkit.channels.catalogue import find_groups, half_of
+from toolkit.channels.cut import cut
+from toolkit.channels.groups import ChannelGroup, Slot
 from toolkit.errors import StageError
 from toolkit.recipe import ChannelPrune, Keep
 from toolkit.stages import StageContext
-from toolkit.stages.channel_groups import ChannelGraph, ChannelGroup
-from toolkit.stages.channel_prune import apply_channel_prune, rounded
-from toolkit.stages.importance import choose_channels, score_channels, weight_norm
+from toolkit.stages.channel_prune import apply_channel_prune
+from toolkit.stages.importance import activation_energy, newton, score_groups, weight_norm
+from toolkit.stages.repair import Point, capture
+from toolkit.stages.width_plan import Cut, choose, rounded
 from toolkit.tasks.tad.model import Block
 
-MLP = ChannelGroup("blocks.0.mlp.fc1", "mlp", 32, 1, ("blocks.0.mlp.fc1",), ("blocks.0.mlp.fc2",), "blocks.0.mlp")
+
+def groups_of(net: nn.Module, task: TinyTask) -> dict[str, ChannelGroup]:
+    inputs = task.example_inputs(1)
+    found = find_groups(net, inputs, find_blocks(net, inputs), task.protected)
+    return {group.name: group for group in found.groups}
+
+
+def mlp_of(net: nn.Module, task: TinyTask) -> ChannelGroup:
+    return groups_of(net, task)["blocks.0.mlp.fc1"]
 
 
 def test_groups_of_a_transformer(tiny_task: TinyTask) -> None:
-    groups = ChannelGraph(TinyNet(), tiny_task.example_inputs(1)).groups(tiny_task.protected)
-    assert [(g.name, g.kind, g.width, g.num_heads) for g in groups] == [
+    groups = groups_of(TinyNet(), tiny_task)
+    assert [(name, g.kind, g.width, g.num_units) for name, g in groups.items()] == [
         entry
         for i in range(4)
-        for entry in ((f"blocks.{i}.attn", "attention", 16, 2), (f"blocks.{i}.mlp.fc1", "mlp", 32, 1))
+        for entry in ((f"blocks.{i}.attn", "attention", 16, 2), (f"blocks.{i}.mlp.fc1", "mlp", 32, 32))
     ]
-    assert set(groups[0].producers) == {"blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v"}
-    assert groups[0].consumers == ("blocks.0.attn.proj",)
-    assert groups[1] == MLP
+    attention = groups["blocks.0.attn"]
+    assert attention.producers == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v")
+    assert attention.consumers == ("blocks.0.attn.proj",)
+    assert attention.dims_are_free
+    assert (attention.head_attributes, attention.width_attributes) == (("num_heads",), ())
 
 
 def test_frozen_parameters_are_still_found_and_stay_frozen(tiny_task: TinyTask) -> None:
     model = TinyNet().requires_grad_(False)
-    assert len(ChannelGraph(model, tiny_task.example_inputs(1)).groups()) == 8
+    groups = groups_of(model, tiny_task)
+    assert len(groups) == 8
+    cut(model, [half_of(group) for group in groups.values()])
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_pruner_leaves_nothing_behind_for_the_next_model(tiny_task: TinyTask) -> None:
-    inputs = tiny_task.example_inputs(1)
+def test_cutting_one_model_leaves_nothing_behind_for_the_next(tiny_task: TinyTask) -> None:
     first = TinyNet()
-    graph = ChannelGraph(first, inputs)
-    graph.keep(graph.groups()[0], [0, 1, 8, 9], 2)
-    groups = ChannelGraph(TinyNet(), inputs).groups()
-    assert groups[0].width == 16
+    cut(first, [half_of(group) for group in groups_of(first, tiny_task).values()])
+    assert first.blocks[0].attn.num_heads == 1
+    assert groups_of(TinyNet(), tiny_task)["blocks.0.attn"].width == 16
 
 
 @pytest.mark.parametrize(
@@ -56,37 +71,85 @@ def test_rounding(asked: float, multiple: int, current: int, expected: int) -> N
     assert rounded(asked, multiple, current) == expected
 
 
-def test_weight_norms_by_hand() -> None:
+def test_weight_norms_by_hand(tiny_task: TinyTask) -> None:
     net = TinyNet()
+    group = mlp_of(net, tiny_task)
     fc1, fc2 = net.blocks[0].mlp.fc1.weight.double(), net.blocks[0].mlp.fc2.weight.double()
-    assert torch.allclose(weight_norm(net, MLP, 1), fc1.abs().sum(1) + fc2.abs().sum(0))
-    assert torch.allclose(weight_norm(net, MLP, 2), fc1.square().sum(1) + fc2.square().sum(0))
+    assert torch.allclose(weight_norm(net, group, 1)[:, 0], fc1.abs().sum(1) + fc2.abs().sum(0))
+    assert torch.allclose(weight_norm(net, group, 2)[:, 0], fc1.square().sum(1) + fc2.square().sum(0))
 
 
 def test_activation_energy_is_what_the_consumer_reads(tiny_task: TinyTask) -> None:
     net = tiny_task.load_baseline()
+    group = mlp_of(net, tiny_task)
     read = []
-    net.blocks[0].mlp.fc2.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
     batches = [batch.inputs for batch in tiny_task.batches("calibration", 16)]
-    scores = score_channels(net, [MLP], "activation", batches, 0)[MLP.name]
+    scores = activation_energy(net, [group], batches)[group.name]
+    net.blocks[0].mlp.fc2.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
     for inputs in batches:
         net(*inputs)
-    seen = torch.cat([r.flatten(0, -2) for r in read[len(read) // 2 :]]).double()
-    assert torch.allclose(scores, seen.square().sum(0))
+    seen = torch.cat([r.flatten(0, -2) for r in read]).double()
+    assert torch.allclose(scores[:, 0], seen.square().mean(0))
 
 
-def test_random_importance_depends_on_seed_and_group() -> None:
-    one, again, other = (score_channels(TinyNet(), [MLP], "random", (), s)[MLP.name] for s in (1, 1, 2))
+def test_newton_scores_by_hand(tiny_task: TinyTask) -> None:
+    """The mask that minimises the consumer's squared error plus a penalty on its sum, found by direct solution."""
+    net = tiny_task.load_baseline()
+    group = mlp_of(net, tiny_task)
+    batches = [batch.inputs for batch in tiny_task.batches("calibration", 16)]
+    scores = newton(net, [group], batches)[group.name][:, 0]
+    read = [capture(net, b, {Point("blocks.0.mlp.fc2", "input")}).popitem()[1].flatten(0, -2).double() for b in batches]
+    rows, weight = torch.cat(read), net.blocks[0].mlp.fc2.weight.detach().double()
+    hessian = (rows.T @ rows) * (weight.T @ weight)
+    hessian += 1e-2 * hessian.diagonal().mean() * torch.eye(32)
+    gone = torch.linalg.solve(hessian, torch.ones(32).double())
+    assert torch.allclose(scores, -gone / gone.abs().max())
+
+
+def test_taylor_is_what_a_channel_adds_to_the_loss(tiny_task: TinyTask) -> None:
+    net = tiny_task.load_baseline().requires_grad_(False)
+    group = mlp_of(net, tiny_task)
+    batches = list(tiny_task.batches("calibration", 32))
+    scores = score_groups(net, [group], "taylor", tiny_task, lambda: batches, 0)[group.name][:, 0]
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in net.parameters())
+    fc1, fc2 = (layer.requires_grad_(True) for layer in (net.blocks[0].mlp.fc1, net.blocks[0].mlp.fc2))
+    expected = torch.zeros(32).double()
+    for batch in batches:
+        net.zero_grad()
+        tiny_task.loss(net(*batch.inputs), batch.targets).backward()
+        expected += (fc1.weight * fc1.weight.grad).double().sum(1).abs()
+        expected += (fc2.weight * fc2.weight.grad).double().sum(0).abs()
+    assert torch.allclose(scores, expected)
+
+
+def test_random_importance_depends_on_seed_and_group(tiny_task: TinyTask) -> None:
+    net = TinyNet()
+    group = mlp_of(net, tiny_task)
+    one, again, other = (score_groups(net, [group], "random", tiny_task, list, s)[group.name] for s in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
 
+def test_bn_gamma_needs_batch_norm(tiny_task: TinyTask) -> None:
+    net = TinyNet()
+    with pytest.raises(StageError, match="pass no BatchNorm layer"):
+        score_groups(net, [mlp_of(net, tiny_task)], "bn_gamma", tiny_task, list, 0)
+
+
+def chosen(num_units: int, size: int, heads: int, head_dim: int, scores: torch.Tensor) -> list[int]:
+    """Indices that stay of a made-up attention group."""
+    places = tuple(tuple(range(unit * size, (unit + 1) * size)) for unit in range(num_units))
+    group = ChannelGroup("a", "attention", (Slot("p", "in", places),), num_units, owner="a", dims_are_free=True)
+    cuts = [Cut(group, "heads", num_units, num_units, heads, heads), Cut(group, "head_dim", size, size, 0, head_dim)]
+    (choice,) = choose(cuts, {"a": scores.reshape(num_units, size)})
+    return choice.kept(group.reader)
+
+
 def test_heads_are_cut_whole_and_dimensions_evenly() -> None:
-    group = ChannelGroup("a", "attention", 12, 3, ("q", "k", "v"), ("p",), "a")
     scores = torch.tensor([1.0, 2, 3, 0, 9, 8, 7, 6, 0, 5, 0, 5])
-    assert choose_channels(group, scores, 2, 4) == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert choose_channels(group, scores, 3, 2) == [1, 2, 4, 5, 9, 11]
-    assert choose_channels(group, scores, 1, 1) == [4]
+    assert chosen(3, 4, 2, 4, scores) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert chosen(3, 4, 3, 2, scores) == [1, 2, 4, 5, 9, 11]
+    assert chosen(3, 4, 1, 1, scores) == [4]
 
 
 def test_the_pruned_network_is_the_sliced_one(tiny_task: TinyTask, tiny_context: StageContext) -> None:
@@ -152,7 +215,7 @@ def test_a_macs_ratio_is_reached_or_refused(tiny_task: TinyTask, tiny_context: S
 
 def test_nothing_to_prune_is_an_error(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     plain = nn.Sequential(nn.Linear(5, 3)).eval()
-    with pytest.raises(StageError, match="no MLP or attention"):
+    with pytest.raises(StageError, match="the model has no mlp that can be cut"):
         apply_channel_prune(plain, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), tiny_context)
 
 

@@ -1,36 +1,31 @@
-"""Make layers physically narrower: MLP hidden units, attention heads, head dimensions (cut by torch-pruning)."""
+"""Make layers physically narrower: MLP hidden units, heads, head dimensions, convolution channels, embedding widths."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.blocks import find_blocks
+from toolkit.channels.catalogue import find_groups
+from toolkit.channels.cut import Choice, cut
+from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.masked import TOLERANCE, cut_error
 from toolkit.errors import StageError
-from toolkit.recipe import ChannelPrune, Keep
-from toolkit.stages.channel_groups import ChannelGraph, ChannelGroup
+from toolkit.patterns import matches_any
+from toolkit.recipe import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
 from toolkit.stages.context import Detail, StageContext
-from toolkit.stages.importance import choose_channels, score_channels
+from toolkit.stages.importance import score_groups
+from toolkit.stages.norms import reestimate_batch_norms
+from toolkit.stages.regression import can_be_fitted
 from toolkit.stages.repair import Fitted, Inputs, fit_layers, install
 from toolkit.stages.sites import execution_order, width_site
+from toolkit.stages.width_plan import Cut, choose, kinds_of, plan_cuts
+from toolkit.stages.width_search import search_ratio
 from toolkit.task import Split, Task
 
-SEARCH_STEPS = 24
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One group's new width: `asked` is before rounding, of the unmodified width. `kind` is a key of `Keep`."""
-
-    group: ChannelGroup
-    kind: str
-    original: int
-    before: int
-    asked: float
-    kept: int
+DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
 
 
 def apply_channel_prune(
@@ -39,164 +34,156 @@ def apply_channel_prune(
     """Cut every group to its share of the unmodified model's width, then repair what reads the cut channels.
 
     Raises:
-        StageError: nothing can be cut, or `macs_ratio` is missed by more than `macs_tolerance`.
+        StageError: nothing can be cut, a target is missed, or the cut model does not compute what it should.
     """
-    inputs = context.example_inputs(task)
-    graph = ChannelGraph(model, inputs)
-    groups = graph.groups(task.protected)
-    if not groups:
-        raise StageError("the model has no MLP or attention whose width can be cut on its own")
-    original = {g.name: g for g in ChannelGraph(context.dense, inputs).groups(task.protected)}
-    _check_kinds(groups, config)
-    reference = copy.deepcopy(model)
+    structure = find_groups(
+        model, context.example_inputs(task), find_blocks(model, context.example_inputs(task)), task.protected
+    )
+    groups = _chosen_groups(structure, config)
+    scores = score_groups(
+        model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
+    )
     is_there = config.macs_ratio is not None and context.macs_ratio(model) <= config.macs_ratio
     if config.keep is not None or is_there:
-        plan = plan_cuts(groups, original, config.keep or Keep(), config.round_to)
+        plan = plan_cuts(groups, context.dense, config.keep or Keep(), config, scores)
     else:
-        plan = _search(model, groups, original, task, config, context)
-    scores = score_channels(model, groups, config.importance, _inputs(task, "calibration", context), context.seed)
-    indices = _cut(graph, plan, scores)
-    repairs = _repair(model, reference, [c.group for c in plan if c.kept < c.before], task, config, context)
+        plan = search_ratio(model, groups, _scope(groups, config), config, context, scores)
+    _check_keep(plan, config)
+    choices = choose(plan, scores)
+    reference = copy.deepcopy(model)
+    cut(model, choices)
+    _check_cut(reference, model, choices, task, context)
+    repairs = _repair(model, reference, choices, task, config, context)
+    num_norms = 0
+    if config.batch_norm == "reestimate" and any(choice.changes for choice in choices):
+        num_norms = reestimate_batch_norms(model, _inputs(task, "calibration", context))
     achieved = context.macs_ratio(model)
-    if config.macs_ratio is not None and not is_there and abs(achieved - config.macs_ratio) > config.macs_tolerance:
-        raise StageError(
-            f"macs_ratio {config.macs_ratio} was asked for and {achieved:.4f} reached, a miss of more than "
-            f"macs_tolerance {config.macs_tolerance}; lower round_to ({config.round_to}), add kinds to scope "
-            f"({', '.join(config.scope)}), or drop blocks first"
-        )
+    _check_macs(achieved, is_there, plan, config)
+    by_name = {choice.group.name: choice for choice in choices}
     return model, {
         "importance": config.importance,
+        "allocation": config.allocation,
         "round_to": config.round_to,
-        "groups": [_describe(cut, indices) for cut in plan],
+        "groups": [entry.detail(by_name[entry.group.name]) for entry in plan],
+        "not_cut": structure.refused,
         "macs_ratio": {"asked": config.macs_ratio, "achieved": achieved},
+        "keep": {kind: {"asked": asked, "achieved": got} for kind, (asked, got) in _shares(plan).items()},
         "repairs": [fitted.detail() for fitted in repairs],
+        "batch_norms_reestimated": num_norms,
     }
 
 
-def _check_kinds(groups: list[ChannelGroup], config: ChannelPrune) -> None:
-    """Every kind of channel that is to be cut is there."""
-    there = {"mlp"} if any(group.kind == "mlp" for group in groups) else set()
-    if any(group.kind == "attention" for group in groups):
-        there |= {"heads", "head_dim"}
-    wanted = config.scope if config.keep is None else [kind for kind, ratio in config.keep if ratio < 1.0]
+def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGroup]:
+    """Groups whose names the patterns choose; every kind that is to be cut is among them."""
+    chosen = [
+        group
+        for group in structure.groups
+        if matches_any(group.name, config.include) and not matches_any(group.name, config.exclude)
+    ]
+    there = {kind for group in chosen for kind in kinds_of(group)}
+    wanted = config.scope or () if config.keep is None else [kind for kind, ratio in config.keep if ratio < 1.0]
     missing = [kind for kind in wanted if kind not in there]
-    if missing:
+    if missing or not there:
+        what = f"no {' and no '.join(missing)}" if missing else "no channels"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(structure.refused.items())[:3])
         raise StageError(
-            f"the model has no {' and no '.join(missing)} that can be cut on its own; "
-            f"what can be cut here: {', '.join(sorted(there)) or 'nothing'}"
+            f"the model has {what} that can be cut on its own; what can be cut here: "
+            f"{', '.join(kind for kind in WIDTH_KINDS if kind in there) or 'nothing'}"
+            + (f" (not cut: {reasons})" if reasons else "")
         )
+    return chosen
 
 
-def _describe(cut: Cut, indices: dict[str, list[int]]) -> Detail:
-    return {
-        "name": cut.group.name,
-        "kind": cut.kind,
-        "original": cut.original,
-        "before": cut.before,
-        "asked": cut.asked,
-        "kept": cut.kept,
-        "indices": indices[cut.group.name],
-    }
+def _scope(groups: Sequence[ChannelGroup], config: ChannelPrune) -> list[WidthKind]:
+    there = {kind for group in groups for kind in kinds_of(group)}
+    scope = [kind for kind in config.scope or DEFAULT_SCOPE if kind in there]
+    if not scope:
+        raise StageError(
+            f"the default scope ({', '.join(DEFAULT_SCOPE)}) has nothing to cut here; "
+            f"choose scope among: {', '.join(sorted(there))}"
+        )
+    return scope
+
+
+def _check_cut(
+    wide: nn.Module, narrow: nn.Module, choices: Sequence[Choice], task: Task, context: StageContext
+) -> None:
+    """The cut model must compute what the wide one does without the channels that are gone."""
+    try:
+        error = cut_error(wide, narrow, choices, context.example_inputs(task))
+    except ValueError as fault:
+        raise StageError(f"the model does not run after the cut: {fault}") from fault
+    if error > TOLERANCE:
+        raise StageError(f"the cut model does not compute what the wide one does without those channels ({error:.2g})")
+
+
+def _shares(plan: Sequence[Cut]) -> dict[WidthKind, tuple[float, float]]:
+    """Asked for and achieved share of the unmodified width, by kind."""
+    found: dict[WidthKind, tuple[float, float]] = {}
+    for kind in dict.fromkeys(entry.kind for entry in plan):
+        own = [entry for entry in plan if entry.kind == kind]
+        total = sum(entry.original for entry in own)
+        found[kind] = (sum(entry.asked for entry in own) / total, sum(entry.kept for entry in own) / total)
+    return found
+
+
+def _check_keep(plan: Sequence[Cut], config: ChannelPrune) -> None:
+    """More than was asked for is left only by rounding; less only where an earlier stage has cut."""
+    if config.keep is None:
+        return
+    for kind, (asked, _) in _shares(plan).items():
+        own = [entry for entry in plan if entry.kind == kind]
+        possible = [(min(entry.asked, entry.before), entry.kept) for entry in own]
+        miss = abs(sum(kept - aim for aim, kept in possible)) / sum(entry.original for entry in own)
+        if miss > config.keep_tolerance:
+            worst = max(own, key=lambda entry: abs(entry.kept - entry.asked) / entry.original)
+            raise StageError(
+                f"keep.{kind} {asked:.3g} is missed by {miss:.2f}, more than keep_tolerance {config.keep_tolerance}: "
+                f"{worst.group.name} would have {worst.kept} of {worst.original} for {worst.asked:.1f} asked; "
+                f"choose a ratio that fits, lower round_to ({config.round_to}) or raise keep_tolerance"
+            )
+
+
+def _check_macs(achieved: float, is_there: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
+    if config.macs_ratio is None or is_there or abs(achieved - config.macs_ratio) <= config.macs_tolerance:
+        return
+    kinds = ", ".join(dict.fromkeys(entry.kind for entry in plan if entry.kept < entry.before)) or "nothing"
+    raise StageError(
+        f"macs_ratio {config.macs_ratio} was asked for and {achieved:.4f} reached by cutting {kinds}, a miss of more "
+        f"than macs_tolerance {config.macs_tolerance}; lower round_to ({config.round_to}), add kinds to scope "
+        f"({', '.join(config.scope or DEFAULT_SCOPE)}), or drop blocks first"
+    )
 
 
 def _inputs(task: Task, split: Split, context: StageContext) -> Iterator[Inputs]:
     return (batch.inputs for batch in context.batches(task, split))
 
 
-def rounded(asked: float, multiple: int, current: int) -> int:
-    """`asked` to the nearest multiple, at least one multiple, and never more than there is."""
-    if asked >= current:
-        return current
-    return min(max(multiple, multiple * round(asked / multiple)), current)
-
-
-def plan_cuts(groups: list[ChannelGroup], original: dict[str, ChannelGroup], keep: Keep, round_to: int) -> list[Cut]:
-    """What every group is cut to; an attention group has one entry for its heads and one for its head dimensions."""
-    cuts = []
-    for group in groups:
-        was = original[group.name]
-        if group.kind == "mlp":
-            asked = keep.mlp * was.width
-            cuts.append(Cut(group, "mlp", was.width, group.width, asked, rounded(asked, round_to, group.width)))
-            continue
-        asked = keep.heads * was.num_heads
-        cuts.append(Cut(group, "heads", was.num_heads, group.num_heads, asked, rounded(asked, 1, group.num_heads)))
-        asked = keep.head_dim * was.head_dim
-        kept = rounded(asked, round_to, group.head_dim)
-        cuts.append(Cut(group, "head_dim", was.head_dim, group.head_dim, asked, kept))
-    return cuts
-
-
-def _cut(graph: ChannelGraph, plan: list[Cut], scores: dict[str, Tensor]) -> dict[str, list[int]]:
-    """Prune every group as planned; the kept channel indices of each, in its width before this stage."""
-    kept: dict[str, dict[str, int]] = {}
-    groups = {cut.group.name: cut.group for cut in plan}
-    for cut in plan:
-        kept.setdefault(cut.group.name, {})[cut.kind] = cut.kept
-    indices = {}
-    for name, group in groups.items():
-        num_heads = kept[name].get("heads", 1)
-        channels = choose_channels(group, scores[name], num_heads, kept[name].get("head_dim", kept[name].get("mlp", 0)))
-        graph.keep(group, channels, num_heads)
-        indices[name] = channels
-    return indices
-
-
-def _search(
-    model: nn.Module,
-    groups: list[ChannelGroup],
-    original: dict[str, ChannelGroup],
-    task: Task,
-    config: ChannelPrune,
-    context: StageContext,
-) -> list[Cut]:
-    """Bisect the common keep ratio of `scope` for the MACs nearest to the target; widths are tried on a copy."""
-    assert config.macs_ratio is not None
-    low, high = 0.0, 1.0
-    best: tuple[float, list[Cut]] | None = None
-    seen: dict[tuple[int, ...], float] = {}
-    for _ in range(SEARCH_STEPS):
-        share = max((low + high) / 2, 1e-6)
-        plan = plan_cuts(groups, original, Keep(**dict.fromkeys(config.scope, share)), config.round_to)
-        widths = tuple(cut.kept for cut in plan)
-        if widths not in seen:
-            seen[widths] = _macs_ratio_of(model, plan, task, context)
-        miss = seen[widths] - config.macs_ratio
-        if best is None or abs(miss) < best[0]:
-            best = (abs(miss), plan)
-        low, high = (low, share) if miss > 0 else (share, high)
-    assert best is not None
-    return best[1]
-
-
-def _macs_ratio_of(model: nn.Module, plan: list[Cut], task: Task, context: StageContext) -> float:
-    trial = copy.deepcopy(model)
-    graph = ChannelGraph(trial, context.example_inputs(task))
-    scores = score_channels(trial, [cut.group for cut in plan], "random", (), 0)
-    _cut(graph, plan, scores)
-    return context.macs_ratio(trial)
-
-
 def _repair(
     model: nn.Module,
     reference: nn.Module,
-    groups: list[ChannelGroup],
+    choices: Sequence[Choice],
     task: Task,
     config: ChannelPrune,
     context: StageContext,
 ) -> list[Fitted]:
     """Refit each consumer in execution order, on the activations of the network repaired so far."""
-    if config.repair == "none":
+    changed = [choice for choice in choices if choice.changes]
+    if config.repair == "none" or not changed:
         return []
     inputs = context.example_inputs(task)
     order = execution_order(model, inputs)
     blocks = find_blocks(model, inputs)
-    layers = sorted({name for group in groups for name in group.consumers}, key=order.index)
+    kept = {
+        slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
+    }
+    readers = {name for choice in changed for name in choice.group.consumers}
+    layers = sorted((name for name in readers if can_be_fitted(model.get_submodule(name))), key=order.index)
     results = []
     with context.console.progress(f"channel_prune: repairing {len(layers)} layers", len(layers)) as bar:
         for layer in layers:
             block = next((name for name in blocks if layer.startswith(f"{name}.")), None)
-            site = width_site(model, layer, block, inputs, order)
+            site = width_site(model, layer, block, inputs, order, kept.get(layer, ()))
             calibration, holdout = _inputs(task, "calibration", context), _inputs(task, "holdout", context)
             (fitted,) = fit_layers(model, reference, [site], calibration, holdout)
             install(model, fitted)

@@ -1,8 +1,8 @@
 """Closed-form repair: refit a linear layer by least squares so that what it feeds is again what it was.
 
-Width: the layer that reads pruned channels is refitted on the channels that are left. Depth: the last linear layer
-before a dropped block is refitted to imitate the block. Both are one problem: a `layer` whose output is added to the
-stream at some `point` of the network; the stream there should equal the `reference` model's stream at `goal`.
+Width: the linear or convolution layer that reads pruned channels is refitted on the channels that are left. Depth: the
+last linear layer before a dropped block is refitted to imitate the block. Both are one problem: a `layer` whose output
+is added to the stream at some `point` of the network; the stream there should equal the `reference` model's at `goal`.
 
     min_W  || X W - (goal - (point - layer output)) ||^2  +  ridge || W - W_old ||^2
 
@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from toolkit.errors import StageError
 from toolkit.observe import tensors_in
 from toolkit.stages.context import Detail
+from toolkit.stages.regression import channels_of, rows_of, solution_of, weights_from
 
 RIDGE = 1e-3  # of the mean diagonal of X^T X
 Inputs = tuple[Tensor, ...]
@@ -39,11 +40,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Site:
-    """A linear layer to refit: the stream at `point` should become what `goal` is in the reference model."""
+    """A layer to refit: the stream at `point` should become what `goal` is in the reference model.
+
+    Where the stream is narrower than the reference's, `channels` are those of the reference that are left.
+    """
 
     layer: str
     point: Point
     goal: Point
+    channels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,27 +161,11 @@ def _gather(
         wanted = capture(reference, inputs, goals)
         seen = capture(model, inputs, places)
         for site in sites:
-            layer = linear_layer(model, site.layer)
-            rows = seen[Point(site.layer, "input")].flatten(0, -2)
-            if layer.bias is not None:
-                rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-            rest = seen[site.point] - seen[Point(site.layer, "output")]
-            target = (wanted[site.goal] - rest).flatten(0, -2)
-            normals[site].add(rows, target, wanted[site.goal])
+            layer, output = model.get_submodule(site.layer), seen[Point(site.layer, "output")]
+            goal = channels_of(layer, wanted[site.goal], site.channels) if site.channels else wanted[site.goal]
+            rows = rows_of(layer, seen[Point(site.layer, "input")], output.shape)
+            normals[site].add(rows.inputs, rows.pick(goal - (seen[site.point] - output)), rows.pick(goal))
     return normals
-
-
-def linear_layer(model: nn.Module, name: str) -> nn.Linear:
-    layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear), f"{name} is a {type(layer).__name__}, not a linear layer"
-    return layer
-
-
-def _old_solution(layer: nn.Linear) -> Tensor:
-    parts = [layer.weight.detach().double().T]
-    if layer.bias is not None:
-        parts.append(layer.bias.detach().double()[None])
-    return torch.cat(parts)
 
 
 def fit_layers(
@@ -195,21 +184,21 @@ def fit_layers(
     held_out = _gather(model, reference, sites, holdout)
     results = []
     for site in sites:
-        layer = linear_layer(model, site.layer)
-        old = _old_solution(layer)
+        layer = model.get_submodule(site.layer)
+        old = solution_of(layer)
         if not math.isfinite(fitted[site].error(old)):
             raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
-        new = fitted[site].solve(old).to(layer.weight.dtype).double()
+        new = fitted[site].solve(old).to(next(layer.parameters()).dtype).double()
         if not fitted[site].error(new) <= fitted[site].error(old):
             new = old
         before, after = fitted[site].error(old), fitted[site].error(new)
         assert after <= before, f"repair of {site.layer} made the calibration error worse: {before} -> {after}"
-        has_bias = layer.bias is not None
+        weight, bias = weights_from(layer, new)
         results.append(
             Fitted(
                 site=site,
-                weight=(new[:-1] if has_bias else new).T.to(layer.weight.dtype).contiguous(),
-                bias=new[-1].to(layer.weight.dtype) if has_bias else None,
+                weight=weight,
+                bias=bias,
                 calibration_error=(before, after),
                 holdout_error=(held_out[site].error(old), held_out[site].error(new)),
             )
@@ -220,10 +209,10 @@ def fit_layers(
 @torch.no_grad()
 def install(model: nn.Module, fitted: Fitted) -> None:
     """Write fitted weights into the layer."""
-    layer = linear_layer(model, fitted.site.layer)
-    layer.weight.copy_(fitted.weight)
+    layer = model.get_submodule(fitted.site.layer)
+    layer.get_parameter("weight").copy_(fitted.weight)
     if fitted.bias is not None:
-        layer.bias.copy_(fitted.bias)
+        layer.get_parameter("bias").copy_(fitted.bias)
 
 
 @contextmanager
@@ -232,7 +221,7 @@ def installed(model: nn.Module, fitted: Fitted | None) -> Iterator[None]:
     if fitted is None:
         yield
         return
-    layer = linear_layer(model, fitted.site.layer)
+    layer = model.get_submodule(fitted.site.layer)
     old = {name: value.detach().clone() for name, value in layer.state_dict().items()}
     install(model, fitted)
     try:

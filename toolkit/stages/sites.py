@@ -46,11 +46,19 @@ def adds_to(model: nn.Module, layer: str, point: Point, inputs: Inputs) -> bool:
     if len(before) < len(places) or before[point].shape != before[Point(layer, "output")].shape:
         return False
     output = before[Point(layer, "output")]
-    generator = torch.Generator().manual_seed(0)
-    shift = torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
+    shift = _shift_like(output)
     with _shifted(model.get_submodule(layer), shift):
         after = capture(model, inputs, {point})
-    return bool((after[point] - before[point] - shift).abs().max() <= TOLERANCE * shift.abs().max())
+    return _moved_by(shift, after[point] - before[point])
+
+
+def _shift_like(output: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
+
+
+def _moved_by(shift: Tensor, difference: Tensor) -> bool:
+    return bool((difference - shift).abs().max() <= TOLERANCE * shift.abs().max())
 
 
 def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> str | None:
@@ -69,25 +77,36 @@ def depth_site(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -
     return None if layer is None else Site(layer, Point(block, "input"), Point(block, "output"))
 
 
-def width_site(model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]) -> Site:
+def width_site(
+    model: nn.Module,
+    layer: str,
+    block: str | None,
+    inputs: Inputs,
+    order: list[str],
+    channels: tuple[int, ...] = (),
+) -> Site:
     """How to make up for pruned inputs of `layer`: where its output joins the stream, else its own output.
 
     The stream is looked for at the inputs of the modules that follow inside `block`, then at the block's output.
+    `channels`: those of its unpruned outputs that the layer still has, where outputs were pruned too.
     """
     own = Point(layer, "output")
     if block is None:
-        return Site(layer, own, own)
+        return Site(layer, own, own, channels)
     inside = [name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.")]
-    for point in (*(Point(name, "input") for name in inside), Point(block, "output")):
-        if adds_to(model, layer, point, inputs) and not _is_own_output(model, layer, point, inputs):
-            return Site(layer, point, point)
-    return Site(layer, own, own)
-
-
-def _is_own_output(model: nn.Module, layer: str, point: Point, inputs: Inputs) -> bool:
-    """Whether nothing is added between the layer and `point`, as for a dropout after it."""
-    seen = capture(model, inputs, {point, Point(layer, "output")})
-    return torch.equal(seen[point], seen[Point(layer, "output")])
+    points = [*(Point(name, "input") for name in inside), Point(block, "output")]
+    before = capture(model, inputs, {own, *points})
+    output = before[own]
+    shift = _shift_like(output)
+    with _shifted(model.get_submodule(layer), shift):
+        after = capture(model, inputs, points)
+    for point in points:  # nothing is added between the layer and a point that sees just its output
+        if point not in after or before[point].shape != output.shape:
+            continue
+        is_stream = not torch.equal(before[point], output)
+        if is_stream and _moved_by(shift, after[point] - before[point]):
+            return Site(layer, point, point, channels)
+    return Site(layer, own, own, channels)
 
 
 def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> Point | None:

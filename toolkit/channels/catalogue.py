@@ -1,0 +1,92 @@
+"""All groups of a model that can be cut, each tried out on a copy: what fails is refused with the reason."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from toolkit.channels.cut import Choice, cut
+from toolkit.channels.find import propose_groups
+from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.masked import TOLERANCE, cut_error
+
+_INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
+
+
+def find_groups(
+    model: nn.Module, inputs: tuple[Tensor, ...], blocks: Sequence[str], protected: Sequence[str] = ()
+) -> Structure:
+    """The groups of `propose_groups` that compute the right thing when half of their units are gone.
+
+    `protected` are patterns (see `toolkit.patterns`) of layers that keep their outputs. The model is left as it was.
+    """
+    proposed = propose_groups(model, inputs, blocks, protected)
+    refused = dict(proposed.refused)
+    groups = list(_settled(model, proposed.groups, inputs, refused))
+    if groups and _fault(model, groups, inputs) is not None:
+        faults = {group.name: _fault(model, [group], inputs) for group in groups}
+        refused |= {name: fault for name, fault in faults.items() if fault is not None}
+        groups = [group for group in groups if faults[group.name] is None]
+    return Structure(tuple(groups), refused)
+
+
+def half_of(group: ChannelGroup) -> Choice:
+    """Every second unit stays."""
+    return Choice(group, tuple(range(0, group.num_units, 2)))
+
+
+def half_dims_of(group: ChannelGroup) -> Choice:
+    """Every second channel of every head stays."""
+    inner = tuple(range(0, group.head_dim, 2))
+    return Choice(group, tuple(range(group.num_units)), (inner,) * group.num_units)
+
+
+def _settled(
+    model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...], refused: dict[str, str]
+) -> Iterator[ChannelGroup]:
+    """Attention groups with those attributes that have to be patched, found once for each class of owner."""
+    known: dict[tuple[type, tuple[str, ...]], tuple[ChannelGroup | None, str]] = {}
+    for group in groups:
+        if group.kind != "attention":
+            yield group
+            continue
+        key = (type(model.get_submodule(group.owner)), group.width_attributes)
+        if key not in known:
+            known[key] = _settle(model, group, inputs)
+        pattern, fault = known[key]
+        if pattern is None:
+            refused[group.name] = fault
+        else:
+            yield replace(group, width_attributes=pattern.width_attributes, dims_are_free=pattern.dims_are_free)
+
+
+def _settle(model: nn.Module, group: ChannelGroup, inputs: tuple[Tensor, ...]) -> tuple[ChannelGroup | None, str]:
+    names = group.width_attributes
+    likely = tuple(name for name in names if any(word in name for word in _INNER_NAMES))
+    first = ""
+    for chosen in dict.fromkeys([likely, (), names, *((name,) for name in names)]):
+        trial = replace(group, width_attributes=chosen)
+        fault = _fault(model, [trial], inputs)
+        if fault is None:
+            dims = group.head_dim > 1 and _fault_of(model, [half_dims_of(trial)], inputs) is None
+            return replace(trial, dims_are_free=dims), ""
+        first = first or fault
+    return None, first
+
+
+def _fault(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...]) -> str | None:
+    return _fault_of(model, [half_of(group) for group in groups], inputs)
+
+
+def _fault_of(model: nn.Module, choices: Sequence[Choice], inputs: tuple[Tensor, ...]) -> str | None:
+    """Why this cut would go wrong; None if a copy of the model computes what it should."""
+    narrow = copy.deepcopy(model)
+    try:
+        cut(narrow, choices)
+        error = cut_error(model, narrow, choices, inputs)
+    except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
+        return f"it cannot be cut: {fault}"
+    return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

@@ -1,0 +1,138 @@
+"""Make layers physically narrower. The only importer of torch_pruning, which cuts linear and convolution layers.
+
+Its own tracer is not used: on torchvision's swin_t it takes more memory than a workstation has, it breaks on frozen
+parameters, and it does not see through fused attention.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.channels.groups import ChannelGroup, Slot
+from toolkit.channels.layers import is_conv, is_grouped
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch_pruning as tp
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stays of a group: `units`, and of each of them the channels in `inner`, all of them where that is empty."""
+
+    group: ChannelGroup
+    units: tuple[int, ...]
+    inner: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def head_dim(self) -> int:
+        return len(self.inner[0]) if self.inner else self.group.head_dim
+
+    @property
+    def changes(self) -> bool:
+        return len(self.units) < self.group.num_units or self.head_dim < self.group.head_dim
+
+    def kept(self, slot: Slot) -> list[int]:
+        """Indices that stay in the slot's dimension, in order."""
+        return sorted(index for unit, inner in self._stays() for index in _part(slot.places[unit], inner, self.group))
+
+    def gone(self, slot: Slot) -> list[int]:
+        kept = set(self.kept(slot))
+        return sorted(index for places in slot.places for index in places if index not in kept)
+
+    def _stays(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        return zip(self.units, self.inner or ((),) * len(self.units), strict=True)
+
+
+def _part(places: tuple[int, ...], inner: tuple[int, ...], group: ChannelGroup) -> Iterable[int]:
+    """Of a unit's indices in a slot those of the inner channels; a slot of fewer (one for a head) keeps them all."""
+    size = group.head_dim
+    if not inner or len(places) % size:
+        return places
+    return (places[part * size + channel] for part in range(len(places) // size) for channel in inner)
+
+
+def cut(model: nn.Module, choices: Iterable[Choice]) -> None:
+    """Cut all groups as chosen, in place. Whether the model then computes what it should is `masked.py`'s to say."""
+    gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)
+    choices = [choice for choice in choices if choice.changes]
+    for choice in choices:
+        for slot in choice.group.slots:
+            gone[slot.module, slot.role, slot.dim, slot.tensor].update(choice.gone(slot))
+    for (name, role, dim, tensor), indices in gone.items():
+        module = model.get_submodule(name)
+        if role == "tensor":
+            _narrow_tensor(module, tensor, dim, indices)
+        elif role == "through":
+            _narrow_leaf(module, indices)
+        else:
+            _narrow_layer(module, role == "out", sorted(indices))
+    for choice in choices:
+        patch_attributes(model, choice)
+
+
+def patch_attributes(model: nn.Module, choice: Choice) -> None:
+    """Tell the forward code of an attention module how many heads it has now, and how wide they are."""
+    group = choice.group
+    if not group.owner:
+        return
+    owner, heads, size = model.get_submodule(group.owner), len(choice.units), choice.head_dim
+    values: Mapping[tuple[str, ...], int] = {
+        group.width_attributes: heads * size,
+        group.dim_attributes: size,
+        group.head_attributes: heads,
+    }
+    for names, value in values.items():
+        for name in names:
+            setattr(owner, name, value)
+
+
+def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
+    flags = [(name, part.requires_grad) for name, part in module.named_parameters(recurse=False)]
+    if isinstance(module, nn.Linear):
+        (tp.prune_linear_out_channels if outputs else tp.prune_linear_in_channels)(module, gone)
+    elif is_conv(module):
+        (tp.prune_conv_out_channels if outputs else tp.prune_conv_in_channels)(module, gone)
+    else:
+        assert isinstance(module, nn.Embedding) and outputs
+        tp.prune_embedding_out_channels(module, gone)
+    for name, flag in flags:
+        module.get_parameter(name).requires_grad_(flag)
+
+
+def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
+    """A norm, a scale, a convolution in groups: everything that it has one of for each channel."""
+    size = _channels_of(module)
+    left = size - len(gone)
+    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        if size in tensor.shape:
+            _narrow_tensor(module, name, tensor.shape.index(size), gone)
+    for name, value in list(vars(module).items()):
+        if name in ("groups", "num_groups"):
+            setattr(module, name, value * left // size)
+        elif type(value) is int and value == size:
+            setattr(module, name, left)
+        elif isinstance(value, tuple) and value == (size,):
+            setattr(module, name, (left,))
+
+
+def _channels_of(module: nn.Module) -> int:
+    if is_grouped(module):
+        return module.in_channels  # type: ignore[return-value]
+    return max(max(part.shape) for part in module.parameters(recurse=False))
+
+
+def _narrow_tensor(module: nn.Module, name: str, dim: int, gone: set[int]) -> None:
+    old: Tensor = getattr(module, name)
+    kept = torch.tensor([index for index in range(old.shape[dim]) if index not in gone], device=old.device)
+    new = old.detach().index_select(dim, kept)
+    if isinstance(old, nn.Parameter):
+        module._parameters[name] = nn.Parameter(new, requires_grad=old.requires_grad)
+    else:
+        module._buffers[name] = new

@@ -1,0 +1,84 @@
+"""What can be cut: groups of channels that different layers share, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["mlp", "attention", "conv", "embedding"]
+Role = Literal["out", "in", "through", "tensor"]
+Places = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a group's units lie along one dimension: `places[unit]` are its indices there.
+
+    `out`: the outputs of a layer; `in`: the inputs of one. `through`: a layer that works on every channel alone, or
+    on its statistics (norms, depthwise and grouped convolutions, scales), whose input has the channels at dimension
+    `dim`. `tensor`: dimension `dim` of the parameter or buffer `tensor` that a module of other layers owns.
+    """
+
+    module: str
+    role: Role
+    places: Places
+    dim: int = 0
+    tensor: str = ""
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.places))
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Units that can be removed on their own: single channels, groups of a grouped convolution, attention heads.
+
+    `embedding` is the width of a residual stream: of all layers between two changes of it. In attention the units are
+    heads, of `head_dim` channels each; `attributes` are what the forward code of `owner` reads, as old value by name:
+    those that count heads, and those that hold the inner width.
+    """
+
+    name: str
+    kind: Kind
+    slots: tuple[Slot, ...]
+    num_units: int
+    owner: str = ""
+    head_attributes: tuple[str, ...] = ()
+    dim_attributes: tuple[str, ...] = ()
+    width_attributes: tuple[str, ...] = ()
+    dims_are_free: bool = False  # channels within heads can be cut too
+    signature: str = field(default="", compare=False)  # equal for groups whose layers have the same types and shapes
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        return tuple(slot.module for slot in self.slots if slot.role == "out")
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        return tuple(slot.module for slot in self.slots if slot.role == "in")
+
+    @property
+    def reader(self) -> Slot:
+        """The inputs of the last layer that reads the group: what its channels are worth is measured there."""
+        return next(slot for slot in reversed(self.slots) if slot.role == "in")
+
+    @property
+    def width(self) -> int:
+        """Channels as the layers that read them count them."""
+        return self.reader.size
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.num_units
+
+
+@dataclass(frozen=True)
+class Structure:
+    """All groups of a model in execution order; why others cannot be cut, by the name of a layer or group."""
+
+    groups: tuple[ChannelGroup, ...]
+    refused: dict[str, str]
+
+    def of_kind(self, kind: Kind) -> tuple[ChannelGroup, ...]:
+        return tuple(group for group in self.groups if group.kind == kind)

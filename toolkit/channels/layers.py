@@ -1,0 +1,67 @@
+"""The layers that write and read channels, and where in their tensors the channels lie."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+def is_conv(module: nn.Module) -> bool:
+    return isinstance(module, _ConvNd)
+
+
+def is_grouped(module: nn.Module) -> bool:
+    """A convolution in groups, depthwise ones among them."""
+    return isinstance(module, _ConvNd) and module.groups > 1
+
+
+def mixes_channels(module: nn.Module) -> bool:
+    """A layer whose outputs each read all of its inputs: a linear layer, a convolution without groups, a look-up."""
+    return isinstance(module, (nn.Linear, nn.Embedding)) or (is_conv(module) and not is_grouped(module))
+
+
+def output_dim(module: nn.Module) -> int:
+    """The dimension of the layer's output that holds its channels."""
+    return 1 if is_conv(module) else -1
+
+
+def input_dim(module: nn.Module) -> int:
+    return 1 if is_conv(module) else -1
+
+
+def num_outputs(module: nn.Module) -> int:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim
+    assert isinstance(module, _ConvNd)
+    return module.out_channels
+
+
+def output_weights(module: nn.Module) -> Tensor:
+    """[outputs, ...]: the weights that make each output channel."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    is_second = isinstance(module, (nn.Embedding, _ConvTransposeNd))
+    return weight.transpose(0, 1) if is_second else weight
+
+
+def input_weights(module: nn.Module) -> Tensor:
+    """[inputs, ...]: the weights that read each input channel."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight if isinstance(module, _ConvTransposeNd) else weight.transpose(0, 1)
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(module.named_parameters(recurse=False))
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Parameters of its own, none in its children."""
+    return bool(own_parameters(module)) and not any(True for child in module.children() for _ in child.parameters())
+
+
+def broad_dims(tensor: Tensor) -> int:
+    """How many dimensions are longer than 1."""
+    return sum(size > 1 for size in tensor.shape)

@@ -1,0 +1,61 @@
+"""How units lie in a dimension: in a row, or in parts that each hold all units (fused q, k, v; gates)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.channels.groups import Places
+from toolkit.channels.layers import is_grouped
+
+_MOST_PARTS = 4
+
+
+def chunks(indices: Sequence[int], num_units: int) -> Places | None:
+    """The indices in equal runs, one for each unit; None if they cannot be shared out evenly."""
+    if len(indices) % num_units:
+        return None
+    size = len(indices) // num_units
+    return tuple(tuple(indices[unit * size : (unit + 1) * size]) for unit in range(num_units))
+
+
+def candidate_layouts(size: int, num_units: int) -> Iterator[Places]:
+    """In a row; then in 2, 3 ... parts one after another, in each of which the units lie in a row."""
+    if size % num_units:
+        return
+    for parts in range(1, _MOST_PARTS + 1):
+        each, rest = divmod(size, num_units * parts)
+        if rest == 0 and each > 0:
+            yield tuple(
+                tuple(part * num_units * each + unit * each + i for part in range(parts) for i in range(each))
+                for unit in range(num_units)
+            )
+
+
+def granules(leaves: Sequence[nn.Module], width: int) -> Iterator[int]:
+    """How many channels have to go together: those of a group of the convolutions and norms on the way."""
+    needed = 1
+    for module in leaves:
+        if is_grouped(module):
+            needed = math.lcm(needed, module.in_channels // module.groups)  # type: ignore[operator]
+        elif isinstance(module, nn.GroupNorm):
+            needed = math.lcm(needed, module.num_channels // module.num_groups)
+    if width % needed == 0:
+        yield needed
+
+
+def random_units(num_units: int, seed: int) -> list[int]:
+    """About half of the units; at least one is in, and one is out."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    count = max(1, num_units // 2)
+    return sorted(torch.randperm(num_units, generator=generator)[:count].tolist())
+
+
+def spread_units(places: Places, units: Sequence[int], size: int) -> Tensor:
+    """bool [size]: the indices of the units."""
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[[index for unit in units for index in places[unit]]] = True
+    return mask
