@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toolkit.channels.attention import attributes_of, head_counts
 from toolkit.channels.groups import ChannelGroup, Kind, Places, Slot, Structure
 from toolkit.channels.layers import is_conv, num_outputs
-from toolkit.channels.layout import candidate_layouts, chunks, granules, random_units, spread_units
+from toolkit.channels.layout import candidate_layouts, granules, random_units, spread_units
 from toolkit.channels.replay import Mask, Replay, Response, Source, replaying
 from toolkit.channels.tensors import tensor_slots
 from toolkit.patterns import matches_any
@@ -89,12 +89,11 @@ def _overlap(one: _Cluster, other: _Cluster) -> bool:
 
 
 def _joined(one: _Cluster, other: _Cluster) -> _Cluster:
+    """What one of them changes counts: a gate's change cannot be seen where what it gates is zero."""
     read = dict(one.read)
-    reason = one.reason or other.reason
     for layer, indices in other.read.items():
-        if layer in read and not torch.equal(read[layer], indices):
-            reason = reason or f"{layer} reads its channels in parts that differ"
-        read[layer] = indices
+        read[layer] = torch.cat([indices, read[layer]]).unique() if layer in read else indices
+    reason = one.reason or other.reason
     return _Cluster(one.producers + other.producers, read, one.through | other.through, reason)
 
 
@@ -148,17 +147,17 @@ def _slots(model: nn.Module, replay: Replay, cluster: _Cluster, num_units: int) 
     """Where the units lie in every layer, if a change of some of them always changes just them; None otherwise."""
     if num_units < 2:
         return None
-    read = {layer: chunks(indices.tolist(), num_units) for layer, indices in cluster.read.items()}
+    read = {layer: list(_layouts_at(indices.tolist(), num_units)) for layer, indices in cluster.read.items()}
     sizes = {name: num_outputs(model.get_submodule(name)) for name in cluster.producers}
     layouts = {name: list(candidate_layouts(size, num_units)) for name, size in sizes.items()}
-    if any(places is None for places in read.values()) or not all(layouts.values()):
+    if not all(read.values()) or not all(layouts.values()):
         return None
     outs = {name: found[0] for name, found in layouts.items()}
     found = _fits(replay, outs, sizes, read)
     if found is None and max(map(len, layouts.values())) > 1:  # not all in a row: look at one layer at a time
         outs = {
-            name: next((p for p in found if _fits(replay, {name: p}, sizes, read) is not None), ())
-            for name, found in layouts.items()
+            name: next((p for p in could if _fits(replay, {name: p}, sizes, dict(read), alone=True) is not None), ())
+            for name, could in layouts.items()
         }
         found = _fits(replay, outs, sizes, read) if all(outs.values()) else None
     through = None if found is None else _through(found, num_units)
@@ -166,16 +165,26 @@ def _slots(model: nn.Module, replay: Replay, cluster: _Cluster, num_units: int) 
         return None
     slots = [Slot(name, "out", places) for name, places in outs.items()]
     slots += through.values()
-    slots += [Slot(layer, "in", places) for layer, places in read.items() if places is not None]
+    slots += [Slot(layer, "in", places[0]) for layer, places in read.items()]
     order = {name: place for place, name in enumerate(replay.order)}
     slots.sort(key=lambda slot: (slot.role != "out", slot.role == "in", order[slot.module]))
     return tuple(slots)
 
 
 def _fits(
-    replay: Replay, outs: dict[str, Places], sizes: dict[str, int], read: dict[str, Places | None]
+    replay: Replay,
+    outs: dict[str, Places],
+    sizes: dict[str, int],
+    read: dict[str, list[Places]],
+    *,
+    alone: bool = False,
 ) -> list[tuple[Response, list[int]]] | None:
-    """The responses to changes of random units of all these layers, if each reader changed in just those units."""
+    """The responses to changes of random units of all these layers, if each reader changed in just those units.
+
+    Of the layouts in `read` those that the responses contradict are taken out, if one is left for each reader. A layer
+    `alone` need not reach all channels of the units.
+    """
+    left = dict(read)
     num_units = len(next(iter(outs.values())))
     responses = []
     for seed in range(_PROBES):
@@ -184,11 +193,20 @@ def _fits(
         if found.outputs_changed or not found.read:
             return None
         for layer, mask in found.read.items():
-            expected = read.get(layer)
-            if expected is None or not torch.equal(mask, spread_units(expected, units, len(mask))):
+            could = left.get(layer, [])
+            spread = [(places, spread_units(places, units, len(mask))) for places in could]
+            left[layer] = [p for p, all_of in spread if torch.equal(mask & all_of, mask if alone else all_of | mask)]
+            if not left[layer]:
                 return None
         responses.append((found, units))
+    read.update(left)
     return responses
+
+
+def _layouts_at(indices: list[int], num_units: int) -> Iterator[Places]:
+    """The layouts that units could have among these inputs of a layer."""
+    for places in candidate_layouts(len(indices), num_units):
+        yield tuple(tuple(indices[place] for place in unit) for unit in places)
 
 
 def _through(found: list[tuple[Response, list[int]]], num_units: int) -> dict[str, Slot] | None:

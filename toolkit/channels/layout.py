@@ -14,14 +14,6 @@ from toolkit.channels.layers import is_grouped
 _MOST_PARTS = 4
 
 
-def chunks(indices: Sequence[int], num_units: int) -> Places | None:
-    """The indices in equal runs, one for each unit; None if they cannot be shared out evenly."""
-    if len(indices) % num_units:
-        return None
-    size = len(indices) // num_units
-    return tuple(tuple(indices[unit * size : (unit + 1) * size]) for unit in range(num_units))
-
-
 def candidate_layouts(size: int, num_units: int) -> Iterator[Places]:
     """In a row; then in 2, 3 ... parts one after another, in each of which the units lie in a row."""
     if size % num_units:

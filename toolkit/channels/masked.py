@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.channels.cut import Choice
 from toolkit.channels.groups import Slot
-from toolkit.channels.layers import input_weights, is_grouped, output_weights
+from toolkit.channels.layers import input_weights, is_grouped, output_dim, output_weights
 from toolkit.observe import evaluating, tensors_in, without_fast_path
 
 TOLERANCE = 1e-3  # of the outputs' scale; another order of summation makes 1e-5 in deep networks
 
 
 def cut_error(wide: nn.Module, narrow: nn.Module, choices: Sequence[Choice], inputs: tuple[Tensor, ...]) -> float:
-    """Largest difference between the narrow model and the masked wide one, relative to the outputs' root mean square.
+    """Largest difference between the narrow model and the masked wide one, relative to the root mean square.
+
+    The models' outputs are compared, and those of every layer that reads what was cut: deep in a network a fault may
+    be scaled down to nothing before it reaches the outputs.
 
     Raises:
         ValueError: the narrow model does not run, or gives outputs of other shapes; with its own words.
@@ -26,16 +29,40 @@ def cut_error(wide: nn.Module, narrow: nn.Module, choices: Sequence[Choice], inp
     masked = copy.deepcopy(wide)
     for choice in choices:
         _mask(masked, narrow, choice)
+    readers = sorted({name for choice in choices for name in choice.group.consumers})
+    left = {slot.module: choice.kept(slot) for choice in choices for slot in choice.group.slots if slot.role == "out"}
     with evaluating(masked, narrow), without_fast_path(), torch.no_grad():
-        expected = tensors_in(masked(*inputs))
+        expected = _run(masked, inputs, readers, left)
         try:
-            found = tensors_in(narrow(*inputs))
+            found = _run(narrow, inputs, readers, {})
         except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError) as error:
             raise ValueError(f"its forward code does not run with the narrower layers: {_short(error)}") from error
     if [part.shape for part in found] != [part.shape for part in expected]:
         raise ValueError("its outputs have another shape with the narrower layers")
     errors = [_relative(one, other) for one, other in zip(found, expected, strict=True)]
     return max(errors, default=0.0)
+
+
+def _run(
+    model: nn.Module, inputs: tuple[Tensor, ...], layers: Sequence[str], left: Mapping[str, list[int]]
+) -> list[Tensor]:
+    """The outputs of the model and then of the layers, of which only the channels that are `left`."""
+    seen: dict[str, Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, out, n=name: seen.update({n: out.clone()}))
+        for name in layers
+    ]
+    try:
+        outputs = tensors_in(model(*inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, kept in left.items():
+        if name in seen:
+            seen[name] = seen[name].index_select(
+                output_dim(model.get_submodule(name)), torch.tensor(kept, device=seen[name].device)
+            )
+    return [*outputs, *(seen[name] for name in layers if name in seen)]
 
 
 def _short(error: Exception) -> str:
