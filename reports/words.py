@@ -20,7 +20,13 @@ FAMILY_WORDS: dict[Family, str] = {
     "combined": "depth and width",
     "none": "no cut",
 }
-CHANNEL_WORDS = {"mlp": "MLP hidden units", "heads": "attention heads", "head_dim": "dimensions per attention head"}
+CHANNEL_WORDS = {
+    "mlp": "MLP hidden units",
+    "heads": "attention heads",
+    "head_dim": "dimensions per attention head",
+    "conv": "convolution channels",
+    "embedding": "channels of the residual stream",
+}
 CRITERION_WORDS = {
     "task_metric": "task metric on training data with the block removed",
     "loss": "loss on training data with the block removed",
@@ -130,7 +136,7 @@ def _alignment(stage: Align) -> str:
 
 def _width_target(stage: ChannelPrune) -> str:
     if stage.keep is None:
-        kinds = ", ".join(CHANNEL_WORDS[kind] for kind in stage.scope)
+        kinds = ", ".join(CHANNEL_WORDS[kind] for kind in stage.scope or ()) or "all channels inside blocks"
         return f"{kinds}, down to {setting(stage.macs_ratio or 1.0)} of the dense MACs (multiply-adds)"
     kept = [(CHANNEL_WORDS[kind], ratio) for kind, ratio in stage.keep if ratio < 1.0]
     return "keeps " + ", ".join(f"{setting(ratio)} of the {kind}" for kind, ratio in kept)

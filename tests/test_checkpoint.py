@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
 from checkpoint_net import DIM, Net, compressed, example_inputs, shrink
-from safetensors.torch import load_file, save_file
+from damages import DAMAGES, MANIFEST, WEIGHTS, forbid_pickle, put
+from safetensors.torch import load_file
 from torch import nn
 
 from toolkit.blocks import dropped_blocks
 from toolkit.checkpoint import load_model, save_model
 from toolkit.errors import CheckpointError
 from toolkit.measure.macs import count_macs
-
-MANIFEST, WEIGHTS = "model.json", "model.safetensors"
+from toolkit.tasks import make_task
 
 
 @pytest.fixture(autouse=True)
 def _no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("a checkpoint must never be unpickled")
-
-    monkeypatch.setattr(torch, "load", refuse)
-    monkeypatch.setattr(pickle, "Unpickler", refuse)
-    monkeypatch.setattr(pickle, "load", refuse)
-    monkeypatch.setattr(pickle, "loads", refuse)
+    forbid_pickle(monkeypatch)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -168,147 +160,6 @@ def test_what_cannot_be_loaded_again_is_not_saved(change: Callable[[Net], None],
     assert list(tmp_path.iterdir()) == []
 
 
-def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """A change of the manifest, as an attacker or an accident would make it."""
-
-    def apply(folder: Path) -> None:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        change(manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest))
-
-    return apply
-
-
-def reweigh(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    """A change of the weights with a manifest that fits the new file: its hash alone proves nothing."""
-
-    def apply(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS)
-        rehash(folder)
-
-    return apply
-
-
-def rehash(folder: Path) -> None:
-    content = (folder / WEIGHTS).read_bytes()
-    new = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    edit(lambda manifest: manifest["weights"].update(new))(folder)
-
-
-def overwrite(name: str, change: Callable[[bytes], bytes], fits: bool = False) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        (folder / name).write_bytes(change((folder / name).read_bytes()))
-        if fits:
-            rehash(folder)
-
-    return apply
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("unpickled"),)
-
-
-def flip(content: bytes) -> bytes:
-    return content[:-9] + bytes([content[-9] ^ 64]) + content[-8:]
-
-
-def resize(shape: list[int]) -> Callable[[Path], None]:
-    return edit(lambda manifest: manifest["tensors"]["blocks.0.fc1.weight"].update(shape=shape))
-
-
-def patch(module: str, **values: Any) -> Callable[[Path], None]:
-    return edit(lambda manifest: manifest["attributes"].setdefault(module, {}).update(values))
-
-
-def remove_block(name: str, **structure: Any) -> Callable[[Path], None]:
-    return edit(lambda manifest: manifest["removed_blocks"].update({name: {"kind": "tensor", **structure}}))
-
-
-def put(**values: Any) -> Callable[[Path], None]:
-    return edit(lambda manifest: manifest.update(values))
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "cannot be read"),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "cannot be read"),
-    "manifest truncated": (overwrite(MANIFEST, lambda content: content[:500]), "damaged or not a manifest"),
-    "manifest empty": (overwrite(MANIFEST, lambda _: b""), "damaged or not a manifest"),
-    "manifest binary": (overwrite(MANIFEST, lambda _: b"\x80\x00\xff" * 99), "damaged or not a manifest"),
-    "manifest a list": (overwrite(MANIFEST, lambda _: b"[]"), "damaged or not a manifest"),
-    "manifest nested": (overwrite(MANIFEST, lambda _: b'{"factory":' + b"[" * 10**5), "damaged or not a manifest"),
-    "manifest huge": (overwrite(MANIFEST, lambda _: b" " * 2**25), "too large"),
-    "weights truncated": (overwrite(WEIGHTS, lambda content: content[:-100]), "truncated"),
-    "weights flipped": (overwrite(WEIGHTS, flip), "SHA-256"),
-    "weights flipped, hash fits": (overwrite(WEIGHTS, flip, fits=True), "does not compute|not finite"),
-    "weights truncated, hash fits": (overwrite(WEIGHTS, lambda content: content[:-100], fits=True), "not a safetens"),
-    "weights a pickle": (overwrite(WEIGHTS, lambda _: pickle.dumps(Trap())), "truncated"),
-    "weights a pickle, hash fits": (overwrite(WEIGHTS, lambda _: pickle.dumps(Trap()), fits=True), "not a safetensors"),
-    "weights declare much": (
-        overwrite(WEIGHTS, lambda content: (2**40).to_bytes(8, "little") + content[8:], fits=True),
-        "not a safetensors",
-    ),
-    "weight missing": (reweigh(lambda tensors: tensors.pop("stem.bias")), "stem.bias is None in the file"),
-    "weight extra": (reweigh(lambda tensors: tensors.update(x=torch.ones(1))), "None in the manifest"),
-    "weight of other shape": (reweigh(lambda tensors: tensors.update({"stem.bias": torch.ones(3)})), "stem.bias"),
-    "weight of other type": (
-        reweigh(lambda tensors: tensors.update({"stem.bias": torch.ones(DIM).double()})),
-        "float64",
-    ),
-    "weights zeroed": (reweigh(lambda tensors: tensors["stem.weight"].zero_()), "does not compute"),
-    "version": (put(version=2), "version"),
-    "unknown key": (put(code="import os"), "code"),
-    "file elsewhere": (edit(lambda manifest: manifest["weights"].update(file="../model.safetensors")), "weights.file"),
-    "absolute file": (edit(lambda manifest: manifest["weights"].update(file="/etc/passwd")), "weights.file"),
-    "shape huge": (resize([2**39, 2**39]), "in the manifest"),
-    "shape beyond all": (resize([2**70, 1]), "damaged or not a manifest"),
-    "shape negative": (resize([-1, DIM]), "damaged or not a manifest"),
-    "attribute of no module": (patch("blocks.9", num_heads=1), "no submodule 'blocks.9'"),
-    "attribute unknown": (patch("blocks.0", heads=1), "no such attribute"),
-    "attribute inherited": (patch("blocks.0", forward=1), "no such attribute"),
-    "attribute of a kind": (patch("blocks.0", training=1), "a bool may not become 1"),
-    "attribute as text": (patch("blocks.0", num_heads="4"), "damaged or not a manifest"),
-    "attribute as float": (patch("blocks.0", num_heads=4.0), "a int may not become 4.0"),
-    "attribute grown": (patch("blocks.0", num_heads=10**9), "not between"),
-    "attribute zero": (patch("blocks.0", num_heads=0), "not between"),
-    "attribute table": (patch("blocks.0", _modules=3), "a dict may not become 3"),
-    "attribute breaks it": (patch("blocks.0", shape=[1, 1]), "does not run"),
-    "attribute changes it": (patch("blocks.0", scale=9.0), "does not compute"),
-    "block removed twice": (remove_block("blocks.1.norm"), "no submodule 'blocks.1.norm'"),
-    "block not there": (remove_block("blocks.7"), "no submodule 'blocks.7'"),
-    "the model removed": (remove_block(""), "no submodule ''"),
-    "block too many": (remove_block("blocks.2"), "unknown"),
-    "layer removed": (remove_block("stem"), "unknown"),
-    "structure huge": (remove_block("blocks.1", kind="tuple", length=10**9), "damaged or not a manifest"),
-    "structure other": (remove_block("blocks.1", kind="tuple", length=2), "does not run"),
-    "fingerprint input huge": (
-        edit(lambda manifest: manifest["fingerprint"]["inputs"][0].update(shape=[1, 3, 10**9])),
-        "too many",
-    ),
-    "fingerprint input unfit": (
-        edit(lambda manifest: manifest["fingerprint"]["inputs"][0].update(shape=[1, 2, 7])),
-        "does not run",
-    ),
-    "fingerprint empty": (edit(lambda manifest: manifest["fingerprint"].update(outputs=[])), "other shapes"),
-    "fingerprint changed": (
-        edit(lambda manifest: manifest["fingerprint"]["outputs"][0].update(mean=1.0)),
-        "does not compute",
-    ),
-    "fingerprint shortened": (
-        edit(lambda manifest: manifest["fingerprint"]["outputs"][0].update(values=[])),
-        "other shapes",
-    ),
-    "fingerprint of other size": (
-        edit(lambda manifest: manifest["fingerprint"]["outputs"][0].update(shape=[1])),
-        "other shapes",
-    ),
-}
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_folder(damage: str, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(saved.parent)
@@ -330,3 +181,9 @@ def test_without_a_model_only_known_factories_are_built(factory: dict[str, Any],
 def test_another_architecture_is_refused(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="belongs to another architecture"):
         load_model(saved, nn.Linear(3, 3))
+
+
+def test_a_shipped_baseline_is_read_without_pickle() -> None:
+    task = make_task("tad-watch")
+    model = task.load_baseline()
+    assert not model.training and any(bool(part.any()) for part in model.parameters())

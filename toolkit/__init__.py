@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from toolkit.runner import run
     from toolkit.simple_task import ClassificationTask
     from toolkit.tasks import TASKS, make_task
+    from toolkit.zoo.config import ZooModel
 
 __all__ = [
     "TASKS",
@@ -26,6 +27,7 @@ __all__ = [
     "Recipe",
     "Recover",
     "RunRecord",
+    "ZooModel",
     "compose",
     "load_model",
     "load_recipe",
@@ -45,6 +47,7 @@ _MODULE_OF = {
     "Recipe": "toolkit.recipe",
     "Recover": "toolkit.recipe",
     "RunRecord": "toolkit.record",
+    "ZooModel": "toolkit.zoo.config",
     "compose": "toolkit.planner",
     "load_model": "toolkit.checkpoint",
     "load_recipe": "toolkit.recipe_yaml",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import toolkit
 from reports.page import write_page
-from toolkit.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table
+from toolkit.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table, slower_steps
 from toolkit.console import Console
 from toolkit.errors import Fault, RecipeError, StageError, UserError
 from toolkit.estimate import duration_text, estimate_s
@@ -59,15 +59,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(recipe: Recipe) -> None:
     """Print the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
-    estimate = duration_text(estimate_s(recipe, TASKS[recipe.task]))
+    seconds = estimate_s(recipe, TASKS[recipe.task])
+    duration = "depends on the model" if seconds is None else f"{duration_text(seconds)} on 2 idle CPU cores"
     sys.stdout.write(dump_recipe(recipe))
-    print(f"# The recipe is valid. Estimated run time: {estimate} on 2 idle CPU cores. Nothing was run.")
+    print(f"# The recipe is valid. Estimated run time: {duration}. Nothing was run.")
 
 
 def _run(file: Path, recipe: Recipe, lines: Lines, out: Path, resume: bool) -> None:
     console = Console()
     try:
-        record = toolkit.run(recipe, out=out, resume=resume, console=console)
+        record = toolkit.run(recipe, folder=file.parent, out=out, resume=resume, console=console)
     except StageError as error:
         if error.stage_index is None:
             raise
@@ -87,7 +88,7 @@ def show_record(record: RunRecord, console: Console) -> None:
     columns, rows = closing_table(record)
     console.line()
     console.table(f"{record.recipe.name}: {len(record.recipe.stages)} stages in {seconds:.0f} s", columns, rows)
-    for note in (MACS_NOTE, DENSE_NOTE, LATENCY_NOTE):
+    for note in (MACS_NOTE, DENSE_NOTE, LATENCY_NOTE, *slower_steps(record)):
         console.line(note)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from toolkit.errors import Fault
 from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Recipe, Stage
-from toolkit.tasks import TASKS, TaskCard
+from toolkit.tasks import TASKS, ZOO, TaskCard
+from toolkit.zoo.config import ZooModel
+from toolkit.zoo.names import argument_faults, split_name
 
 OF_UNMODIFIED = "ratios are of the unmodified model"
 
@@ -25,6 +27,21 @@ def check_task(name: str) -> list[Fault]:
     return [Fault(("task",), f'"{name[:60]}" is not a known task; choose one of: {", ".join(TASKS)}')]
 
 
+def check_model(task: str, model: ZooModel | None) -> list[Fault]:
+    """What can be said of a recipe's `model` without the zoo's library."""
+    if model is None:
+        example = "name: torchvision/resnet18"
+        return [Fault(("model",), f"missing; task {ZOO} needs a model ({example})")] if task == ZOO else []
+    if task != ZOO:
+        return [Fault(("model",), f'task "{task[:60]}" has its own model; leave model out, or set task: {ZOO}')]
+    try:
+        library, _ = split_name(model.name)
+    except ValueError as error:
+        return [Fault(("model", "name"), str(error))]
+    faults = argument_faults(library, model.arguments)
+    return [Fault(("model", "arguments", *([key] if key else [])), message) for key, message in faults]
+
+
 def check_stages(stages: Mapping[int, Stage], card: TaskCard | None) -> list[Fault]:
     """As `check`, for some of a recipe's stages by their index, in order (the others have faults of form)."""
     faults = [*_useless_macs_ratios(stages), *_useless_keeps(stages)]
@@ -35,6 +52,8 @@ def check_stages(stages: Mapping[int, Stage], card: TaskCard | None) -> list[Fau
 
 def _too_many_blocks(stages: Mapping[int, Stage], card: TaskCard) -> Iterator[Fault]:
     """At least one block must be left; the stage that takes the last one is at fault."""
+    if card.num_blocks is None:
+        return
     left = card.num_blocks
     for index, stage in stages.items():
         if not isinstance(stage, BlockDrop) or stage.num_blocks is None:
@@ -54,7 +73,7 @@ def _not_offered(stages: Mapping[int, Stage], card: TaskCard) -> Iterator[Fault]
         if isinstance(stage, BlockDrop) and stage.criterion not in card.criteria:
             message = f'{card.name} does not offer "{stage.criterion}"; choose one of: {", ".join(card.criteria)}'
             yield Fault(("stages", index, "criterion"), message)
-        if isinstance(stage, ChannelPrune):
+        if isinstance(stage, ChannelPrune) and card.kinds is not None:
             for place, kind in _kinds_used(stage):
                 if kind not in card.kinds:
                     message = f'{card.name} has no channels of kind "{kind}"; choose one of: {", ".join(card.kinds)}'
@@ -64,7 +83,7 @@ def _not_offered(stages: Mapping[int, Stage], card: TaskCard) -> Iterator[Fault]
 def _kinds_used(stage: ChannelPrune) -> list[tuple[tuple[str | int, ...], str]]:
     if stage.keep is not None:
         return [(("keep", kind), kind) for kind, ratio in stage.keep if ratio < 1.0]
-    return [(("scope", position), kind) for position, kind in enumerate(stage.scope)]
+    return [(("scope", position), kind) for position, kind in enumerate(stage.scope or ())]
 
 
 def _useless_macs_ratios(stages: Mapping[int, Stage]) -> Iterator[Fault]:

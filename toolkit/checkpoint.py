@@ -15,17 +15,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from toolkit.dropped import DroppedBlock, replace_block
-from toolkit.errors import CheckpointError, StageError
-from toolkit.factory import build_model
+from toolkit.errors import CheckpointError, UserError
+from toolkit.factory import build_model, check_memory
 from toolkit.fingerprint import describe_inputs, find_difference, take_fingerprint
-from toolkit.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest, TensorSpec, WeightsFile, read_manifest
+from toolkit.manifest import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    TensorSpec,
+    WeightsFile,
+    printable,
+    read_manifest,
+    size_of_file,
+)
 from toolkit.measure.environment import package_versions
 from toolkit.structure import check_tensors, describe_tensors, diff_attributes, patch_attributes, reshape_like
+from toolkit.zoo.skeleton import materialise
 
 _DTYPE_OF = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
 }
+_LARGEST_HEADER_BYTES = 4 * 2**20
 
 
 def save_model(
@@ -64,11 +75,11 @@ def save_model(
             recipe_sha256=recipe_sha256,
             packages=package_versions(),
         )
-        _restore(copy.deepcopy(dense).cpu(), manifest, part / WEIGHTS_FILE)
+        _fill(_shape(copy.deepcopy(dense).cpu(), manifest), manifest, part / WEIGHTS_FILE)
         _write_text(part / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
         shutil.copymode(part / MANIFEST_FILE, part / WEIGHTS_FILE)  # safetensors writes for the owner alone
         os.rename(part, directory)
-    except (ValueError, StageError) as error:
+    except (ValueError, UserError) as error:
         raise CheckpointError(f"{directory}: this model cannot be saved as a shrunk dense model: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -78,7 +89,8 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
     """The saved model, in eval mode on the CPU, checked against the fingerprint taken when it was saved.
 
     `directory` is a folder that `save_model` wrote, or that of a run. `model` is the unmodified architecture for what
-    no built-in task builds; it is not changed. No code is executed but that of the architecture.
+    is neither of a built-in task nor of a zoo; it is not changed. No code is executed but that of the architecture,
+    nothing is downloaded, and memory is taken in proportion to the weights.
 
     Raises:
         CheckpointError: the folder is damaged, does not fit the architecture, or does not compute what it did.
@@ -91,22 +103,34 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
     _check_file(weights, manifest.weights)
     try:
         _check_header(weights, manifest.tensors)
-        restored = build_model(manifest.factory) if model is None else copy.deepcopy(model)
-        return _restore(restored.cpu(), manifest, weights)
-    except (ValueError, StageError) as error:
+        if model is not None:
+            return _fill(_shape(copy.deepcopy(model).cpu(), manifest), manifest, weights)
+        inputs, weights_bytes = manifest.fingerprint.inputs, manifest.weights.bytes
+        shaped = _shape(build_model(manifest.factory, inputs, weights_bytes), manifest)
+        check_memory(shaped, inputs, weights_bytes)
+        return _fill(shaped, manifest, weights)
+    except CheckpointError:
+        raise
+    except (ValueError, UserError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{directory / MANIFEST_FILE}: {error}; the folder is damaged or belongs to another architecture: "
-            "copy or save it again, or pass the model that it was made from"
+            f"{directory / MANIFEST_FILE}: {printable(str(error))}; the folder is damaged or belongs to another "
+            "architecture: copy or save it again, or pass the model that it was made from"
         ) from error
 
 
-def _restore(model: nn.Module, manifest: Manifest, weights: Path) -> nn.Module:
-    """Turn an unmodified model into the saved one, in place. Raises ValueError or StageError."""
+def _shape(model: nn.Module, manifest: Manifest) -> nn.Module:
+    """Give an unmodified model the structure of the saved one, in place. Raises ValueError or StageError."""
     for name, structure in manifest.removed_blocks.items():
         replace_block(model, name, structure)
     check_tensors(model, manifest.tensors)
     patch_attributes(model, manifest.attributes)
     reshape_like(model, manifest.tensors)
+    return model
+
+
+def _fill(model: nn.Module, manifest: Manifest, weights: Path) -> nn.Module:
+    """Load the weights into a shaped model, and see that it computes what it did. Raises ValueError."""
+    materialise(model)
     model.load_state_dict(load_file(weights), strict=True)
     difference = find_difference(manifest.fingerprint, take_fingerprint(model, manifest.fingerprint.inputs))
     if difference:
@@ -131,7 +155,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _check_file(path: Path, expected: WeightsFile) -> None:
     try:
-        size = path.stat().st_size
+        size = size_of_file(path)
         if size != expected.bytes:
             raise CheckpointError(f"{path}: has {size} bytes, not {expected.bytes}; it is truncated: copy it again")
         if _sha256(path) != expected.sha256:
@@ -143,6 +167,10 @@ def _check_file(path: Path, expected: WeightsFile) -> None:
 def _check_header(path: Path, expected: Mapping[str, TensorSpec]) -> None:
     """The file's own list of tensors must be the manifest's; nothing is read into memory for it."""
     try:
+        with open(path, "rb") as raw:
+            header_bytes = int.from_bytes(raw.read(8), "little")
+        if header_bytes > _LARGEST_HEADER_BYTES:
+            raise CheckpointError(f"{path}: not a safetensors file of ours: it declares {header_bytes} bytes of names")
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
             found = {name: (tuple(part.get_shape()), _DTYPE_OF.get(part.get_dtype())) for name, part in slices.items()}
@@ -152,7 +180,8 @@ def _check_header(path: Path, expected: Mapping[str, TensorSpec]) -> None:
     for name in sorted(found.keys() | listed.keys()):
         if found.get(name) != listed.get(name):
             raise CheckpointError(
-                f"{path}: {name} is {found.get(name)} in the file but {listed.get(name)} in the manifest; save it again"
+                f"{path}: {printable(name)} is {found.get(name)} in the file but {listed.get(name)} in the manifest; "
+                "save it again"
             )
 
 

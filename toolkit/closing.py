@@ -7,6 +7,7 @@ from toolkit.record import Latency, Measurement, Quality, RunRecord, StepRecord
 MACS_NOTE = "MACs are multiply-adds of one example; fvcore calls them flops, but an operation count is twice that."
 DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, the metric as a difference to it."
 LATENCY_NOTE = "Latency: median over the dense model's median, timed in turns; below 1 is faster."
+CUTTING = ("block_drop", "channel_prune")
 
 
 def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
@@ -17,6 +18,30 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
     metrics = [] if quality is None else [f"{quality.metric} ({quality.split})"]
     columns = ["stage", "MACs", "params", *latencies, *metrics]
     return columns, [_row(index, step, dense, quality) for index, step in enumerate(record.steps)]
+
+
+def slower_steps(record: RunRecord) -> list[str]:
+    """A line for every cut that made the model slower than it was, by device and batch size, beyond the spread.
+
+    Slower: the middle half of the samples, as shares of the dense model's median, lies above that of the step before.
+    """
+    lines = []
+    for index, (before, step) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
+        if step.stage not in CUTTING:
+            continue
+        for now in step.measurement.latency:
+            old = _like(before.measurement, now)
+            if old is not None and _quartiles(now)[0] > _quartiles(old)[1]:
+                lines.append(
+                    f"SLOWER: stage {index} {step.stage} made the model slower on {now.device} at batch "
+                    f"{now.batch_size}: latency ratio {old.ratio:.3f} -> {now.ratio:.3f}, although it does less; "
+                    "other widths (round_to, heads instead of head_dim) or fewer blocks may serve better"
+                )
+    return lines
+
+
+def _quartiles(latency: Latency) -> tuple[float, float]:
+    return latency.percentile_s(25) / latency.dense_median_s, latency.percentile_s(75) / latency.dense_median_s
 
 
 def closing_quality(measurement: Measurement) -> Quality | None:
@@ -36,9 +61,14 @@ def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Qualit
 
 
 def _ratio_like(measurement: Measurement, wanted: Latency) -> str:
-    settings = (wanted.device, wanted.batch_size)
-    found = next((entry for entry in measurement.latency if (entry.device, entry.batch_size) == settings), None)
+    found = _like(measurement, wanted)
     return "-" if found is None else f"{found.ratio:.3f}"
+
+
+def _like(measurement: Measurement, wanted: Latency) -> Latency | None:
+    """The latency on the same device at the same batch size."""
+    settings = (wanted.device, wanted.batch_size)
+    return next((entry for entry in measurement.latency if (entry.device, entry.batch_size) == settings), None)
 
 
 def _short(number: int) -> str:

@@ -52,3 +52,7 @@ class RecordError(UserError):
 
 class CheckpointError(UserError):
     """A saved model is damaged, of another version, or does not compute what it did when it was saved."""
+
+
+class ExportError(UserError):
+    """A model cannot be written in another format, or the file does not compute what the model does."""

@@ -8,13 +8,18 @@ from toolkit.recipe import Align, BlockDrop, ChannelPrune, Measure, Recipe, Reco
 from toolkit.tasks import Costs, TaskCard
 
 
-def estimate_s(recipe: Recipe, card: TaskCard) -> float:
-    """Seconds on 2 idle CPU cores. Later steps are priced like the dense model, so this is rather too long."""
+def estimate_s(recipe: Recipe, card: TaskCard) -> float | None:
+    """Seconds on 2 idle CPU cores. Later steps are priced like the dense model, so this is rather too long.
+
+    None where the card cannot say.
+    """
+    if card.costs is None or card.num_blocks is None:
+        return None
     costs, blocks = card.costs, card.num_blocks
     total_s = costs.start_s + _measure_s(recipe.measure, costs)
     for stage in recipe.stages:
         if isinstance(stage, BlockDrop):
-            rounds = _rounds(stage, blocks, card)
+            rounds = _rounds(stage, blocks, card.num_blocks)
             evaluations = sum(_evaluations(stage, left) for left in range(blocks - rounds + 1, blocks + 1))
             total_s += evaluations * costs.score_pass_s + costs.prune_s
             blocks -= rounds
@@ -32,12 +37,12 @@ def duration_text(seconds: float) -> str:
     return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
 
 
-def _rounds(stage: BlockDrop, blocks: int, card: TaskCard) -> int:
+def _rounds(stage: BlockDrop, blocks: int, dense_blocks: int) -> int:
     """Blocks to drop; for a MACs target, as if the blocks held all of the MACs."""
     if stage.num_blocks is not None:
         return min(stage.num_blocks, blocks)
     assert stage.macs_ratio is not None
-    return min(max(blocks - math.floor(stage.macs_ratio * card.num_blocks), 0), blocks)
+    return min(max(blocks - math.floor(stage.macs_ratio * dense_blocks), 0), blocks)
 
 
 def _evaluations(stage: BlockDrop, blocks: int) -> float:

@@ -11,7 +11,7 @@ from toolkit.manifest import Fingerprint, InputSpec, OutputPrint, TensorSpec
 from toolkit.observe import evaluating, tensors_in, without_fast_path
 
 RELATIVE_TOLERANCE = 1e-4  # of the output's scale; room for another processor's order of summation
-_MOST_INPUT_ELEMENTS = 2**22  # a manifest may come from anywhere: bounds the memory that loading takes
+_MOST_INPUT_ELEMENTS = 2**23  # a manifest may come from anywhere: bounds the memory that loading takes
 _NUM_VALUES = 16
 
 
@@ -62,10 +62,11 @@ def find_difference(saved: Fingerprint, now: Fingerprint) -> str | None:
 def _fixed_input(spec: InputSpec) -> Tensor:
     """A sine of the element's number for floats, 0 and 1 in turns for integers: no random generator involved."""
     dtype: torch.dtype = getattr(torch, spec.dtype)
-    count = torch.arange(math.prod(spec.shape))
+    size = math.prod(spec.shape)
     if dtype.is_floating_point:  # the frequency is irrational, so that rows differ; a sine's mean square is 1/2
-        return (torch.sin(count.double()) * (spec.scale * math.sqrt(2))).to(dtype).reshape(spec.shape)
-    return (count % 2).to(dtype).reshape(spec.shape)
+        wave = torch.arange(size, dtype=torch.float64).sin_().mul_(spec.scale * math.sqrt(2))
+        return wave.to(dtype).reshape(spec.shape)
+    return torch.arange(size).remainder_(2).to(dtype).reshape(spec.shape)
 
 
 def _print_of(output: Tensor) -> OutputPrint:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -13,7 +16,8 @@ from toolkit.errors import CheckpointError
 
 MANIFEST_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
-_LARGEST_MANIFEST_BYTES = 16 * 2**20
+_LARGEST_MANIFEST_BYTES = 4 * 2**20
+_MOST_PARTS = 200_000  # keys, values and brackets: each takes far more memory than its bytes
 
 Shape = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**40)], ...], Field(max_length=16)]
 DType = Literal[
@@ -85,14 +89,54 @@ class Manifest(Part):
 def read_manifest(path: Path) -> Manifest:
     """Raises CheckpointError: no such file, too large, or not a manifest."""
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
+        if size_of_file(path) > _LARGEST_MANIFEST_BYTES:
             raise CheckpointError(f"{path}: too large for a manifest; this is not a saved model of this toolkit")
-        return Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_PARTS:
+            raise CheckpointError(f"{path}: damaged or not a manifest: it has more than {_MOST_PARTS} parts")
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}); give the folder that holds {MANIFEST_FILE} and {WEIGHTS_FILE}"
         ) from error
+    try:
+        json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise CheckpointError(f"{path}: damaged or not a manifest: {place}: {first['msg']}; save it again") from error
+        fault = f"{place}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        fault = str(error)
+    raise CheckpointError(f"{path}: damaged or not a manifest: {printable(fault)}; save it again")
+
+
+def size_of_file(path: Path) -> int:
+    """In bytes. A link could lead anywhere, and a pipe would never end.
+
+    Raises:
+        CheckpointError: something else than a plain file.
+        OSError: there is nothing.
+    """
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path}: not a plain file (a link, a folder or a device); copy the whole folder again")
+    return found.st_size
+
+
+def printable(text: str, length: int = 400) -> str:
+    """What was read from a file of anybody's, for a message: short, on one line, without control characters."""
+    shown = "".join(part if part.isprintable() else ascii(part)[1:-1] for part in text[:length])
+    return shown + ("..." if len(text) > length else "")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a number that can be meant here")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from toolkit.recipe import Align, BlockDrop, ChannelPrune, Measure, Recipe, Recover, Stage
+from toolkit.zoo.config import ZooModel
 
 Order = Literal["depth_then_width", "width_then_depth"]
 
@@ -21,10 +22,11 @@ def compose(
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
     measure: Measure | None = None,
+    model: ZooModel | None = None,
 ) -> Recipe:
     """Compose block-drop and channel stages, in the given order, into the depth, width or combined family.
 
-    `recover` comes last. `name` defaults to `depth_only`, `width_only` or the order.
+    `recover` comes last. `name` defaults to `depth_only`, `width_only` or the order. `model` goes with task `zoo`.
 
     Raises:
         ValueError: neither `depth` nor `width` is given, or the order is unknown.
@@ -44,6 +46,7 @@ def compose(
         task=task,
         seed=seed,
         device=device,
+        model=model,
         stages=stages if recover is None else (*stages, recover),
         measure=measure or Measure(),
     )

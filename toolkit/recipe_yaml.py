@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from toolkit.check import check, check_stages, check_task
+from toolkit.check import check, check_model, check_stages, check_task
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults, shown
 from toolkit.recipe import RECIPE_VERSION, Recipe, Stage
 from toolkit.tasks import TASKS
 from toolkit.yaml_nodes import Document, Lines, read_yaml
+from toolkit.zoo.config import ZooModel
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -33,7 +35,9 @@ def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
     faults = _form_faults(document.data)
     try:
         recipe = Recipe.model_validate(document.data)
-        faults += check_task(recipe.task) or check(recipe, TASKS[recipe.task])
+        faults += check_task(recipe.task) or (
+            check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task])
+        )
     except ValidationError as error:
         faults += plain_faults(error, Recipe) + _checks_of_what_is_valid(document.data)
         assert faults
@@ -73,6 +77,10 @@ def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
         except ValidationError:
             continue  # reported already, as part of the whole recipe
     unknown = check_task(task) if isinstance(task, str) and task else []
+    if isinstance(task, str) and not unknown:
+        with contextlib.suppress(ValidationError):
+            given = data.get("model")
+            unknown = check_model(task, None if given is None else ZooModel.model_validate(given))
     return unknown + check_stages(sound, TASKS.get(task) if isinstance(task, str) else None)
 
 

@@ -194,10 +194,17 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def _model_of(record: RunRecord) -> str | None:
+    """A zoo model and its settings, in words; the examples are part of what quality means."""
+    model = record.recipe.model
+    return None if model is None else json.dumps(model.model_dump(mode="json"), sort_keys=True)
+
+
 def differences(first: RunRecord, second: RunRecord) -> list[str]:
     """What keeps two runs from being compared: task, device, settings of the measurement, processor, versions."""
     pairs = {
         "task": (first.recipe.task, second.recipe.task),
+        "model": (_model_of(first), _model_of(second)),
         "device": (first.recipe.device, second.recipe.device),
         "batch sizes": (first.recipe.measure.batch_sizes, second.recipe.measure.batch_sizes),
         "threads": (first.recipe.measure.threads, second.recipe.measure.threads),

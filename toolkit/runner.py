@@ -12,35 +12,39 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from toolkit.check import check, check_task
+from toolkit.check import check, check_model, check_task
 from toolkit.checkpoint import load_model, save_model
 from toolkit.console import Console
-from toolkit.errors import Fault, RecipeError, StageError, UserError
+from toolkit.errors import Fault, RecipeError, RecordError, StageError, UserError
 from toolkit.evaluation import evaluate
+from toolkit.factory import factory_of
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.observe import tensors_in
 from toolkit.recipe import Measure, Recipe, Stage
-from toolkit.record import Latency, Measurement, RunRecord, StepRecord
+from toolkit.record import RUN_FILE, Latency, Measurement, RunRecord, StepRecord
 from toolkit.run_folder import MODEL_FOLDER, STAGES_FOLDER, open_record
 from toolkit.stages import STAGES, StageContext
 from toolkit.stages.context import Detail
 from toolkit.stages.round_store import RoundStore
 from toolkit.task import Task
 from toolkit.tasks import TASKS, make_task
+from toolkit.tasks.baseline import sha256_of
 
 
 def run(
     recipe: Recipe,
     *,
     task: Task | None = None,
+    folder: Path | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     console: Console | None = None,
 ) -> RunRecord:
     """Apply `recipe` and write `run.json`, `recipe.resolved.yaml`, `stages/` and `model/` under `out`.
 
-    `task` is for a model of your own; without it the recipe's task is looked up among the built-in ones.
+    `task` is for a model of your own; without it the recipe's task is looked up among the built-in ones. A relative
+    path of weights in the recipe's model starts from `folder`; the command line gives the recipe's.
     `out` defaults to `runs/<recipe name>`. `resume` continues after the last stage that was finished.
 
     Raises:
@@ -49,22 +53,32 @@ def run(
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
     if task is None:
-        _refuse(check_task(recipe.task) or check(recipe, TASKS[recipe.task]))
-        task = make_task(recipe.task)
+        _refuse(check_task(recipe.task) or check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task]))
+        task = make_task(recipe.task, recipe.model, folder)
     else:
         if recipe.task != task.name:
             raise UserError(f"the recipe is for task {recipe.task!r}, but the task given is {task.name!r}")
-        _refuse(check(recipe, None))
+        _refuse(check_model(recipe.task, recipe.model) + check(recipe, None))
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
+        origin = _origin(recipe, folder)
+        if record.steps and record.baseline.detail != origin:
+            raise RecordError(f"{out / RUN_FILE} was begun with other weights; start afresh with another --out")
         if record.finished:
             console.line(f"{out} is already finished")
             return record
         with _reproducible(device):
-            return _Run(recipe, task, out, device, console).go(record)
+            return _Run(recipe, task, out, device, console).go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
+
+
+def _origin(recipe: Recipe, folder: Path | None) -> Detail:
+    """What the record's first step says of weights that a recipe names."""
+    if recipe.model is None or recipe.model.weights is None:
+        return {}
+    return {"weights_sha256": sha256_of((folder or Path()) / recipe.model.weights)}
 
 
 def _refuse(faults: list[Fault]) -> None:
@@ -86,14 +100,14 @@ class _Run:
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in self.task.example_inputs(batch_size))
 
-    def go(self, record: RunRecord) -> RunRecord:
+    def go(self, record: RunRecord, origin: Detail) -> RunRecord:
         num_steps = len(self.recipe.stages) + 1
         model = self._last_model(record)
         for index in range(len(record.steps), num_steps):
             name = "baseline" if index == 0 else self.recipe.stages[index - 1].type
             self.console.line(f"[{index + 1}/{num_steps}] {name}")
             started = time.perf_counter()
-            detail: Detail = {}
+            detail = origin
             if index > 0:
                 model, detail = self._apply(index - 1, model)
             measurement = self._measure(model)
@@ -157,7 +171,7 @@ class _Run:
             folder,
             model,
             self.dense,
-            factory={"task": self.task.name},
+            factory=factory_of(self.recipe),
             example_inputs=self.inputs(1),
             recipe_sha256=self.recipe.sha256,
         )

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _alone(args.out):
             for number, (folder, recipe) in enumerate(cells, 1):
                 console.line(f"[{number}/{len(cells)}] {folder}")
-                _run_cell(args.out / folder, recipe, args.retry_failed, console)
+                _run_cell(args.out / folder, recipe, args.sweep.parent, args.retry_failed, console)
                 write_sweep_table(args.out, sweep.name, [folder for folder, _ in sweep.cells()])
     except UserError as error:
         print(error, file=sys.stderr)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run_cell(out: Path, recipe: Recipe, retry_failed: bool, console: Console) -> None:
+def _run_cell(out: Path, recipe: Recipe, folder: Path, retry_failed: bool, console: Console) -> None:
     """One run, begun or continued; a failure that the run itself explains is written down, and the sweep goes on."""
     failed = out / FAILED_FILE
     if failed.exists() and not retry_failed:
@@ -63,7 +63,7 @@ def _run_cell(out: Path, recipe: Recipe, retry_failed: bool, console: Console) -
         return
     started = time.monotonic()
     try:
-        toolkit.run(recipe, out=out, resume=(out / RUN_FILE).exists(), console=console)
+        toolkit.run(recipe, folder=folder, out=out, resume=(out / RUN_FILE).exists(), console=console)
     except StageError as error:
         write_atomically(failed, f"{error}\n")
         console.line(f"  failed: {error}")

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from toolkit.check import check, check_task
+from toolkit.check import check, check_model, check_task
+from toolkit.config import Config
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import Config, Measure, Recipe, Stage, Version
+from toolkit.recipe import Measure, Recipe, Stage, Version
 from toolkit.tasks import TASKS
 from toolkit.yaml_nodes import read_yaml
+from toolkit.zoo.config import ZooModel
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
 
@@ -30,6 +32,7 @@ class Sweep(Config):
     version: Version
     name: Name
     device: Literal["cpu", "cuda"]
+    model: ZooModel | None = None
     seeds: Annotated[tuple[SeededTask, ...], Field(min_length=1, strict=False)]
     variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(min_length=1)]
     measure: Measure
@@ -44,6 +47,7 @@ class Sweep(Config):
                     task=column.task,
                     seed=column.seed,
                     device=self.device,
+                    model=self.model,
                     stages=stages,
                     measure=self.measure,
                 ),
@@ -80,6 +84,8 @@ def _faults(sweep: Sweep) -> list[Fault]:
     for index, column in enumerate(sweep.seeds):
         for fault in check_task(column.task):
             found[Fault(("seeds", index, *fault.path), fault.message)] = None
+        for fault in check_model(column.task, sweep.model):
+            found[fault] = None
         if seeds.index(column.seed) != index:
             found[Fault(("seeds", index, "seed"), f"{column.seed} is given twice")] = None
     for folder, recipe in sweep.cells():

@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from toolkit.check import check_task
+from toolkit.config import Config
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import Config, Positive, Version
+from toolkit.recipe import Positive, Version
 from toolkit.record import Entry, Environment, Quality
 from toolkit.yaml_nodes import read_yaml
 

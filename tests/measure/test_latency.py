@@ -100,7 +100,9 @@ def test_batch_size_must_be_that_of_the_inputs() -> None:
         measure(0.25, 0.5, batch_size=3)
 
 
-def test_a_job_that_shares_the_timing_lock_keeps_timing_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_shares_the_timing_lock_keeps_timing_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = tmp_path / "timing.lock"
     monkeypatch.setenv("TOOLKIT_TIMING_LOCK", str(lock))
     done: list[Latency] = []

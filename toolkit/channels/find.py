@@ -92,9 +92,13 @@ def _joined(one: _Cluster, other: _Cluster) -> _Cluster:
     """What one of them changes counts: a gate's change cannot be seen where what it gates is zero."""
     read = dict(one.read)
     for layer, indices in other.read.items():
-        read[layer] = torch.cat([indices, read[layer]]).unique() if layer in read else indices
+        read[layer] = _union(indices, read.get(layer))
     reason = one.reason or other.reason
     return _Cluster(one.producers + other.producers, read, one.through | other.through, reason)
+
+
+def _union(one: Tensor, other: Tensor | None) -> Tensor:
+    return one if other is None else torch.tensor(sorted({*one.tolist(), *other.tolist()}))
 
 
 def _describe(model: nn.Module, replay: Replay, cluster: _Cluster, blocks: Sequence[str]) -> ChannelGroup:
@@ -103,8 +107,9 @@ def _describe(model: nn.Module, replay: Replay, cluster: _Cluster, blocks: Seque
     Raises:
         _NotSeparableError: a change of some units changes others, whatever the units.
     """
-    width = min(len(indices) for indices in cluster.read.values())
     names = tuple(cluster.producers)
+    sizes = [num_outputs(model.get_submodule(name)) for name in names]
+    width = min([*map(len, cluster.read.values()), *sizes])
     modules = [model.get_submodule(name) for name in (*names, *cluster.through)]
     kind = _kind(model, cluster, blocks)
     for granule in granules([model.get_submodule(name) for name in cluster.through], width):

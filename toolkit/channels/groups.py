@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 Kind = Literal["mlp", "attention", "conv", "embedding"]
@@ -25,7 +26,7 @@ class Slot:
     dim: int = 0
     tensor: str = ""
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(map(len, self.places))
 
@@ -63,7 +64,7 @@ class ChannelGroup:
         """The inputs of the last layer that reads the group: what its channels are worth is measured there."""
         return next(slot for slot in reversed(self.slots) if slot.role == "in")
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Channels as the layers that read them count them."""
         return self.reader.size

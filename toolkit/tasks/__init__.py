@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from toolkit.errors import UserError
+from toolkit.zoo.config import ZooModel
+
+ZOO: Final = "zoo"  # the task whose model the recipe says
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,19 @@ class Costs:
 
 @dataclass(frozen=True)
 class TaskCard:
-    """What can be known of a task without importing it; `factory` is "module:callable" and takes no arguments."""
+    """What can be known of a task without importing it; None where it depends on the recipe's model.
+
+    `factory` is "module:callable" and takes no arguments; that of `zoo` takes the recipe's model and a folder.
+    """
 
     name: str
     summary: str
     factory: str
-    num_blocks: int
+    num_blocks: int | None
     criteria: tuple[str, ...]
     metric: str
-    kinds: tuple[str, ...]  # kinds of channel that can be pruned
-    costs: Costs
+    kinds: tuple[str, ...] | None  # kinds of channel that can be pruned
+    costs: Costs | None
 
 
 def _hapt(seed: int) -> TaskCard:
@@ -44,7 +51,7 @@ def _hapt(seed: int) -> TaskCard:
         num_blocks=12,
         criteria=("task_metric", "loss", "block_mse", "random"),
         metric="average mAP",
-        kinds=("mlp", "heads", "head_dim"),
+        kinds=("mlp", "heads", "head_dim", "embedding"),
         costs=Costs(start_s=5.0, evaluate_s=3.0, score_pass_s=0.5, recover_step_s=0.27, prune_s=6.0, forward_s=0.005),
     )
 
@@ -57,20 +64,35 @@ TASKS: dict[str, TaskCard] = {
         num_blocks=12,
         criteria=("task_metric", "loss", "block_mse", "random"),
         metric="average mAP",
-        kinds=("mlp", "heads", "head_dim"),
+        kinds=("mlp", "heads", "head_dim", "embedding"),
         costs=Costs(start_s=5.0, evaluate_s=1.2, score_pass_s=0.4, recover_step_s=0.27, prune_s=6.0, forward_s=0.005),
     ),
     **{card.name: card for card in map(_hapt, range(3))},
+    ZOO: TaskCard(
+        name=ZOO,
+        summary="any model of torchvision, timm or transformers on made-up inputs, compared with itself",
+        factory="toolkit.tasks.zoo:make_zoo_task",
+        num_blocks=None,
+        criteria=("task_metric", "loss", "block_mse", "random"),
+        metric="agreement",
+        kinds=None,
+        costs=None,
+    ),
 }
 
 
-def make_task(name: str) -> Any:
+def make_task(name: str, model: ZooModel | None = None, folder: Path | None = None) -> Any:
     """The task called `name`, with its data and trained model at hand.
 
+    `model` is for task `zoo` alone; a relative path of weights in it starts from `folder` (None: the current one).
+
     Raises:
-        UserError: there is no such task.
+        UserError: there is no such task, or it cannot be made of that model.
     """
     if name not in TASKS:
         raise UserError(f"{name!r} is not a known task; choose one of: {', '.join(TASKS)}")
+    if (model is None) == (name == ZOO):
+        raise UserError(f"task {name!r} {'needs a model: ZooModel(...)' if model is None else 'has its own model'}")
     module, attribute = TASKS[name].factory.split(":")
-    return getattr(importlib.import_module(module), attribute)()
+    make = getattr(importlib.import_module(module), attribute)
+    return make() if model is None else make(model, folder)

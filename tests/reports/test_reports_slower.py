@@ -1,0 +1,25 @@
+"""What the closing table says of a cut that made a model slower."""
+
+from __future__ import annotations
+
+from example_records import record, width_step
+
+from toolkit.closing import slower_steps
+from toolkit.recipe import ChannelPrune, Keep
+from toolkit.record import RunRecord
+
+
+def narrowed_twice(first: float, second: float) -> RunRecord:
+    stages = (ChannelPrune(keep=Keep(mlp=0.5)), ChannelPrune(keep=Keep(mlp=0.25)))
+    return record("twice", stages, (width_step(0.8, first, 0.7), width_step(0.6, second, 0.7)))
+
+
+def test_a_cut_that_measures_slower_is_named() -> None:
+    lines = slower_steps(narrowed_twice(0.8, 0.95))
+    assert [line.split(":")[0] for line in lines] == ["SLOWER"] * 2
+    assert "stage 2 channel_prune made the model slower on cpu at batch 1: latency ratio 0.7" in lines[0]
+
+
+def test_noise_and_gains_are_not_named() -> None:
+    assert slower_steps(narrowed_twice(0.8, 0.805)) == []
+    assert slower_steps(narrowed_twice(0.8, 0.6)) == []

@@ -1,0 +1,192 @@
+"""python -m toolkit.export DIR --format onnx: write a compressed model for other programs, and prove that it is right.
+
+Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the user can fix; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from toolkit.checkpoint import load_model
+from toolkit.console import Console
+from toolkit.errors import ExportError, UserError
+from toolkit.exporting.exporter import export_model
+from toolkit.exporting.report import FORMATS, SUFFIX, TOLERANCE, ExportReport, ExportSettings
+from toolkit.manifest import MANIFEST_FILE, Manifest, read_manifest
+from toolkit.run_folder import MODEL_FOLDER
+from toolkit.tasks import TASKS, ZOO, make_task
+from toolkit.zoo.config import ZooModel
+from toolkit.zoo.inputs import example_inputs
+
+REPEATS = 20
+
+PARITY_NOTE = (
+    "Compared with the model in PyTorch, on the CPU and the same inputs, after reading the file back. "
+    "Scale: the largest absolute number in the model's output."
+)
+LATENCY_NOTE = (
+    "Latency: median per call, timed in turns with the model in PyTorch; a ratio below 1 is faster. "
+    "On a busy machine it says little: time it on an idle one."
+)
+PICKLE_NOTE = (
+    "torch.export.load reads it. This file holds no pickle, but that function unpickles what another file brings: "
+    "load only files that you trust."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.opset is not None and args.format != "onnx":
+        parser.error("argument --opset: is for --format onnx only")
+    settings = ExportSettings(
+        format=args.format,
+        batch_size=args.batch_size,
+        static_batch=args.static_batch,
+        opset=args.opset,
+        tolerance=args.tolerance,
+        threads=args.threads,
+        latency_repeats=args.repeats,
+    )
+    try:
+        folder = args.directory
+        if not (folder / MANIFEST_FILE).exists() and (folder / MODEL_FOLDER / MANIFEST_FILE).exists():
+            folder = folder / MODEL_FOLDER
+        path = args.out or args.directory / f"exported{SUFFIX[settings.format]}"
+        manifest = read_manifest(folder / MANIFEST_FILE)
+        inputs_of = example_inputs_of(manifest, folder / MANIFEST_FILE)
+        model = load_model(folder)
+        report = export_model(model, inputs_of, path, settings, weights_sha256=manifest.weights.sha256)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was kept", file=sys.stderr)
+        return 130
+    show_report(report, path, Console())
+    return 0
+
+
+def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[Tensor, ...]]:
+    """Example inputs by batch size, for what a manifest can say how to build.
+
+    Raises:
+        ExportError: the model was built by its user's own code, or the manifest is damaged.
+    """
+    factory = manifest.factory
+    if ZOO in factory:
+        try:
+            chosen = ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
+        except ValidationError as error:
+            raise ExportError(f"{place}: factory: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
+        return lambda size: example_inputs(chosen.name, chosen.arguments, size, input_size=chosen.input_size)
+    name = factory.get("task")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ExportError(
+            f"{place}: this model was built by code of its user's own, so that its inputs are not known here; export "
+            "it from Python: toolkit.exporting.exporter.export_model(model, example_inputs_of, path, settings)"
+        )
+    task: Any = make_task(name)
+    inputs_of: Callable[[int], tuple[Tensor, ...]] = task.example_inputs
+    return inputs_of
+
+
+def show_report(report: ExportReport, path: Path, console: Console) -> None:
+    """What was made, how far it is from the model, and how fast it is."""
+    if report.fixed_because is not None:
+        console.line(f"The batch size is fixed at {report.batch_size}. Any batch size was not possible:")
+        console.line(f"  {report.fixed_because}")
+    parity = [
+        [entry.output, str(entry.batch_size), f"{entry.difference:.2e}", f"{entry.scale:.3g}", f"{entry.relative:.2e}"]
+        for entry in report.parity
+    ]
+    columns = ["output", "batch", "largest difference", "scale", "difference / scale"]
+    title = f"parity: all below the tolerance of {report.settings.tolerance:g} of the output's scale"
+    console.table(title, columns, parity)
+    console.line(PARITY_NOTE)
+    if report.latency:
+        columns = ["batch", "PyTorch", "exported", "ratio", "threads", "samples"]
+        rows = [
+            [
+                str(entry.batch_size),
+                f"{entry.eager_median_s * 1000:.3f} ms",
+                f"{entry.median_s * 1000:.3f} ms",
+                f"{entry.ratio:.3f}",
+                str(entry.threads),
+                str(len(entry.samples_s)),
+            ]
+            for entry in report.latency
+        ]
+        console.line()
+        console.table("latency on the CPU", columns, rows)
+        console.line(LATENCY_NOTE)
+    console.line()
+    batch = "any batch size" if report.batch_size is None else f"batch size {report.batch_size}"
+    opset = "" if report.opset is None else f", opset {report.opset}"
+    console.line(f"exported model: {path}    ({report.settings.format}{opset}, {batch})")
+    console.line(f"its record:     {path}.json")
+    if report.settings.format == "torch_export":
+        console.line(PICKLE_NOTE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.export",
+        description="Write a compressed model as ONNX or as a torch.export program; the file appears only after it was "
+        "read back and computed what the model does.",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the folder of a run, or of a saved model")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/exported.onnx or DIR/exported.pt2")
+    parser.add_argument(
+        "--batch-size",
+        type=_number,
+        metavar="N",
+        help="check the file at 1 and N examples (default 2); a file of fixed batch size is for N (default 1)",
+    )
+    parser.add_argument("--static-batch", action="store_true", help="fix the batch size, instead of any")
+    parser.add_argument("--opset", type=_number, metavar="K", help="of ONNX (default: torch's own)")
+    parser.add_argument(
+        "--tolerance",
+        type=_tolerance,
+        metavar="T",
+        default=TOLERANCE,
+        help="largest difference, as a share of an output's largest absolute number (default 1e-4)",
+    )
+    parser.add_argument("--threads", type=_number, metavar="K", help="threads that compute (default: torch's number)")
+    parser.add_argument(
+        "--repeats", type=_count, metavar="R", default=REPEATS, help=f"latency samples (default {REPEATS}; 0: none)"
+    )
+    return parser
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return number
+
+
+def _tolerance(text: str) -> float:
+    number = float(text)
+    if not 0.0 < number < 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

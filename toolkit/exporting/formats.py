@@ -1,0 +1,128 @@
+"""Write a captured model in a format, and read it back as a plain callable."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.errors import ExportError
+from toolkit.exporting.capture import BATCH, Captured, Inputs
+from toolkit.exporting.hush import explained
+from toolkit.exporting.report import Format, TensorInfo
+
+Runner = Callable[[Inputs], list[Tensor]]
+
+PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
+_ONE_FILE_BYTES = 2**31 - 2**24  # of weights; a protobuf file holds less than 2 GiB, the graph included
+
+
+@dataclass(frozen=True)
+class Written:
+    """The main file first. Names of inputs and outputs are those in the file, where it has names."""
+
+    files: tuple[Path, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    opset: int | None
+
+
+def require_packages(format_: Format) -> None:
+    """Raises ExportError where something that the format needs is not installed."""
+    missing = [name for name in PACKAGES[format_] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"the format {format_} needs {', '.join(missing)}, not installed here: "
+            "pip install 'depth-width-toolkit[export]'"
+        )
+
+
+def write(captured: Captured, path: Path, format_: Format, *, opset: int | None) -> Written:
+    """Raises ExportError with the exporter's reason where the format cannot express the model."""
+    if format_ == "onnx":
+        return _write_onnx(captured, path, opset)
+    with explained("torch.export cannot save this model"):
+        captured.program.example_inputs = None  # torch would pickle them into the file
+        torch.export.save(captured.program, path)
+    return Written((path,), captured.inputs, captured.outputs, None)
+
+
+def read(path: Path, format_: Format, threads: int) -> Runner:
+    """The file, ready to run on the CPU; `threads` are for ONNX Runtime, torch has its own setting."""
+    with explained(f"the exported {format_} file cannot be read back"):
+        return _read_onnx(path, threads) if format_ == "onnx" else _read_torch(path)
+
+
+def _write_onnx(captured: Captured, path: Path, opset: int | None) -> Written:
+    with explained("ONNX cannot express this model"):
+        program: Any = torch.onnx.export(
+            captured.program,
+            dynamo=True,
+            verbose=False,
+            optimize=True,  # not for beauty: without it, a convolution in 3D that has no bias comes out broken
+            opset_version=opset,
+            dynamic_shapes={"inputs": tuple({0: BATCH} for _ in captured.inputs)} if captured.dynamic else None,
+        )
+        found = program.model.opset_imports[""]
+        if opset not in (None, found):  # torch keeps its own opset, with no more than a log entry
+            raise ExportError(
+                f"this model cannot be written with ONNX opset {opset}, only with {found}; leave out opset"
+            )
+        inputs, outputs = _name_ends(program.model.graph, captured)
+        program.save(path, external_data=_num_bytes(captured) > _ONE_FILE_BYTES)
+    beside = path.with_name(path.name + ".data")
+    return Written((path, beside) if beside.exists() else (path,), inputs, outputs, found)
+
+
+def _name_ends(graph: Any, captured: Captured) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Give inputs and outputs the model's own names, with underscores added where a value within has that name."""
+    within = [value for node in graph.all_nodes() for value in node.outputs]
+    taken = {value.name for value in (*within, *graph.inputs, *graph.initializers.values())}
+    named = []
+    for values, infos in ((graph.inputs, captured.inputs), (graph.outputs, captured.outputs)):
+        ends = []
+        for value, info in zip(values, infos, strict=True):
+            name = info.name
+            while name in taken and name != value.name:
+                name += "_"
+            taken.add(name)
+            value.name = name
+            ends.append(info.model_copy(update={"name": name}))
+        named.append(tuple(ends))
+    return named[0], named[1]
+
+
+def _read_onnx(path: Path, threads: int) -> Runner:
+    import onnxruntime  # noqa: PLC0415  # heavy, and an extra
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # its log goes past Python to the terminal; errors are raised all the same
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else its threads slow down whoever is next
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        arrays = [tensor.detach().numpy() for tensor in inputs]
+        return [torch.as_tensor(value) for value in session.run(None, dict(zip(names, arrays, strict=True)))]
+
+    return run
+
+
+def _read_torch(path: Path) -> Runner:
+    module = torch.export.load(path).module()
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        return list(module(*inputs))
+
+    return run
+
+
+def _num_bytes(captured: Captured) -> int:
+    tensors = [*captured.program.state_dict.values(), *captured.program.constants.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))

@@ -1,0 +1,140 @@
+"""python -m toolkit.inspect MODEL: what can be dropped and what can be cut, with its cost, as a table and as JSON.
+
+MODEL is a task (tad-watch), a model of a zoo (timm/vit_tiny_patch16_224), or the folder of a run or saved model.
+Exit codes: 0 done; 1 something unexpected; 2 something the user can fix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from toolkit.checkpoint import load_model
+from toolkit.config import Config
+from toolkit.console import Console
+from toolkit.errors import UserError
+from toolkit.manifest import MANIFEST_FILE
+from toolkit.overview import Overview, overview
+from toolkit.record import RUN_FILE, load_record, write_atomically
+from toolkit.tasks import TASKS, ZOO, make_task
+from toolkit.zoo.config import ZooModel
+
+
+class Subject(Config):
+    """What is looked at."""
+
+    model_config = Config.model_config | {"arbitrary_types_allowed": True}
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    protected: tuple[str, ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        subject = _find(args.model, _arguments(args.arguments), args.input_size)
+        found = overview(subject.model, subject.inputs, subject.protected)
+        if args.json is not None:
+            write_atomically(args.json, found.model_dump_json(indent=1) + "\n")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    _show(args.model, found, Console())
+    return 0
+
+
+def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> Subject:
+    if name in TASKS and name != ZOO:
+        task = make_task(name)
+        return Subject(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
+    if Path(name).is_dir():
+        return _saved(Path(name))
+    if "/" in name:
+        task = make_task(ZOO, ZooModel(name=name, arguments=arguments, input_size=input_size))
+        return Subject(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
+    choices = ", ".join(task for task in TASKS if task != ZOO)
+    raise UserError(
+        f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
+        "transformers/TYPE, or the folder of a run"
+    )
+
+
+def _saved(folder: Path) -> Subject:
+    """The compressed model of a run, with the inputs of its task."""
+    if not (folder / RUN_FILE).exists():
+        where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
+        raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
+    recipe = load_record(folder).recipe
+    if recipe.task not in TASKS:
+        raise UserError(f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.overview")
+    task = make_task(recipe.task, recipe.model, folder)
+    return Subject(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"--arguments {text!r} is not JSON ({error}); such as '{{\"img_size\": 96}}'") from error
+    if not isinstance(found, dict):
+        raise UserError(f"--arguments {text!r} is not a JSON object; such as '{{\"img_size\": 96}}'")
+    return found
+
+
+def _show(name: str, found: Overview, console: Console) -> None:
+    console.line(f"{name}: {found.macs:,} MACs, {found.num_params:,} parameters")
+    rows = [
+        [
+            block.name,
+            f"{block.macs:,}",
+            f"{block.macs_share:.3f}",
+            f"{block.num_params:,}",
+            f"{block.latency_share:.3f}",
+        ]
+        for block in found.blocks
+    ]
+    console.table(
+        f"{len(rows)} blocks that can be dropped", ["block", "MACs", "of all", "params", "latency, of all"], rows
+    )
+    rows = [
+        [
+            group.name,
+            group.kind,
+            str(group.units) if group.head_dim is None else f"{group.units} x {group.head_dim}",
+            str(len(group.layers)),
+            f"{group.num_params:,}",
+            f"{group.latency_share:.3f}",
+        ]
+        for group in found.groups
+    ]
+    columns = ["channels", "kind", "units", "layers", "their params", "their latency, of all"]
+    console.table(f"{len(rows)} groups of channels that can be cut", columns, rows)
+    for layer, reason in found.not_cut.items():
+        console.line(f"not cut: {layer}: {reason}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.inspect", description="Show what can be dropped and cut in a model, and what it costs."
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a task, a zoo model such as torchvision/resnet18, a run's folder"
+    )
+    parser.add_argument("--arguments", metavar="JSON", help="of a zoo model, such as '{\"img_size\": 96}'")
+    parser.add_argument("--input-size", type=int, metavar="N", help="of a zoo model: side, tokens or samples")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write it there too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Build a model of a public zoo: random weights, always the same, never a download.
+
+What a recipe or a manifest says is checked by `toolkit.zoo.names` before a library sees it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from toolkit.errors import UserError
+from toolkit.zoo.limits import MOST_BYTES, TooLargeError, check_size, counting
+from toolkit.zoo.names import OF_TRANSFORMERS, REFUSED, argument_faults, split_name
+from toolkit.zoo.skeleton import without_weights
+from toolkit.zoo.types import TYPES
+
+SEED = 0
+TORCHVISION_MODULES = ("torchvision.models", "torchvision.models.video", "torchvision.models.segmentation")
+MOST_TABLE = 2**22  # numbers that a video model computes in Python for its positions
+Arguments = Mapping[str, Any]
+
+
+def build_zoo_model(name: str, arguments: Arguments | None = None, most_bytes: int = MOST_BYTES) -> nn.Module:
+    """The model `name` (`torchvision/resnet18`, `timm/...`, `transformers/...`) with random weights, in eval mode.
+
+    The weights are the same on every call; the caller's random state is not touched.
+
+    Raises:
+        UserError: no such model, arguments that are not passed on or do not fit, or the library is not installed.
+        TooLargeError: its parameters and buffers need more than `most_bytes`; found before they take memory.
+    """
+    _check_size(name, arguments or {}, most_bytes)
+    with counting(most_bytes):
+        return _build(name, arguments or {})
+
+
+def build_skeleton(name: str, arguments: Arguments, most_bytes: int) -> nn.Module:
+    """As `build_zoo_model`, with its parameters on the meta device (`toolkit.zoo.skeleton.materialise` fills them)."""
+    _check_size(name, arguments, most_bytes)
+    try:
+        with counting(most_bytes), without_weights():
+            return _build(name, arguments)
+    except TooLargeError:
+        raise
+    except UserError:  # some models copy between buffers and parameters; where something else is wrong, it is again
+        with counting(most_bytes), torch.device("meta"):
+            return _build(name, arguments)
+
+
+def _check_size(name: str, arguments: Arguments, most_bytes: int) -> None:
+    """Some models cannot be built on the meta device; what is wrong with the others is found again."""
+    try:
+        check_size(lambda: _build(name, arguments), most_bytes)
+    except TooLargeError:
+        raise
+    except UserError:
+        return
+
+
+def _build(name: str, arguments: Arguments) -> nn.Module:
+    library, model = checked(name, arguments)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        try:
+            return _BUILD[library](model, dict(arguments)).eval()
+        except TooLargeError as error:
+            raise TooLargeError(f"{name} is too large: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # whatever a constructor may raise on arguments that do not fit together
+            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+            raise UserError(f"{name} cannot be built with {given}: {_short(error)}") from error
+
+
+def checked(name: str, arguments: Arguments) -> tuple[str, str]:
+    """(library, model) of a name that the library has; the arguments have passed what can be seen without building.
+
+    Raises:
+        UserError: with all faults.
+    """
+    try:
+        library, model = split_name(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    faults = [f"{key}: {fault}" if key else fault for key, fault in argument_faults(library, arguments)]
+    if faults:
+        raise UserError(f"{name}: {'; '.join(faults)}")
+    if library == "timm" and library_of("timm").is_model(model) and "." not in model:
+        return library, model  # sorting timm's thousand names takes a while
+    known = _KNOWN[library]()
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=8, cutoff=0.3)
+        raise UserError(f"{name} is not known; close to it are: {', '.join(close) or 'none'}")
+    return library, model
+
+
+def library_of(name: str) -> ModuleType:
+    """The imported zoo. Raises UserError: it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name} is not installed; run: pip install 'depth-width-toolkit[zoo]'") from error
+
+
+def _names_of_torchvision() -> list[str]:
+    library_of("torchvision")
+    modules = [importlib.import_module(module) for module in TORCHVISION_MODULES]
+    return [name for module in modules for name in modules[0].list_models(module=module)]
+
+
+def _names_of_timm() -> list[str]:
+    names: list[str] = library_of("timm").list_models()
+    return names
+
+
+def _torchvision(model: str, arguments: dict[str, Any]) -> nn.Module:
+    models = importlib.import_module("torchvision.models")
+    arguments = {"weights": None, **arguments}
+    if model in models.list_models(module=models.segmentation):
+        arguments["weights_backbone"] = None
+    elif model in ("googlenet", "inception_v3"):
+        arguments = {"aux_logits": False, "init_weights": True, **arguments}
+    built: nn.Module = models.get_model(model, **arguments)
+    return built
+
+
+def _timm(model: str, arguments: dict[str, Any]) -> nn.Module:
+    built: nn.Module = library_of("timm").create_model(model, pretrained=False, **arguments)
+    return built
+
+
+def _transformers(model: str, arguments: dict[str, Any]) -> nn.Module:
+    transformers = library_of("transformers")
+    kind = TYPES[model]
+    config_class = getattr(transformers, kind.config)
+    choices = sorted(config_fields(config_class) | OF_TRANSFORMERS)
+    unknown = [key for key in arguments if key not in choices]
+    if unknown:
+        raise UserError(
+            f"transformers/{model}: {', '.join(unknown)} is not an argument; choose from: {', '.join(choices)}"
+        )
+    config = config_class(**{**kind.settings, **arguments})
+    if kind.kind == "video":
+        _check_table(config)
+    module = importlib.import_module(config_class.__module__.replace(".configuration_", ".modeling_"))
+    built: nn.Module = getattr(module, kind.model)(config)
+    return built
+
+
+def _check_table(config: Any) -> None:
+    """VideoMAE computes its positions number by number, in Python lists, on any device."""
+    sides = [size if isinstance(size, (list, tuple)) else [size] * 2 for size in (config.image_size, config.patch_size)]
+    tokens = math.prod(sides[0]) / math.prod(sides[1]) * config.num_frames / config.tubelet_size
+    if tokens * config.hidden_size > MOST_TABLE:
+        raise TooLargeError(f"it has {tokens:.0f} positions of {config.hidden_size} numbers")
+
+
+def config_fields(config_class: type) -> set[str]:
+    """Names of the plain fields of a configuration class of transformers, those of all configurations left out."""
+    base = {field.name for field in fields(library_of("transformers").PreTrainedConfig)}
+    return {
+        field.name
+        for field in fields(config_class)
+        if field.name not in base and not REFUSED.search(field.name) and _is_plain(field.type)
+    }
+
+
+def _is_plain(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return True
+    parts = [part for part in typing.get_args(hint) if part is not Ellipsis]
+    if parts:
+        return typing.get_origin(hint) is not dict and all(map(_is_plain, parts))
+    return hint in (int, float, bool, str, list, tuple, type(None))
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+_KNOWN: dict[str, Callable[[], list[str]]] = {
+    "torchvision": _names_of_torchvision,
+    "timm": _names_of_timm,
+    "transformers": lambda: list(TYPES),
+}
+_BUILD = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}

@@ -1,0 +1,109 @@
+"""Names of zoo models, `LIBRARY/MODEL`, and which keyword arguments each library's factories are given.
+
+Names and arguments come from recipes and manifests, which may be anybody's: only what is listed here is passed on, and
+only plain values of bounded size. Nothing here imports torch or a zoo.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from toolkit.zoo.types import TYPES
+
+LIBRARIES: Final = ("torchvision", "timm", "transformers")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+WORD: Final = re.compile(r"[A-Za-z0-9_]{0,32}")  # the only text that an argument can be: no path, no address
+
+MOST_ARGUMENTS = 32
+MOST_ITEMS = 32  # of a list
+LARGEST = 2**20  # a width, a vocabulary, a length
+# Some models loop in Python over layers, or over pairs of positions, before a tensor is made.
+MOST_OF: Final = {"depth": 512, "layers": 512, "blocks": 512, "stages": 64, "size": 2048, "window": 32, "frames": 512}
+MOST_OF_SIZE_OF = {"vocab_size": LARGEST, "num_labels": 2**16, "hidden_size": 2**16, "intermediate_size": 2**18}
+
+_TORCHVISION = """
+num_classes image_size dropout attention_dropout stochastic_depth_prob width_mult reduced_tail dilated alpha
+zero_init_residual groups width_per_group replace_stride_with_dilation layer_scale growth_rate drop_rate
+memory_efficient aux_logits aux_loss transform_input
+"""
+_TIMM = """
+num_classes img_size in_chans global_pool drop_rate drop_path_rate drop_block_rate proj_drop_rate attn_drop_rate
+pos_drop_rate patch_drop_rate patch_size embed_dim embed_dims depth depths num_heads mlp_ratio mlp_ratios qkv_bias
+qk_norm init_values class_token reg_tokens no_embed_class pre_norm final_norm fc_norm dynamic_img_size dynamic_img_pad
+strict_img_size window_size dims kernel_sizes ls_init_value conv_mlp use_grn head_init_scale head_hidden_size
+output_stride stem_width stem_type avg_down zero_init_last base_width cardinality layers channels widths num_features
+expand_ratio drop
+"""
+ALLOWED: Final = {"torchvision": frozenset(_TORCHVISION.split()), "timm": frozenset(_TIMM.split())}
+ATTENTION = ("sdpa", "eager")
+OF_TRANSFORMERS = frozenset({"attn_implementation", "num_labels"})  # beside the fields of the configuration class
+# Fields of a configuration that might name a file or a place, or that take time and memory before there is a tensor.
+REFUSED = re.compile(
+    r"^_|path|file|dir$|cache|url|repo|hub|revision|pretrained|checkpoint|weights$|config|backbone$|name|sinusoid"
+)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`"timm/vit_tiny_patch16_224"` -> `("timm", "vit_tiny_patch16_224")`.
+
+    Raises:
+        ValueError: not of that form. That the library has such a model is checked where it is built.
+    """
+    library, _, model = name.partition("/")
+    if library not in LIBRARIES or not NAME.fullmatch(model):
+        choices = ", ".join(f"{one}/NAME" for one in LIBRARIES)
+        raise ValueError(f"{name[:80]!a} is not the name of a zoo model; choose one of: {choices}")
+    if library == "transformers" and model not in TYPES:
+        raise ValueError(f"{name!a} is not known; choose transformers/ and one of: {', '.join(TYPES)}")
+    return library, model
+
+
+def argument_faults(library: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(argument, what is wrong with it) for everything that can be seen without the library."""
+    if len(arguments) > MOST_ARGUMENTS:
+        yield "", f"{len(arguments)} arguments are too many; give at most {MOST_ARGUMENTS}"
+        return
+    for key, value in arguments.items():
+        fault = _fault_of_key(library, key) or _fault_of_value(key, value)
+        if fault:
+            yield key, fault
+
+
+def _fault_of_key(library: str, key: str) -> str | None:
+    if library == "transformers":
+        if key in OF_TRANSFORMERS or (WORD.fullmatch(key) and not REFUSED.search(key)):
+            return None
+        return "is not an argument that is passed on; give sizes and switches of the configuration"
+    if key in ALLOWED[library]:
+        return None
+    return f"is not an argument that is passed on; choose from: {', '.join(sorted(ALLOWED[library]))}"
+
+
+def _fault_of_value(key: str, value: Any) -> str | None:
+    if key == "attn_implementation" and value not in ATTENTION:
+        return f"must be one of: {', '.join(ATTENTION)}"
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if len(items) > MOST_ITEMS:
+        return f"a list of {len(items)} is too long; give at most {MOST_ITEMS} items"
+    return next((fault for item in items if (fault := _fault_of_item(key, item, isinstance(value, str)))), None)
+
+
+def _fault_of_item(key: str, item: Any, word_is_fine: bool) -> str | None:
+    if item is None or isinstance(item, bool):
+        return None
+    if isinstance(item, str) and word_is_fine:
+        return None if WORD.fullmatch(item) else "text must be a word of at most 32 letters, digits and '_'"
+    if not isinstance(item, (int, float)):
+        return "must be a number, true, false, a word or a list of numbers"
+    if isinstance(item, float) and not math.isfinite(item):
+        return "must be a finite number"
+    most = largest(key)
+    return None if abs(item) <= most else f"must be at most {most}"
+
+
+def largest(key: str) -> int:
+    """The largest number that an argument can be, by what its name says that it is."""
+    return MOST_OF_SIZE_OF.get(key) or min((most for word, most in MOST_OF.items() if word in key), default=LARGEST)
