@@ -133,6 +133,7 @@ class BlockDrop(Config):
 
 
 WidthKind = Literal["mlp", "heads", "head_dim", "conv", "embedding"]
+FORMER_SCOPE: Final = ("mlp", "heads")  # was the default, and is written out in records of that time
 WIDTH_KINDS: Final[tuple[WidthKind, ...]] = ("mlp", "heads", "head_dim", "conv", "embedding")
 
 
@@ -186,9 +187,10 @@ class ChannelPrune(Config):
     def _one_target(self) -> ChannelPrune:
         if (self.keep is None) == (self.macs_ratio is None):
             raise ValueError("give exactly one of keep and macs_ratio")
-        for name in ("scope", "macs_tolerance"):
-            if self.keep is not None and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} goes with macs_ratio, not with keep")
+        if self.keep is not None and self.scope not in (None, FORMER_SCOPE):
+            raise ValueError("scope goes with macs_ratio, not with keep")
+        if self.keep is not None and self.macs_tolerance != type(self).model_fields["macs_tolerance"].default:
+            raise ValueError("macs_tolerance goes with macs_ratio, not with keep")
         if self.macs_ratio is not None and self.keep_tolerance != type(self).model_fields["keep_tolerance"].default:
             raise ValueError("keep_tolerance goes with keep, not with macs_ratio")
         _refuse_twice("scope", self.scope or ())
