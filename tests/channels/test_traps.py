@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toolkit.blocks import drop_block, find_blocks
 from toolkit.channels.catalogue import find_groups, half_of
 from toolkit.channels.cut import cut
+from toolkit.channels.masked import TOLERANCE, cut_error
 from toolkit.checkpoint import load_model, save_model
 from toolkit.errors import StageError
 from toolkit.recipe import ChannelPrune, Keep
@@ -90,19 +91,20 @@ def test_rounding_is_recorded_and_a_miss_is_refused(
     assert detail["keep"]["mlp"] == {"asked": keep, "achieved": kept / 32}
 
 
-def test_one_number_of_heads_more_would_not_be_noticed(tiny_task: TinyTask, tiny_context: StageContext) -> None:
-    """An attention module whose attributes are not patched runs on, with heads of another width: it is refused."""
-    groups = find_groups(tiny_task.load_baseline(), tiny_task.example_inputs(1), [])
-    (first, *_) = groups.of_kind("attention")
-    net = tiny_task.load_baseline()
-    cut(net, [replace(half_of(first), group=replace(first, head_attributes=()))])
-    assert net.blocks[0].attn.num_heads == 2
-    assert net(*tiny_task.example_inputs(1)).isfinite().all()  # nothing is raised
-    assert "num_heads" in first.head_attributes
+def test_attention_that_is_not_told_of_its_heads_runs_on_and_is_found_out(tiny_task: TinyTask) -> None:
+    """Unpatched, this module splits one head into two halves: nothing is raised, but it computes something else."""
+    dense, inputs = tiny_task.load_baseline(), tiny_task.example_inputs(2)
+    (first, *_) = find_groups(dense, inputs, []).of_kind("attention")
+    told, untold = half_of(first), half_of(replace(first, head_attributes=()))
+    for choice, is_right in ((told, True), (untold, False)):
+        net = tiny_task.load_baseline()
+        cut(net, [choice])
+        assert net(*inputs).isfinite().all()
+        assert (cut_error(dense, net, [told], inputs) < TOLERANCE) == is_right
 
 
 def test_half_and_half_again_leaves_half(tiny_task: TinyTask, tiny_context: StageContext) -> None:
-    half = ChannelPrune(keep=Keep(mlp=0.5, embedding=1.0), repair="none")
+    half = ChannelPrune(keep=Keep(mlp=0.5), repair="none")
     model, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, half, tiny_context)
     model, detail = apply_channel_prune(model, tiny_task, half, tiny_context)
     assert detail["keep"]["mlp"] == {"asked": 0.5, "achieved": 0.5}

@@ -75,7 +75,7 @@ def accuracy(task: ClassificationTask, like: StageContext, **settings: str) -> t
 
 
 def test_repair_adds_to_new_batch_norm_statistics(tiny_context: StageContext) -> None:
-    """Mean of 3 seeds on 400 test images; the figures are in reports/results/repair_cnn.md."""
+    """Mean of 3 seeds on 400 test images; README shows the figures."""
     raw, renewed, repaired = [], [], []
     for seed in range(3):
         task = trained_task(seed)

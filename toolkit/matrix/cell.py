@@ -13,7 +13,7 @@ CELL_FILE = "cell.json"
 
 
 class Exported(Entry):
-    """`relative`: the largest difference to the model over the output's root mean square; None if there is no file."""
+    """`relative`: the largest difference to the model over the output's scale (`Parity`); None if there is no file."""
 
     format: str
     relative: float | None
