@@ -88,7 +88,7 @@ def importance(record: RunRecord) -> Section | None:
             f"{direction(detail)} Dropped, in this order: {', '.join(turn.dropped for turn in detail.rounds)}.",
         )
         for number, detail in readings(record.steps, BlockDropDetail)
-        if detail.rounds
+        if any(turn.scores for turn in detail.rounds)
     )
     return Section("Block importance", Safe(""), drawings) if drawings else None
 

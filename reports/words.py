@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from toolkit.recipe import Align, BlockDrop, ChannelPrune, Family, Recover
+from toolkit.recipe import Family
 from toolkit.record import StepRecord
+from toolkit.stage_configs import Align, BlockDrop, ChannelPrune, Recover
 
 MACS_NOTE = (
     "MACs are multiply-adds of one example: what fvcore calls “FLOPs”. A count of single "
@@ -33,6 +34,9 @@ CRITERION_WORDS = {
     "block_mse": "mean squared difference between the block's input and output",
     "random": "luck of a seeded draw (a control)",
 }
+
+
+_DEPTH_REPAIR = {"closed_form": "; the layer before each cut is repaired by least squares", "none": ""}
 
 
 def count(number: int) -> str:
@@ -97,6 +101,8 @@ def step_names(steps: Sequence[StepRecord]) -> list[str]:
 
 def stage_in_words(stage: BaseModel) -> str:
     """One sentence; a stage type that this page does not know is shown with its settings."""
+    if isinstance(stage, BlockDrop) and stage.blocks is not None:
+        return f"removes the blocks {', '.join(plain(block) for block in stage.blocks)}{_DEPTH_REPAIR[stage.repair]}"
     if isinstance(stage, BlockDrop):
         target = f"{stage.num_blocks} whole residual blocks" if stage.num_blocks else "whole residual blocks"
         until = (
@@ -105,8 +111,7 @@ def stage_in_words(stage: BaseModel) -> str:
             else f" until {setting(stage.macs_ratio)} of the dense MACs (multiply-adds) are left"
         )
         how = f"the least important one per round, scored by the {CRITERION_WORDS[stage.criterion]}"
-        repair = "; the layer before each cut is repaired by least squares" if stage.repair != "none" else ""
-        return f"removes {target}{until}, {how}{repair}"
+        return f"removes {target}{until}, {how}{_DEPTH_REPAIR[stage.repair]}"
     if isinstance(stage, ChannelPrune):
         how = f"importance: {stage.importance}; widths are rounded to a multiple of {stage.round_to}"
         repair = "; the layers that read them are repaired by least squares" if stage.repair != "none" else ""

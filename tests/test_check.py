@@ -10,7 +10,8 @@ from toolkit.check import check, check_task
 from toolkit.errors import UserError
 from toolkit.estimate import duration_text, estimate_s
 from toolkit.planner import compose
-from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover, Stage
+from toolkit.recipe import Measure, Recipe
+from toolkit.stage_configs import BlockDrop, ChannelPrune, Keep, Recover, Stage
 from toolkit.tasks import TASKS, Costs, TaskCard, make_task
 
 COSTS = Costs(start_s=1000.0, evaluate_s=100.0, score_pass_s=1.0, recover_step_s=0.5, prune_s=10.0, forward_s=0.25)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from toolkit.planner import compose
-from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
+from toolkit.recipe import Measure, Recipe
 from toolkit.recipe_yaml import load_recipe
+from toolkit.stage_configs import BlockDrop, ChannelPrune, Keep, Recover
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -10,8 +10,9 @@ import pytest
 
 from toolkit.apply import main
 from toolkit.errors import RecipeError
-from toolkit.recipe import BlockDrop, Recipe
+from toolkit.recipe import Recipe
 from toolkit.recipe_yaml import dump_recipe, load_recipe, read_recipe
+from toolkit.stage_configs import BlockDrop
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 GOOD = """\

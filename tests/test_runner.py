@@ -17,8 +17,9 @@ from toolkit.console import Console
 from toolkit.errors import RecipeError, RecordError, StageError, UserError
 from toolkit.measure.macs import count_macs
 from toolkit.planner import compose
-from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
+from toolkit.recipe import Measure, Recipe
 from toolkit.record import load_record
+from toolkit.stage_configs import BlockDrop, ChannelPrune, Keep, Recover
 from toolkit.stages import STAGES
 
 MEASURE = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)

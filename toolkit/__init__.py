@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolkit.checkpoint import load_model
     from toolkit.planner import compose
-    from toolkit.recipe import Align, BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover
+    from toolkit.planning.budget import Budget, Limit
+    from toolkit.planning.recipes import plan_recipe
+    from toolkit.planning.session import open_session
+    from toolkit.recipe import Measure, Recipe
     from toolkit.recipe_yaml import load_recipe
     from toolkit.record import RunRecord, load_record
     from toolkit.runner import run
     from toolkit.simple_task import ClassificationTask
+    from toolkit.stage_configs import Align, BlockDrop, ChannelPrune, Keep, Recover
     from toolkit.tasks import TASKS, make_task
     from toolkit.zoo.config import ZooModel
 
@@ -20,9 +24,11 @@ __all__ = [
     "TASKS",
     "Align",
     "BlockDrop",
+    "Budget",
     "ChannelPrune",
     "ClassificationTask",
     "Keep",
+    "Limit",
     "Measure",
     "Recipe",
     "Recover",
@@ -33,19 +39,23 @@ __all__ = [
     "load_recipe",
     "load_record",
     "make_task",
+    "open_session",
+    "plan_recipe",
     "run",
 ]
 
 _MODULE_OF = {
     "TASKS": "toolkit.tasks",
-    "Align": "toolkit.recipe",
-    "BlockDrop": "toolkit.recipe",
-    "ChannelPrune": "toolkit.recipe",
+    "Align": "toolkit.stage_configs",
+    "BlockDrop": "toolkit.stage_configs",
+    "Budget": "toolkit.planning.budget",
+    "ChannelPrune": "toolkit.stage_configs",
     "ClassificationTask": "toolkit.simple_task",
-    "Keep": "toolkit.recipe",
+    "Keep": "toolkit.stage_configs",
+    "Limit": "toolkit.planning.budget",
     "Measure": "toolkit.recipe",
     "Recipe": "toolkit.recipe",
-    "Recover": "toolkit.recipe",
+    "Recover": "toolkit.stage_configs",
     "RunRecord": "toolkit.record",
     "ZooModel": "toolkit.zoo.config",
     "compose": "toolkit.planner",
@@ -53,6 +63,8 @@ _MODULE_OF = {
     "load_recipe": "toolkit.recipe_yaml",
     "load_record": "toolkit.record",
     "make_task": "toolkit.tasks",
+    "open_session": "toolkit.planning.session",
+    "plan_recipe": "toolkit.planning.recipes",
     "run": "toolkit.runner",
 }
 

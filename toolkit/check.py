@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from toolkit.errors import Fault
-from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Recipe, Stage
+from toolkit.recipe import Recipe
+from toolkit.stage_configs import BlockDrop, ChannelPrune, Keep, Stage
 from toolkit.tasks import TASKS, ZOO, TaskCard
 from toolkit.zoo.config import ZooModel
 from toolkit.zoo.names import argument_faults, split_name
@@ -56,15 +57,16 @@ def _too_many_blocks(stages: Mapping[int, Stage], card: TaskCard) -> Iterator[Fa
         return
     left = card.num_blocks
     for index, stage in stages.items():
-        if not isinstance(stage, BlockDrop) or stage.num_blocks is None:
+        if not isinstance(stage, BlockDrop):
             continue
-        if stage.num_blocks >= left:
+        key, number = ("num_blocks", stage.num_blocks) if stage.blocks is None else ("blocks", len(stage.blocks))
+        if number is not None and number >= left:
             earlier = f" and earlier stages drop {card.num_blocks - left}" if left < card.num_blocks else ""
             can = f"drop at most {left - 1} here" if left > 1 else "none can be dropped here"
-            message = f"{stage.num_blocks} leaves no block: {card.name} has {card.num_blocks}{earlier}; {can}"
-            yield Fault(("stages", index, "num_blocks"), message)
+            message = f"{number} leaves no block: {card.name} has {card.num_blocks}{earlier}; {can}"
+            yield Fault(("stages", index, key), message)
         else:
-            left -= stage.num_blocks
+            left -= number or 0
 
 
 def _not_offered(stages: Mapping[int, Stage], card: TaskCard) -> Iterator[Fault]:

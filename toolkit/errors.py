@@ -56,3 +56,7 @@ class CheckpointError(UserError):
 
 class ExportError(UserError):
     """A model cannot be written in another format, or the file does not compute what the model does."""
+
+
+class PlanError(UserError):
+    """No plan of the family holds the budget."""

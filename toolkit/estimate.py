@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from toolkit.recipe import Align, BlockDrop, ChannelPrune, Measure, Recipe, Recover
+from toolkit.recipe import Measure, Recipe
+from toolkit.stage_configs import Align, BlockDrop, ChannelPrune, Recover
 from toolkit.tasks import Costs, TaskCard
 
 
@@ -39,6 +40,8 @@ def duration_text(seconds: float) -> str:
 
 def _rounds(stage: BlockDrop, blocks: int, dense_blocks: int) -> int:
     """Blocks to drop; for a MACs target, as if the blocks held all of the MACs."""
+    if stage.blocks is not None:
+        return min(len(stage.blocks), blocks)
     if stage.num_blocks is not None:
         return min(stage.num_blocks, blocks)
     assert stage.macs_ratio is not None
@@ -47,7 +50,7 @@ def _rounds(stage: BlockDrop, blocks: int, dense_blocks: int) -> int:
 
 def _evaluations(stage: BlockDrop, blocks: int) -> float:
     """What scoring one round is worth, in evaluations of the whole scoring set (see toolkit.stages.prefix, racing)."""
-    if stage.criterion == "random":
+    if stage.criterion == "random" or stage.blocks is not None:
         return 0.0
     naive = blocks if stage.verify_selection else 0.0
     if stage.criterion == "block_mse":

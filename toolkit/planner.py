@@ -1,11 +1,17 @@
-"""Plan recipes from compression families: plain values in, a Recipe out. Pure; nothing here imports torch."""
+"""Plan recipes: from compression families, or from tables and a budget. Plain values in, plain values out; no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from toolkit.recipe import Align, BlockDrop, ChannelPrune, Measure, Recipe, Recover, Stage
+from toolkit.errors import PlanError
+from toolkit.planning.budget import Budget
+from toolkit.planning.search import nearest
+from toolkit.planning.solver import PlanFamily, minimise_loss
+from toolkit.planning.tables import Choice, Tables, dropped_in_order, drops_before, widths_of
+from toolkit.recipe import Measure, Recipe
+from toolkit.stage_configs import Align, BlockDrop, ChannelPrune, Recover, Reinitialise, Stage
 from toolkit.zoo.config import ZooModel
 
 Order = Literal["depth_then_width", "width_then_depth"]
@@ -52,7 +58,52 @@ def compose(
     )
 
 
+def solve(
+    tables: Tables, budget: Budget, family: PlanFamily = "combined", dense_latency_s: float | None = None
+) -> Choice:
+    """The plan of least added loss within the budget: exact for additive tables, before any refinement.
+
+    `dense_latency_s`, at the budget's batch size, is needed for limits in milliseconds alone.
+
+    Raises:
+        PlanError: no plan of the family holds the budget; says what the nearest feasible one is.
+    """
+    limits = budget.ratios(dense_latency_s)
+    found = minimise_loss(tables, limits, family)
+    if found is None:
+        raise PlanError(_infeasible(tables, budget, family, dense_latency_s))
+    return found
+
+
+def stages_of(tables: Tables, choice: Choice, order: str) -> tuple[Stage, ...]:
+    """The cutting stages of a plan."""
+    gone, widths = dropped_in_order(tables, choice), widths_of(tables, choice)
+    width = (ChannelPrune(widths=widths),) if widths else ()
+    half = drops_before(order, len(gone)) if widths else len(gone)
+    return (*_drops(gone[:half]), *width, *_drops(gone[half:]))
+
+
+def _drops(blocks: Sequence[str]) -> tuple[BlockDrop, ...]:
+    return (BlockDrop(blocks=tuple(blocks)),) if blocks else ()
+
+
+def _infeasible(tables: Tables, budget: Budget, family: PlanFamily, dense_latency_s: float | None) -> str:
+    limits = budget.ratios(dense_latency_s)
+    reached = nearest(tables, limits, family)
+    others = ", ".join(map(str, budget.limits[1:]))
+    within = f" within {others}" if others else ""
+    if reached is None:
+        return f"no plan of family {family} holds {others}, whatever {budget.primary.resource} may be"
+    value, unit = reached, ""
+    if budget.primary.unit == "ms" and dense_latency_s is not None:
+        value, unit = 1e3 * dense_latency_s * reached, "ms"
+    return (
+        f"no plan of family {family} reaches {budget.primary}{within}; the nearest feasible budget is "
+        f"{budget.primary.resource}={value + 5e-4:.3f}{unit}"
+    )
+
+
 def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
     if given is None:
         return ()
-    return (given,) if isinstance(given, (BlockDrop, ChannelPrune, Recover, Align)) else tuple(given)
+    return (given,) if isinstance(given, (BlockDrop, ChannelPrune, Recover, Align, Reinitialise)) else tuple(given)

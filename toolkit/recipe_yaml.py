@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 from toolkit.check import check, check_model, check_stages, check_task
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults, shown
-from toolkit.recipe import RECIPE_VERSION, Recipe, Stage
+from toolkit.recipe import RECIPE_VERSION, Recipe
+from toolkit.stage_configs import Stage
 from toolkit.tasks import TASKS
 from toolkit.yaml_nodes import Document, Lines, read_yaml
 from toolkit.zoo.config import ZooModel

@@ -21,9 +21,10 @@ from toolkit.factory import factory_of
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.observe import tensors_in
-from toolkit.recipe import Measure, Recipe, Stage
+from toolkit.recipe import Measure, Recipe
 from toolkit.record import RUN_FILE, Latency, Measurement, RunRecord, StepRecord
 from toolkit.run_folder import MODEL_FOLDER, STAGES_FOLDER, open_record
+from toolkit.stage_configs import Stage
 from toolkit.stages import STAGES, StageContext
 from toolkit.stages.context import Detail
 from toolkit.stages.round_store import RoundStore

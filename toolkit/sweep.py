@@ -13,14 +13,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import toolkit
+from reports.front_cells import load_fronts
+from reports.fronts_page import write_fronts
 from reports.sweep_table import write_sweep_table
 from toolkit.console import Console
-from toolkit.errors import StageError, UserError
+from toolkit.errors import PlanError, StageError, UserError
+from toolkit.planning.note import INFEASIBLE_FILE
 from toolkit.recipe import Recipe
 from toolkit.record import RUN_FILE, load_record, write_atomically
-from toolkit.sweep_plan import read_sweep
+from toolkit.sweep_plan import PlannedCell, Sweep, read_sweep
+from toolkit.tasks import make_task
+
+if TYPE_CHECKING:
+    from toolkit.planning.session import Session
 
 FAILED_FILE = "failed.txt"
 LOCK_FILE = ".lock"
@@ -31,13 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         sweep = read_sweep(args.sweep)
-        cells = [cell for cell in sweep.cells() if args.only is None or cell[0].partition("/")[0] in args.only]
+        every: list[tuple[str, Recipe | PlannedCell]] = [*sweep.planned_cells(), *sweep.cells()]
+        names = [folder for folder, _ in every]
+        cells = [cell for cell in every if args.only is None or cell[0].partition("/")[0] in args.only]
         args.out.mkdir(parents=True, exist_ok=True)
+        planner = Planner(sweep, args.out / "tables", console)
         with _alone(args.out):
-            for number, (folder, recipe) in enumerate(cells, 1):
+            for number, (folder, cell) in enumerate(cells, 1):
                 console.line(f"[{number}/{len(cells)}] {folder}")
-                _run_cell(args.out / folder, recipe, args.sweep.parent, args.retry_failed, console)
-                write_sweep_table(args.out, sweep.name, [folder for folder, _ in sweep.cells()])
+                _run_cell(args.out / folder, cell, planner, args, console)
+                write_sweep_table(args.out, sweep.name, names)
+            if sweep.plans is not None:
+                write_fronts(load_fronts(args.out, names), args.out)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,19 +64,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run_cell(out: Path, recipe: Recipe, folder: Path, retry_failed: bool, console: Console) -> None:
+class Planner:
+    """Plans cells; what is scored and timed for one of them serves the others."""
+
+    def __init__(self, sweep: Sweep, tables: Path, console: Console) -> None:
+        self.sweep, self.tables, self.console = sweep, tables, console
+        self.sessions: dict[str, Session] = {}
+
+    def recipe(self, cell: PlannedCell, out: Path) -> Recipe:
+        """The cell's recipe; its plan's note is left in `out`.
+
+        Raises:
+            PlanError: no plan of the family holds the budget.
+        """
+        assert self.sweep.plans is not None
+        if cell.task not in self.sessions:
+            self.sessions[cell.task] = toolkit.open_session(
+                make_task(cell.task),
+                device=self.sweep.device,
+                batch_sizes=(*self.sweep.measure.batch_sizes, cell.budget.batch_size),
+                threads=self.sweep.measure.threads,
+                folder=self.tables,
+                console=self.console,
+            )
+        planned = self.sessions[cell.task].plan(cell.budget, cell.family, self.sweep.plans.evaluations)
+        planned.note.save(out)
+        recipe = planned.recipe(self.sweep.plans.then, seed=cell.seed)
+        return recipe.model_copy(update={"measure": self.sweep.measure})
+
+
+def _run_cell(
+    out: Path, cell: Recipe | PlannedCell, planner: Planner, args: argparse.Namespace, console: Console
+) -> None:
     """One run, begun or continued; a failure that the run itself explains is written down, and the sweep goes on."""
-    failed = out / FAILED_FILE
-    if failed.exists() and not retry_failed:
-        console.line("  failed before; --retry-failed tries again")
-        return
-    failed.unlink(missing_ok=True)
-    if (out / RUN_FILE).exists() and load_record(out).finished:
+    for name, words in ((FAILED_FILE, "failed"), (INFEASIBLE_FILE, "infeasible")):
+        if (out / name).exists() and not args.retry_failed:
+            console.line(f"  {words} before; --retry-failed tries again")
+            return
+        (out / name).unlink(missing_ok=True)
+    started_before = (out / RUN_FILE).exists()
+    if started_before and load_record(out).finished:
         console.line("  finished")
         return
     started = time.monotonic()
+    failed = out / FAILED_FILE
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        toolkit.run(recipe, folder=folder, out=out, resume=(out / RUN_FILE).exists(), console=console)
+        if isinstance(cell, Recipe):
+            recipe = cell
+        else:
+            recipe = load_record(out).recipe if started_before else planner.recipe(cell, out)
+        toolkit.run(recipe, folder=args.sweep.parent, out=out, resume=started_before, console=console)
+    except PlanError as error:
+        write_atomically(out / INFEASIBLE_FILE, f"{error}\n")
+        console.line(f"  infeasible: {error}")
     except StageError as error:
         write_atomically(failed, f"{error}\n")
         console.line(f"  failed: {error}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from toolkit.check import check, check_model, check_task
 from toolkit.config import Config
-from toolkit.errors import Fault, RecipeError
+from toolkit.errors import Fault, RecipeError, UserError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import Measure, Recipe, Stage, Version
+from toolkit.planning.budget import Budget, parse_limits
+from toolkit.planning.search import EVALUATIONS
+from toolkit.planning.solver import FAMILIES, PlanFamily
+from toolkit.recipe import Measure, Recipe, Version
+from toolkit.stage_configs import Positive, Stage
 from toolkit.tasks import TASKS
 from toolkit.yaml_nodes import read_yaml
 from toolkit.zoo.config import ZooModel
@@ -26,16 +31,57 @@ class SeededTask(Config):
     task: Annotated[str, Field(min_length=1)]
 
 
+class Plans(Config):
+    """Every family with every budget; `then` are the stages after the plan's own. Latency as in `Budget`."""
+
+    families: Annotated[tuple[PlanFamily, ...], Field(min_length=1, strict=False)] = FAMILIES
+    budgets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    batch_size: Positive = 1
+    evaluations: Annotated[int, Field(ge=0)] = EVALUATIONS
+    then: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A run whose stages are planned when it is its turn."""
+
+    task: str
+    seed: int
+    family: PlanFamily
+    budget: Budget
+
+
 class Sweep(Config):
-    """Every variant is run for every seed, in the order of the file, all seeds of a variant in a row."""
+    """Every plan and every variant is run for every seed, in the order of the file, all seeds of one in a row."""
 
     version: Version
     name: Name
     device: Literal["cpu", "cuda"]
     model: ZooModel | None = None
     seeds: Annotated[tuple[SeededTask, ...], Field(min_length=1, strict=False)]
-    variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(min_length=1)]
+    plans: Plans | None = None
+    variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(default_factory=dict)]
     measure: Measure
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> Sweep:
+        if self.plans is None and not self.variants:
+            raise ValueError("give variants, plans or both")
+        return self
+
+    def planned_cells(self) -> list[tuple[str, PlannedCell]]:
+        """(folder below the sweep's, what is to be planned), budget after budget."""
+        if self.plans is None:
+            return []
+        cells = []
+        for word in self.plans.budgets:
+            limits = parse_limits([word])
+            budget = Budget(limits=limits, batch_size=self.plans.batch_size, threads=self.measure.threads)
+            for family in self.plans.families:
+                for column in self.seeds:
+                    cell = PlannedCell(column.task, column.seed, family, budget)
+                    cells.append((f"{family}_{limits[0].value:g}/seed{column.seed}", cell))
+        return cells
 
     def cells(self) -> list[tuple[str, Recipe]]:
         """(folder below the sweep's, recipe) of every run, in the order in which they are run."""
@@ -88,6 +134,14 @@ def _faults(sweep: Sweep) -> list[Fault]:
             found[fault] = None
         if seeds.index(column.seed) != index:
             found[Fault(("seeds", index, "seed"), f"{column.seed} is given twice")] = None
+    try:
+        places = [place for place, _ in sweep.planned_cells()]
+        for place in {place for place in places if places.count(place) > 1}:
+            found[Fault(("plans", "budgets"), f"{place.partition('/')[0]} is planned twice")] = None
+    except UserError as error:
+        found[Fault(("plans", "budgets"), str(error).removeprefix("--budget "))] = None
+    if sweep.plans is not None and sweep.model is not None:
+        found[Fault(("plans",), "not for task zoo")] = None
     for folder, recipe in sweep.cells():
         for fault in check(recipe, TASKS.get(recipe.task)):
             found[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None

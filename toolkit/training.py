@@ -11,8 +11,9 @@ from toolkit.check import check_task
 from toolkit.config import Config
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import Positive, Version
+from toolkit.recipe import Version
 from toolkit.record import Entry, Environment, Quality
+from toolkit.stage_configs import Positive
 from toolkit.yaml_nodes import read_yaml
 
 

@@ -17,7 +17,7 @@ from toolkit.channels.cut import cut
 from toolkit.channels.masked import TOLERANCE, cut_error
 from toolkit.checkpoint import load_model, save_model
 from toolkit.errors import StageError
-from toolkit.recipe import ChannelPrune, Keep
+from toolkit.stage_configs import ChannelPrune, Keep
 from toolkit.stages import StageContext
 from toolkit.stages.channel_prune import apply_channel_prune
 

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from toolkit.recipe import BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover, Stage
+from toolkit.recipe import Measure, Recipe
 from toolkit.record import (
     Environment,
     Latency,
@@ -18,6 +18,7 @@ from toolkit.record import (
     StepRecord,
     Timeline,
 )
+from toolkit.stage_configs import BlockDrop, ChannelPrune, Keep, Recover, Stage
 
 BLOCKS = [f"blocks.{index}" for index in range(12)]
 DENSE_MACS, DENSE_PARAMS, DENSE_MAP = 17_234_560, 651_284, 0.652

@@ -5,8 +5,8 @@ from __future__ import annotations
 from example_records import record, width_step
 
 from toolkit.closing import slower_steps
-from toolkit.recipe import ChannelPrune, Keep
 from toolkit.record import RunRecord
+from toolkit.stage_configs import ChannelPrune, Keep
 
 
 def narrowed_twice(first: float, second: float) -> RunRecord:

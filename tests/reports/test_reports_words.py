@@ -10,7 +10,7 @@ from reports.details import BlockDropDetail, reading_of
 from reports.figures.style import drawing_style
 from reports.sections import sections_of
 from reports.words import change, count, milliseconds, plain, short_names, stage_in_words
-from toolkit.recipe import Align, BlockDrop, ChannelPrune, Keep
+from toolkit.stage_configs import Align, BlockDrop, ChannelPrune, Keep
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from toolkit.blocks import drop_block, find_blocks
 from toolkit.console import Console
 from toolkit.errors import StageError
-from toolkit.recipe import ATTENTION_LAYERS, Align, BlockDrop, ChannelPrune, Keep, Measure, Recipe
+from toolkit.recipe import Measure, Recipe
 from toolkit.runner import run
+from toolkit.stage_configs import ATTENTION_LAYERS, Align, BlockDrop, ChannelPrune, Keep
 from toolkit.stages import StageContext
 from toolkit.stages.adapters import Adapted, Adapter, find_targets, plan_adapters
 from toolkit.stages.align import align_model, apply_align

@@ -11,7 +11,7 @@ from torch import nn
 
 from toolkit.blocks import block_dropped, dropped_blocks, find_blocks
 from toolkit.errors import StageError
-from toolkit.recipe import BlockDrop
+from toolkit.stage_configs import BlockDrop
 from toolkit.stages import StageContext
 from toolkit.stages.block_drop import apply_block_drop
 

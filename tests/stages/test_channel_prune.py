@@ -15,7 +15,7 @@ from toolkit.channels.catalogue import find_groups, half_of
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup, Slot
 from toolkit.errors import StageError
-from toolkit.recipe import ChannelPrune, Keep
+from toolkit.stage_configs import ChannelPrune, Keep
 from toolkit.stages import StageContext
 from toolkit.stages.channel_prune import apply_channel_prune
 from toolkit.stages.importance import activation_energy, newton, score_groups, weight_norm

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.measure.macs import count_macs
-from toolkit.recipe import ChannelPrune, Keep
 from toolkit.simple_task import ClassificationTask
+from toolkit.stage_configs import ChannelPrune, Keep
 from toolkit.stages import StageContext
 from toolkit.stages.channel_prune import apply_channel_prune
 

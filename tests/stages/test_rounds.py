@@ -14,8 +14,9 @@ from torch import nn
 
 from toolkit import load_model, run
 from toolkit.errors import RecordError, StageError
-from toolkit.recipe import Align, BlockDrop, Measure, Recipe
+from toolkit.recipe import Measure, Recipe
 from toolkit.record import load_record
+from toolkit.stage_configs import Align, BlockDrop
 from toolkit.stages import StageContext, align, block_drop
 from toolkit.stages.adapters import Adapted
 from toolkit.stages.block_drop import apply_block_drop

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from toolkit.blocks import find_blocks
 from toolkit.errors import StageError
-from toolkit.recipe import BlockDrop
+from toolkit.stage_configs import BlockDrop
 from toolkit.stages import StageContext
 from toolkit.stages.block_drop import apply_block_drop
 from toolkit.stages.context import Detail

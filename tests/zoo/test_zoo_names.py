@@ -9,7 +9,7 @@ import pytest
 from toolkit.check import check_model
 from toolkit.config import Config
 from toolkit.planner import compose
-from toolkit.recipe import BlockDrop
+from toolkit.stage_configs import BlockDrop
 from toolkit.zoo.config import ZooModel
 from toolkit.zoo.names import argument_faults, split_name
 

@@ -16,8 +16,8 @@ from toolkit import Align, BlockDrop, ChannelPrune, Keep, Measure, Recover, ZooM
 from toolkit.blocks import dropped_blocks
 from toolkit.console import Console
 from toolkit.errors import RecordError, StageError, UserError
-from toolkit.recipe import Stage
 from toolkit.record import RunRecord, differences
+from toolkit.stage_configs import Stage
 from toolkit.task import AlignmentOptions
 from toolkit.tasks import make_task
 from toolkit.tasks.zoo import SEEDS, ZooTask, main_output

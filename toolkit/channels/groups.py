@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
+
+from torch import nn
 
 Kind = Literal["mlp", "attention", "conv", "embedding"]
 Role = Literal["out", "in", "through", "tensor"]
@@ -83,3 +85,9 @@ class Structure:
 
     def of_kind(self, kind: Kind) -> tuple[ChannelGroup, ...]:
         return tuple(group for group in self.groups if group.kind == kind)
+
+
+def without_missing(group: ChannelGroup, model: nn.Module) -> ChannelGroup:
+    """The group in a model from which blocks were dropped since it was found."""
+    there = {name for name, _ in model.named_modules()}
+    return replace(group, slots=tuple(slot for slot in group.slots if slot.module in there))

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 from toolkit.config import Config
 from toolkit.errors import Fault, RecipeError
 from toolkit.plain_faults import plain_faults
-from toolkit.recipe import BlockDrop, ChannelPrune, Measure, Ratio, Recipe, Stage, Version
+from toolkit.recipe import Measure, Recipe, Version
+from toolkit.stage_configs import BlockDrop, ChannelPrune, Ratio, Stage
 from toolkit.yaml_nodes import read_yaml
 from toolkit.zoo.config import ZooModel
 

@@ -7,12 +7,14 @@ from toolkit.stages.block_drop import apply_block_drop
 from toolkit.stages.channel_prune import apply_channel_prune
 from toolkit.stages.context import Apply, StageContext
 from toolkit.stages.recover import apply_recover
+from toolkit.stages.reinitialise import apply_reinitialise
 
 STAGES: dict[str, Apply] = {
     "block_drop": apply_block_drop,
     "channel_prune": apply_channel_prune,
     "recover": apply_recover,
     "align": apply_align,
+    "reinitialise": apply_reinitialise,
 }
 
 __all__ = ["STAGES", "Apply", "StageContext"]

@@ -22,7 +22,7 @@ from toolkit.errors import StageError
 from toolkit.evaluation import evaluate
 from toolkit.fitting import FitConfig, FitResult, fit
 from toolkit.observe import without_fast_path
-from toolkit.recipe import Align
+from toolkit.stage_configs import Align
 from toolkit.stages.adapters import Adapted, find_targets, plan_adapters
 from toolkit.stages.align_loss import AlignLoss
 from toolkit.stages.context import Detail, StageContext, to_device

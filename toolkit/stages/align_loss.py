@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from toolkit.errors import StageError
 from toolkit.observe import tensors_in
-from toolkit.recipe import Align
+from toolkit.stage_configs import Align
 from toolkit.task import AlignmentOptions, Batch, Task
 
 

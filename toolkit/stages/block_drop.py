@@ -15,7 +15,7 @@ from torch import nn
 from toolkit.blocks import drop_block, find_blocks
 from toolkit.errors import StageError
 from toolkit.evaluation import evaluate
-from toolkit.recipe import Align, BlockDrop
+from toolkit.stage_configs import Align, BlockDrop
 from toolkit.stages.align import align_model
 from toolkit.stages.context import Detail, StageContext
 from toolkit.stages.criteria import HIGHER_IS_BETTER
@@ -36,12 +36,18 @@ def apply_block_drop(
     """
     names = find_blocks(model, context.example_inputs(task))
     _check_target(names, config)
+    config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
     return _Drop(task, config, context, copy.deepcopy(model), names).run(model)
 
 
 def _check_target(names: list[str], config: BlockDrop) -> None:
     if not names:
         raise StageError("the model has no residual block that keeps its input's shape, so none can be dropped")
+    unknown = [block for block in config.blocks or () if block not in names]
+    if unknown:
+        raise StageError(f"blocks: {', '.join(unknown)}: no such block is left; choose among: {', '.join(names)}")
+    if config.blocks is not None and len(config.blocks) == len(names):
+        raise StageError(f"blocks: one of {', '.join(names)} must stay")
     if config.num_blocks is not None and config.num_blocks >= len(names):
         raise StageError(
             f"num_blocks is {config.num_blocks}, but the model has {len(names)} blocks ({', '.join(names)}) "
@@ -93,6 +99,9 @@ class _Drop:
 
     def _choose(self, model: nn.Module, number: int, dropped: list[str]) -> Detail:
         """The round's scores and choice, from disk if the round was stopped after it had chosen."""
+        if self.config.blocks is not None:
+            find_blocks(model, self.context.example_inputs(self.task))
+            return {"scores": {}, "dropped": self.config.blocks[number - 1]}
         remaining = [name for name in self.names if name not in dropped]
         if len(remaining) == 1:
             raise StageError(
@@ -172,7 +181,7 @@ class _Drop:
     def _detail(self, model: nn.Module, rounds: list[Detail], undone: Detail | None) -> Detail:
         dropped = _dropped(rounds)
         return {
-            "criterion": self.config.criterion,
+            "criterion": self.config.criterion if self.config.blocks is None else "given",
             "higher_is_better": self._higher_is_better(),
             "schedule": self.config.schedule,
             "blocks": self.names,

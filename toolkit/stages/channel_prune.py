@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -14,16 +14,14 @@ from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.masked import TOLERANCE, cut_error
 from toolkit.errors import StageError
 from toolkit.patterns import matches_any
-from toolkit.recipe import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
+from toolkit.stage_configs import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
 from toolkit.stages.context import Detail, StageContext
 from toolkit.stages.importance import score_groups
 from toolkit.stages.norms import reestimate_batch_norms
-from toolkit.stages.regression import can_be_fitted
-from toolkit.stages.repair import Fitted, Inputs, fit_layers, install
-from toolkit.stages.sites import execution_order, width_site
-from toolkit.stages.width_plan import Cut, choose, kinds_of, plan_cuts
+from toolkit.stages.width_plan import Cut, choose, given_cuts, kinds_of, plan_cuts
+from toolkit.stages.width_repair import repair_readers
 from toolkit.stages.width_search import search_ratio
-from toolkit.task import Split, Task
+from toolkit.task import Task
 
 DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
 
@@ -44,7 +42,9 @@ def apply_channel_prune(
         model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
     )
     is_there = config.macs_ratio is not None and context.macs_ratio(model) <= config.macs_ratio
-    if config.keep is not None or is_there:
+    if config.widths is not None:
+        plan = given_cuts(groups, context.dense, config.widths)
+    elif config.keep is not None or is_there:
         plan = plan_cuts(groups, context.dense, config.keep or Keep(), config, scores)
     else:
         plan = search_ratio(model, groups, _scope(groups, config), config, context, scores)
@@ -53,10 +53,10 @@ def apply_channel_prune(
     reference = copy.deepcopy(model)
     cut(model, choices)
     _check_cut(reference, model, choices, task, context)
-    repairs = _repair(model, reference, choices, task, config, context)
+    repairs = repair_readers(model, reference, choices, task, context) if config.repair != "none" else []
     num_norms = 0
     if config.batch_norm == "reestimate" and any(choice.changes for choice in choices):
-        num_norms = reestimate_batch_norms(model, _inputs(task, "calibration", context))
+        num_norms = reestimate_batch_norms(model, context.inputs(task, "calibration"))
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)
     by_name = {choice.group.name: choice for choice in choices}
@@ -74,7 +74,9 @@ def apply_channel_prune(
 
 
 def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGroup]:
-    """Groups whose names the patterns choose; every kind that is to be cut is among them."""
+    """Groups that are named or whose names the patterns choose; every kind that is to be cut is among them."""
+    if config.widths is not None:
+        return _named_groups(structure, list(config.widths))
     chosen = [
         group
         for group in structure.groups
@@ -92,6 +94,15 @@ def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGr
             + (f" (not cut: {reasons})" if reasons else "")
         )
     return chosen
+
+
+def _named_groups(structure: Structure, names: list[str]) -> list[ChannelGroup]:
+    there = {group.name: group for group in structure.groups}
+    for name in names:
+        if name not in there:
+            why = structure.refused.get(name, "there is no such group")
+            raise StageError(f"widths: {name} cannot be cut: {why}; what can be: {', '.join(there) or 'nothing'}")
+    return [group for group in structure.groups if group.name in names]
 
 
 def _scope(groups: Sequence[ChannelGroup], config: ChannelPrune) -> list[WidthKind]:
@@ -153,40 +164,3 @@ def _check_macs(achieved: float, is_there: bool, plan: Sequence[Cut], config: Ch
         f"than macs_tolerance {config.macs_tolerance}; lower round_to ({config.round_to}), add kinds to scope "
         f"({', '.join(config.scope or DEFAULT_SCOPE)}), or drop blocks first"
     )
-
-
-def _inputs(task: Task, split: Split, context: StageContext) -> Iterator[Inputs]:
-    return (batch.inputs for batch in context.batches(task, split))
-
-
-def _repair(
-    model: nn.Module,
-    reference: nn.Module,
-    choices: Sequence[Choice],
-    task: Task,
-    config: ChannelPrune,
-    context: StageContext,
-) -> list[Fitted]:
-    """Refit each consumer in execution order, on the activations of the network repaired so far."""
-    changed = [choice for choice in choices if choice.changes]
-    if config.repair == "none" or not changed:
-        return []
-    inputs = context.example_inputs(task)
-    order = execution_order(model, inputs)
-    blocks = find_blocks(model, inputs)
-    kept = {
-        slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
-    }
-    readers = {name for choice in changed for name in choice.group.consumers}
-    layers = sorted((name for name in readers if can_be_fitted(model.get_submodule(name))), key=order.index)
-    results = []
-    with context.console.progress(f"channel_prune: repairing {len(layers)} layers", len(layers)) as bar:
-        for layer in layers:
-            block = next((name for name in blocks if layer.startswith(f"{name}.")), None)
-            site = width_site(model, layer, block, inputs, order, kept.get(layer, ()))
-            calibration, holdout = _inputs(task, "calibration", context), _inputs(task, "holdout", context)
-            (fitted,) = fit_layers(model, reference, [site], calibration, holdout)
-            install(model, fitted)
-            results.append(fitted)
-            bar.advance()
-    return results

@@ -43,6 +43,9 @@ class StageContext:
         if is_empty:
             raise StageError(f"task {task.name!r} gives no batch for split {split!r}, which this stage needs")
 
+    def inputs(self, task: Task, split: Split) -> Iterator[tuple[Tensor, ...]]:
+        return (batch.inputs for batch in self.batches(task, split))
+
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in task.example_inputs(1))
 

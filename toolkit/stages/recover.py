@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toolkit.errors import StageError
 from toolkit.evaluation import evaluate
 from toolkit.fitting import FitConfig, fit
-from toolkit.recipe import Recover
+from toolkit.stage_configs import Recover
 from toolkit.stages.context import Detail, StageContext, to_device
 from toolkit.task import AlignmentOptions, Batch, Task
 

@@ -12,7 +12,7 @@ The ridge pulls towards the weights that are there, so the fitted error is never
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,9 @@ from torch.utils.hooks import RemovableHandle
 from toolkit.errors import StageError
 from toolkit.observe import tensors_in
 from toolkit.stages.context import Detail
+from toolkit.stages.least_squares import Normal
 from toolkit.stages.regression import channels_of, rows_of, solution_of, weights_from
 
-RIDGE = 1e-3  # of the mean diagonal of X^T X
 Inputs = tuple[Tensor, ...]
 
 
@@ -53,21 +53,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Fitted:
-    """New weights of a layer, and relative squared errors of the stream before and after, on both sets of data."""
+    """New weights of a layer, and relative squared errors of the stream before and after, on both sets of data
+    (held out: where it was asked for)."""
 
     site: Site
     weight: Tensor
     bias: Tensor | None
     calibration_error: tuple[float, float]
-    holdout_error: tuple[float, float]
+    holdout_error: tuple[float, float] | None
 
     def detail(self) -> Detail:
-        calibration, holdout = self.calibration_error, self.holdout_error
-        return {
-            "layer": self.site.layer,
-            "calibration_error": {"before": calibration[0], "after": calibration[1]},
-            "holdout_error": {"before": holdout[0], "after": holdout[1]},
-        }
+        errors = {"calibration_error": self.calibration_error, "holdout_error": self.holdout_error}
+        known = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
+        return {"layer": self.site.layer, **known}
 
 
 class _AllSeenError(Exception):
@@ -118,74 +116,33 @@ def capture(model: nn.Module, inputs: Inputs, points: Iterable[Point]) -> dict[P
     return seen
 
 
-class _Normal:
-    """One least-squares problem, in float64; rows are streamed in.
-
-    They are kept as they are while there are fewer of them than unknowns, and as sums of products from then on.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[Tensor, Tensor]] = []  # (X, T)
-        self.gram: Tensor | None = None  # X^T X
-        self.cross: Tensor | float = 0.0  # X^T T
-        self.target = 0.0  # sum of T^2
-        self.scale = 0.0  # sum of goal^2
-
-    def add(self, rows: Tensor, target: Tensor, goal: Tensor) -> None:
-        self.rows.append((rows.double(), target.double()))
-        self.scale += float(goal.double().square().sum())
-        if self.gram is not None or sum(len(part) for part, _ in self.rows) > rows.shape[1]:
-            for part, wanted in self.rows:
-                product = part.T @ part
-                self.gram = product if self.gram is None else self.gram + product
-                self.cross = self.cross + part.T @ wanted
-                self.target += float(wanted.square().sum())
-            self.rows = []
-
-    def error(self, solution: Tensor) -> float:
-        """Relative squared error of `solution` [inputs, outputs]."""
-        if self.gram is None:
-            total = sum(float((wanted - part @ solution).square().sum()) for part, wanted in self.rows)
-        else:
-            assert isinstance(self.cross, Tensor)
-            fit = (solution * (self.gram @ solution)).sum() - 2 * (solution * self.cross).sum() + self.target
-            total = max(float(fit), 0.0)
-        return total / max(self.scale, 1e-30)
-
-    def solve(self, old: Tensor) -> Tensor:
-        """With few rows X, the same solution by way of X X^T."""
-        if self.gram is None:
-            part, wanted = (torch.cat(parts) for parts in zip(*self.rows, strict=True))
-            ridge = RIDGE * part.square().sum() / part.shape[1]
-            step: Tensor = part.T @ _solve(part @ part.T, ridge, wanted - part @ old)
-            return old + step
-        assert isinstance(self.cross, Tensor)
-        return old + _solve(self.gram, RIDGE * self.gram.diagonal().mean(), self.cross - self.gram @ old)
+def places_of(site: Site) -> set[Point]:
+    """What has to be seen of the model that is repaired."""
+    return {site.point, Point(site.layer, "input"), Point(site.layer, "output")}
 
 
-def _solve(matrix: Tensor, ridge: Tensor, right: Tensor) -> Tensor:
-    regular = matrix + ridge.clamp(min=1e-30) * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    solution: Tensor = torch.linalg.solve(regular, right)
-    return solution
+def add_rows(
+    normal: Normal, model: nn.Module, site: Site, seen: Mapping[Point, Tensor], wanted: Mapping[Point, Tensor]
+) -> None:
+    """One batch more: `seen` are the model's activations at `places_of(site)`, `wanted` the reference's at the goal."""
+    layer, output = model.get_submodule(site.layer), seen[Point(site.layer, "output")]
+    goal = channels_of(layer, wanted[site.goal], site.channels) if site.channels else wanted[site.goal]
+    rows = rows_of(layer, seen[Point(site.layer, "input")], output.shape)
+    normal.add(rows.inputs, rows.pick(goal - (seen[site.point] - output)), rows.pick(goal))
 
 
 def _gather(
     model: nn.Module, reference: nn.Module, sites: Sequence[Site], batches: Iterable[Inputs]
-) -> dict[Site, _Normal]:
+) -> dict[Site, Normal]:
     """One pass of both models over the data, for all sites at once."""
-    normals = {site: _Normal() for site in sites}
+    normals = {site: Normal() for site in sites}
     goals = {site.goal for site in sites}
-    places = {
-        place for site in sites for place in (site.point, Point(site.layer, "input"), Point(site.layer, "output"))
-    }
+    places = {place for site in sites for place in places_of(site)}
     for inputs in batches:
         wanted = capture(reference, inputs, goals)
         seen = capture(model, inputs, places)
         for site in sites:
-            layer, output = model.get_submodule(site.layer), seen[Point(site.layer, "output")]
-            goal = channels_of(layer, wanted[site.goal], site.channels) if site.channels else wanted[site.goal]
-            rows = rows_of(layer, seen[Point(site.layer, "input")], output.shape)
-            normals[site].add(rows.inputs, rows.pick(goal - (seen[site.point] - output)), rows.pick(goal))
+            add_rows(normals[site], model, site, seen, wanted)
     return normals
 
 
@@ -196,35 +153,35 @@ def fit_layers(
     calibration: Iterable[Inputs],
     holdout: Iterable[Inputs],
 ) -> list[Fitted]:
-    """Solve every site on its own, each as if the others stayed as they are. Nothing is changed yet.
+    """Solve every site on its own, each as if the others stayed as they are. Nothing is changed yet."""
+    fitted = _gather(model, reference, sites, calibration)
+    held_out = _gather(model, reference, sites, holdout)
+    return [fit_site(model, site, fitted[site], held_out[site]) for site in sites]
+
+
+def fit_site(model: nn.Module, site: Site, normal: Normal, holdout: Normal | None = None) -> Fitted:
+    """The layer's new weights. Nothing is changed yet.
 
     The error on the calibration data is never above the error of the weights that are there; where rounding to the
     layer's dtype would lift it, the old weights are returned.
     """
-    fitted = _gather(model, reference, sites, calibration)
-    held_out = _gather(model, reference, sites, holdout)
-    results = []
-    for site in sites:
-        layer = model.get_submodule(site.layer)
-        old = solution_of(layer)
-        before = fitted[site].error(old)
-        if not math.isfinite(before):
-            raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
-        new = fitted[site].solve(old).to(next(layer.parameters()).dtype).double()
-        after = fitted[site].error(new)
-        if not after <= before:
-            new, after = old, before
-        weight, bias = weights_from(layer, new)
-        results.append(
-            Fitted(
-                site=site,
-                weight=weight,
-                bias=bias,
-                calibration_error=(before, after),
-                holdout_error=(held_out[site].error(old), held_out[site].error(new)),
-            )
-        )
-    return results
+    layer = model.get_submodule(site.layer)
+    old = solution_of(layer)
+    before = normal.error(old)
+    if not math.isfinite(before):
+        raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
+    new = normal.solve(old).to(next(layer.parameters()).dtype).double()
+    after = normal.error(new)
+    if not after <= before:
+        new, after = old, before
+    weight, bias = weights_from(layer, new)
+    return Fitted(
+        site=site,
+        weight=weight,
+        bias=bias,
+        calibration_error=(before, after),
+        holdout_error=None if holdout is None else (holdout.error(old), holdout.error(new)),
+    )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from toolkit.errors import StageError
-from toolkit.recipe import BlockDrop
+from toolkit.stage_configs import BlockDrop
 from toolkit.stages.context import StageContext
 from toolkit.stages.criteria import as_loss, block_mse, block_mse_alone, model_score, random_scores
 from toolkit.stages.passes import Meter

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from toolkit.blocks import find_blocks
-from toolkit.recipe import BlockDrop
+from toolkit.stage_configs import BlockDrop
 from toolkit.stages.context import Detail, StageContext
 from toolkit.stages.criteria import as_loss
 from toolkit.stages.passes import Meter, metered
@@ -65,7 +65,8 @@ class Selection:
 
 def total_passes(rounds: Sequence[Detail]) -> dict[str, float]:
     """Sums over the details of rounds."""
-    return {name: sum(one["block_passes"][name] for one in rounds) for name in PASSES}
+    counts = [one["block_passes"] for one in rounds if "block_passes" in one]  # blocks that were named cost none
+    return {name: sum(count[name] for count in counts) for name in PASSES}
 
 
 def score_candidates(

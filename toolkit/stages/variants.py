@@ -12,7 +12,7 @@ from toolkit.blocks import block_dropped
 from toolkit.stages.context import StageContext
 from toolkit.stages.repair import Fitted, Inputs, Point, fit_layers, installed
 from toolkit.stages.sites import depth_site, execution_order, rest_point
-from toolkit.task import Split, Task
+from toolkit.task import Task
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def repaired_variants(
         model,
         reference,
         list(found.values()),
-        _inputs(task, "calibration", context),
-        _inputs(task, "holdout", context),
+        context.inputs(task, "calibration"),
+        context.inputs(task, "holdout"),
     )
     repairs = dict(zip(found, fitted, strict=True))
     return {block: _variant(model, block, blocks, repairs, inputs, order) for block in blocks}
@@ -59,10 +59,6 @@ def repaired_variants(
 def raw_variants(blocks: Sequence[str]) -> dict[str, Variant]:
     """A variant per block, without repair."""
     return {block: Variant(block, None, shared) for shared, block in enumerate(blocks)}
-
-
-def _inputs(task: Task, split: Split, context: StageContext) -> Iterator[Inputs]:
-    return (batch.inputs for batch in context.batches(task, split))
 
 
 def _variant(

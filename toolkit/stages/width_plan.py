@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from toolkit.channels.cut import Choice
 from toolkit.channels.groups import ChannelGroup
-from toolkit.recipe import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
+from toolkit.errors import StageError
+from toolkit.stage_configs import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
 from toolkit.stages.context import Detail
 
 Scores = Mapping[str, Tensor]  # [units, channels of each] by the name of a group
@@ -68,6 +69,34 @@ def plan_cuts(
             cuts.append(Cut(group, kind, original, now, asked, rounded(asked, multiple, now)))
     order = {group.name: place for place, group in enumerate(groups)}
     return sorted(cuts, key=lambda cut: order[cut.group.name])
+
+
+def given_cuts(groups: Sequence[ChannelGroup], dense: nn.Module, widths: Mapping[str, int | Heads]) -> list[Cut]:
+    """Exactly the widths given, by the name of a group.
+
+    Raises:
+        StageError: a group is narrower than that, or the width is of the wrong form for it.
+    """
+    cuts = []
+    for group in groups:
+        wanted = widths[group.name]
+        if isinstance(wanted, Heads) != (group.kind == "attention"):
+            form = "{heads: H, head_dim: D}" if group.kind == "attention" else "a number of channels"
+            raise StageError(f"widths: {group.name} takes {form}, not {wanted}")
+        asked: dict[WidthKind, int] = {}
+        if isinstance(wanted, Heads):
+            asked["heads"] = wanted.heads
+            if wanted.head_dim is not None and wanted.head_dim != group.head_dim:
+                asked["head_dim"] = wanted.head_dim
+        elif group.kind != "attention":
+            asked[group.kind] = wanted
+        for kind, kept in asked.items():
+            now = width_now(group, kind)
+            if kept > now or kind not in kinds_of(group):
+                there = f"it has {now}" if kind in kinds_of(group) else f"its {kind} cannot be cut"
+                raise StageError(f"widths: {group.name} cannot keep {kept} {kind}: {there}")
+            cuts.append(Cut(group, kind, original_width(dense, group, kind), now, float(kept), kept))
+    return cuts
 
 
 def _units_of(channels: int, group: ChannelGroup, kind: WidthKind) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup
-from toolkit.recipe import ChannelPrune, Keep, WidthKind
+from toolkit.stage_configs import ChannelPrune, Keep, WidthKind
 from toolkit.stages.context import StageContext
 from toolkit.stages.width_plan import Cut, Scores, choose, even_scores, plan_cuts
 

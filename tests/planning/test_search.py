@@ -1,0 +1,102 @@
+"""Refinement and its controls, with a score that is not what the tables add up to."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+
+import numpy as np
+import pytest
+from random_tables import random_tables
+
+from toolkit.planning.search import Scorer, fits, greedy_search, random_search, refine
+from toolkit.planning.solver import minimise_loss
+from toolkit.planning.tables import Choice, Tables, added_loss
+
+LIMITS = {"latency@1": 0.5}
+
+
+def true_loss(tables: Tables, seed: int) -> Scorer:
+    """The sum, what neighbouring drops add to each other, and luck that is the same for the same plan."""
+    names = [block.name for block in tables.blocks]
+
+    def score(choice: Choice, order: str) -> float:
+        places = sorted(names.index(name) for name in choice.dropped)
+        pairs = sum(second - first == 1 for first, second in itertools.pairwise(places))
+        luck = np.random.default_rng([seed, zlib.crc32(repr((choice.key(), order)).encode())]).normal(0.0, 0.05)
+        return tables.dense_loss + added_loss(tables, choice) + 0.2 * pairs + luck
+
+    return Scorer(score)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_refinement_never_worsens(seed: int) -> None:
+    tables = random_tables(seed, num_contexts=2)
+    scorer = true_loss(tables, seed)
+    first = minimise_loss(tables, LIMITS, "combined")
+    found = refine(tables, LIMITS, "combined", scorer, 24)
+    assert first is not None and found is not None
+    assert found.loss <= scorer(first)
+    assert fits(tables, LIMITS, found.choice)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_never_worse_than_the_better_axis_as_scored(seed: int) -> None:
+    tables = random_tables(seed, num_contexts=2)
+    scorer = true_loss(tables, seed)
+    both = refine(tables, LIMITS, "combined", scorer, 24)
+    assert both is not None
+    for family in ("depth", "width"):
+        single = refine(tables, LIMITS, family, scorer, 6)  # a quarter, as many as within the combined search
+        assert single is None or both.loss <= single.loss
+
+
+@pytest.mark.parametrize("family", ["depth", "width", "combined"])
+def test_scores_are_not_exceeded_by_much(family: str) -> None:
+    tables = random_tables(5, num_contexts=2)
+    scorer = true_loss(tables, 5)
+    refine(tables, {"latency@1": 0.6}, family, scorer, 24)  # type: ignore[arg-type]
+    assert 4 <= scorer.spent <= 28
+
+
+def test_the_same_search_asks_for_the_same_plans() -> None:
+    """So that another one finds all its scores where the first one kept them."""
+    tables = random_tables(5)
+    first, second = true_loss(tables, 5), true_loss(tables, 5)
+    refine(tables, LIMITS, "combined", first, 24)
+    refine(tables, LIMITS, "combined", second, 24)
+    assert first.known == second.known and len(first.known) == first.spent > 10
+
+
+def test_nothing_feasible() -> None:
+    tables = random_tables(0)
+    limits = {"latency@1": 0.01}
+    scorer = true_loss(tables, 0)
+    for family in ("depth", "width", "combined"):
+        assert refine(tables, limits, family, scorer, 10) is None
+        assert random_search(tables, limits, family, scorer, 10, 0) is None
+        assert greedy_search(tables, limits, family, scorer, 10, 0) is None
+    assert scorer.spent == 0
+
+
+@pytest.mark.parametrize("search", [random_search, greedy_search])
+def test_controls_hold_limits_and_are_fixed_by_their_seed(search: type) -> None:
+    tables = random_tables(4, num_contexts=2)
+    found = [search(tables, LIMITS, "combined", true_loss(tables, 4), 40, seed) for seed in (0, 0, 1)]
+    assert all(fits(tables, LIMITS, one.choice) for one in found)
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_the_search_beats_its_controls_where_tables_tell_the_truth() -> None:
+    wins = 0
+    for seed in range(10):
+        tables = random_tables(seed, num_contexts=2)
+        losses = []
+        for search in (refine, random_search, greedy_search):
+            scorer = Scorer(lambda choice, _, tables=tables: tables.dense_loss + added_loss(tables, choice))
+            options = () if search is refine else (seed,)
+            found = search(tables, LIMITS, "combined", scorer, 30, *options)
+            losses.append(found.loss)
+        wins += losses[0] <= min(losses[1:]) + 1e-9
+    assert wins == 10

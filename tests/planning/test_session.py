@@ -1,0 +1,137 @@
+"""From nothing to a recipe that runs, and from kept numbers to another one without scoring anything."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_task import TinyTask
+
+from toolkit.console import Console
+from toolkit.errors import PlanError, UserError
+from toolkit.planning.budget import Budget, Limit, Resource
+from toolkit.planning.costs import Timing
+from toolkit.planning.recipes import plan_recipe
+from toolkit.planning.session import Session, open_session
+from toolkit.planning.tables import Choice, cost, widths_of
+from toolkit.recipe import Measure
+from toolkit.runner import run
+from toolkit.stage_configs import Recover
+
+
+def session_in(folder: Path, task: TinyTask, rebuild: bool = False) -> Session:
+    timing = Timing(torch.device("cpu"), (1, 2), 1, repeats=3)
+    return Session(task, timing, folder, Console(io.StringIO()), rebuild)
+
+
+def budget_of(value: float, resource: Resource = "macs", **more: object) -> Budget:
+    return Budget(limits=(Limit(resource=resource, value=value),), threads=1, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tables")
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path) -> Session:
+    one = session_in(folder, TinyTask())
+    assert one.tables.blocks
+    return one
+
+
+def test_costs_add_up(session: Session) -> None:
+    """Multiply-adds and parameters of a plan are those of its model, exactly."""
+    tables = session.tables
+    for key in ("macs", "params", "latency@1", "latency@2"):
+        assert cost(tables, Choice(), key) == pytest.approx(1.0, abs=0.0 if key == "macs" else 1.0)
+    choice = Choice(0, frozenset({"blocks.2"}), {"blocks.0.mlp.fc1": 2, "blocks.3.attn": 1})
+    model = session.profiler.built(["blocks.2"], widths_of(tables, choice))
+    assert cost(tables, choice, "macs") == pytest.approx(session.context.macs_ratio(model), abs=1e-9)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    dense = sum(parameter.numel() for parameter in session.dense.parameters())
+    assert cost(tables, choice, "params") == pytest.approx(total / dense, abs=1e-9)
+
+
+def test_a_plan_runs_as_predicted(session: Session, tmp_path: Path) -> None:
+    planned = session.plan(budget_of(0.5), "combined", 8)
+    assert planned.note.scored_loss <= planned.note.dense_loss + 2.0
+    recipe = planned.recipe((Recover(max_steps=2),)).model_copy(
+        update={"measure": Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)}
+    )
+    record = run(recipe, task=TinyTask(), out=tmp_path / "run", console=Console(io.StringIO()))
+    ratio = record.steps[-1].measurement.macs.total / record.baseline.measurement.macs.total
+    assert ratio == pytest.approx(planned.note.predicted.macs_ratio, abs=1e-6)
+    assert ratio <= 0.5
+
+
+def test_replanning_scores_nothing(session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = session_in(folder, TinyTask())
+    monkeypatch.setattr(Session, "engine", property(lambda _: pytest.fail("something was scored")))
+    monkeypatch.setattr(Session, "profiler", property(lambda _: pytest.fail("something was timed")))
+    monkeypatch.setattr(Session, "space", property(lambda _: pytest.fail("the model was searched")))
+    planned = again.plan(budget_of(0.6), "width", 0)
+    assert planned.note.predicted.macs_ratio <= 0.6
+    assert not planned.note.dropped and planned.note.evaluations == 0
+
+
+def test_scored_plans_are_kept(session: Session, folder: Path) -> None:
+    session.plan(budget_of(0.7), "depth", 4)
+    before = session.engine.evaluations
+    session_in(folder, TinyTask()).plan(budget_of(0.7), "depth", 4)
+    session.plan(budget_of(0.7), "depth", 4)
+    assert session.engine.evaluations == before
+
+
+def test_half_a_file_and_other_weights(session: Session, folder: Path, tmp_path: Path) -> None:
+    for file in folder.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = session_in(tmp_path, TinyTask(train_steps=1))
+    with pytest.raises(UserError, match=r"losses-tiny.json: its numbers are of something else \(weights: .*--rebuild"):
+        other.plan(budget_of(0.5), "combined", 0)
+    (kept,) = tmp_path.glob("costs-*.json")
+    kept.write_bytes(kept.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"costs-cpu-.*json: damaged or cut off"):
+        session_in(tmp_path, TinyTask()).plan(budget_of(0.5), "combined", 0)
+
+
+def test_half_of_what_is_derived_is_made_again(session: Session, folder: Path, tmp_path: Path) -> None:
+    for file in folder.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (derived,) = tmp_path.glob("tables-*.json")
+    whole = derived.read_bytes()
+    derived.write_bytes(whole[:100])
+    assert session_in(tmp_path, TinyTask()).tables == session.tables
+    assert derived.read_bytes() == whole
+
+
+def test_quality_that_cannot_be_kept(session: Session) -> None:
+    with pytest.raises(PlanError, match=r"accuracy 0\.\d+ on validation before fine-tuning, below min_quality 1"):
+        session.plan(budget_of(0.4, min_quality=1.0), "combined", 0)
+    assert session.plan(budget_of(0.9, min_quality=0.01), "combined", 0).note.predicted.macs_ratio <= 0.9
+
+
+def test_an_impossible_budget(session: Session) -> None:
+    with pytest.raises(PlanError, match=r"family depth reaches macs=0.01; the nearest feasible budget is macs=0\.\d+"):
+        session.plan(budget_of(0.01), "depth", 4)
+
+
+def test_an_unknown_device() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="torch finds no CUDA device here"):
+            open_session(TinyTask(), device="cuda")
+
+
+def test_one_call(folder: Path) -> None:
+    recipe = plan_recipe(
+        TinyTask(),
+        budget_of(0.5),
+        family="depth",
+        batch_sizes=(1,),
+        evaluations=0,
+        tables=folder / "own",
+        console=Console(io.StringIO()),
+    )
+    assert recipe.name == "depth-macs_0.5" and recipe.family == "depth"

@@ -1,0 +1,164 @@
+"""python -m toolkit.plan TASK --budget latency=0.5 --out RECIPE: the best depth-and-width recipe within a budget.
+
+Scores and timings are kept in --tables, so that another budget costs seconds. Exit codes: 0 done; 1 something
+unexpected; 2 something the user can fix, such as a budget that no plan holds; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import toolkit
+from toolkit.console import Console
+from toolkit.errors import UserError
+from toolkit.planning.budget import Budget, parse_limits
+from toolkit.planning.note import PlanNote
+from toolkit.planning.search import EVALUATIONS
+from toolkit.planning.solver import FAMILIES
+from toolkit.planning.tables import MACS, Group, latency_of
+from toolkit.recipe_yaml import dump_recipe
+from toolkit.record import write_atomically
+from toolkit.stage_configs import Heads, Recover
+from toolkit.tasks import TASKS, ZOO, make_task
+
+if TYPE_CHECKING:  # the rest is imported when it is needed: torch takes seconds
+    from toolkit.planning.session import Planned, Session
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    console = Console()
+    try:
+        budget = Budget(
+            limits=parse_limits(args.budget),
+            batch_size=args.batch_size,
+            threads=args.threads,
+            min_quality=args.min_quality,
+        )
+        session = session_of(args, console)
+        planned = session.plan(budget, args.family, args.evaluations)
+        show_plan(planned, console)
+        if args.out is not None:
+            then = (Recover(max_steps=args.recover_steps),) if args.recover_steps else ()
+            recipe = planned.recipe(then, seed=args.seed)
+            write_atomically(args.out, _header(args.out, planned.note) + dump_recipe(recipe))
+            console.line(f"recipe: {args.out}    (python -m toolkit.apply {args.out})")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def session_of(args: argparse.Namespace, console: Console) -> Session:
+    """Of the arguments that `add_session_arguments` adds."""
+    if args.task not in TASKS or args.task == ZOO:
+        choices = ", ".join(name for name in TASKS if name != ZOO)
+        raise UserError(f"{args.task!r} is not a known task; choose one of: {choices} (your own: toolkit.plan_recipe)")
+    sizes = (*args.batch_sizes, *([args.batch_size] if "batch_size" in args else []))
+    return toolkit.open_session(
+        make_task(args.task),
+        device=args.device,
+        batch_sizes=sizes,
+        threads=args.threads,
+        folder=args.tables,
+        rebuild=args.rebuild,
+        console=console,
+    )
+
+
+def show_plan(planned: Planned, console: Console) -> None:
+    """Block by block, then what is predicted of the whole."""
+    note, tables = planned.note, planned.tables
+    rows = []
+    for block in tables.blocks:
+        own = [group for group in tables.groups if group.block == block.name]
+        gone = block.name in note.dropped
+        cells = "dropped" if gone else ", ".join(_width(group, note) for group in own) or "kept"
+        level = planned.choice.levels
+        loss = block.loss if gone else sum(group.losses[level.get(group.name, 0)] for group in own)
+        rows.append([block.name, cells, f"{loss:+.4f}"])
+    elsewhere = [group for group in tables.groups if group.block is None]
+    rows += [[group.name, _width(group, note), ""] for group in elsewhere]
+    stream = tables.contexts[planned.choice.context]
+    rows += [[name, f"{width} channels (stream)", f"{stream.loss:+.4f}"] for name, width in stream.widths.items()]
+    console.table(f"{note.family}, {note.budget}: {note.order}", ["block", "what is left", "loss added alone"], rows)
+    predicted = note.predicted
+    console.line(f"predicted {MACS}: {predicted.macs_ratio:.3f} of dense; parameters: {predicted.params_ratio:.3f}")
+    for size, ratio in predicted.latency_ratio.items():
+        console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense")
+    console.line(
+        f"loss on training data: dense {note.dense_loss:.4f}, the tables' sum {note.additive_loss:.4f}, the plan as "
+        f"applied {note.scored_loss:.4f}; {note.evaluations} plans scored, {note.seconds:.1f} s"
+    )
+
+
+def _width(group: Group, note: PlanNote) -> str:
+    width = note.widths.get(group.name, group.widths[0])
+    full = group.widths[0]
+    name = group.name.removeprefix(f"{group.block}.")
+    if isinstance(width, Heads) and isinstance(full, Heads):
+        dims = f" of {width.head_dim}" if width.head_dim else ""
+        return f"{name} {width.heads}/{full.heads} heads{dims}"
+    return f"{name} {width}/{full}"
+
+
+def _header(path: Path, note: PlanNote) -> str:
+    latency = ", ".join(f"{ratio:.3f} at batch {size}" for size, ratio in note.predicted.latency_ratio.items())
+    return (
+        f"# Planned for {note.budget}: {note.family}, {note.device}, batch {note.batch_size}, {note.threads} threads.\n"
+        f"# Command: python -m toolkit.apply {path}\n"
+        f"# Predicted: {note.predicted.macs_ratio:.3f} of the dense MACs; latency {latency}\n"
+    )
+
+
+def add_session_arguments(parser: argparse.ArgumentParser) -> None:
+    """What planning and profiling share."""
+    parser.add_argument("task", metavar="TASK", help="such as tad-watch")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
+    parser.add_argument("--batch-sizes", type=_positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
+    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
+    parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description="Plan a recipe for a budget.")
+    add_session_arguments(parser)
+    parser.add_argument(
+        "--budget",
+        nargs="+",
+        required=True,
+        metavar="WHAT=LIMIT",
+        help="latency=0.5, latency=12ms, macs=0.6, params=0.4",
+    )
+    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="of the latency that is limited")
+    parser.add_argument("--family", choices=FAMILIES, default="combined", help="default: combined")
+    parser.add_argument("--min-quality", type=float, metavar="X", help="floor on validation, before fine-tuning")
+    parser.add_argument(
+        "--evaluations", type=int, default=EVALUATIONS, metavar="N", help="plans scored end to end; 0: tables alone"
+    )
+    parser.add_argument("--recover-steps", type=int, default=300, metavar="N", help="fine-tuning; 0: none")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the recipe")
+    parser.add_argument("--out", type=Path, metavar="RECIPE", help="write the recipe there, for toolkit.apply")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

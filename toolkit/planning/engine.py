@@ -1,0 +1,160 @@
+"""Plans as models: blocks dropped and widths cut on copies of the dense model, repaired quickly, and scored.
+
+The repairs are those that the stages make, on the same calibration data; see `toolkit.planning.repairs`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+
+import torch
+from torch import nn
+
+from toolkit.blocks import drop_block, dropped_blocks, find_blocks
+from toolkit.channels.cut import cut
+from toolkit.channels.groups import ChannelGroup, Structure, without_missing
+from toolkit.planning.repairs import Goals, Outputs, RepairSequence, keeping
+from toolkit.planning.tables import Width, drops_before
+from toolkit.stages.context import StageContext
+from toolkit.stages.importance import score_groups
+from toolkit.stages.norms import reestimate_batch_norms
+from toolkit.stages.passes import Meter, forward_replaced, metered
+from toolkit.stages.repair import Inputs
+from toolkit.stages.sites import depth_site, execution_order
+from toolkit.stages.width_plan import choose, given_cuts
+from toolkit.stages.width_repair import reader_sites
+from toolkit.task import Batch, Task
+
+IMPORTANCE = "activation"
+
+
+class Engine:
+    """Makes and scores plans of one dense model. `evaluations` and `meter` count what that took."""
+
+    def __init__(
+        self, dense: nn.Module, task: Task, context: StageContext, blocks: Sequence[str], structure: Structure
+    ) -> None:
+        self.dense, self.task, self.context = dense, task, context
+        self.blocks, self.groups = list(blocks), {group.name: group for group in structure.groups}
+        self.example = context.example_inputs(task)
+        self.order = execution_order(dense, self.example)
+        self.calibration: list[Inputs] = list(context.inputs(task, "calibration"))
+        self.scoring: list[Batch] = list(context.batches(task, "score"))
+        self.meter = Meter()
+        self.evaluations = 0
+        self._outputs: dict[str, Outputs] = {
+            "calibration": self._dense_outputs(self.calibration),
+            "score": self._dense_outputs([batch.inputs for batch in self.scoring]),
+        }
+        self._dense_goals: Goals = [{} for _ in self.calibration]
+
+    @property
+    def block_passes(self) -> float:
+        """In blocks over the scoring set."""
+        return self.meter.blocks / sum(len(batch.inputs[0]) for batch in self.scoring)
+
+    def loss_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> float:
+        """The task's mean loss on the scoring split, of the plan after its repairs."""
+        self.evaluations += 1
+        return self._score(self.model_of(dropped, widths, order), self._unchanged(dropped, widths))
+
+    def dense_loss(self) -> float:
+        self.evaluations += 1
+        return self._score(self.dense, [])
+
+    def model_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> nn.Module:
+        """A new model; what it shares with the dense one is not computed again."""
+        model = copy.deepcopy(self.dense)
+        find_blocks(model, self.example)
+        shared = self._unchanged(dropped, widths)
+        gone = [block for block in self.blocks if block in dropped]
+        half = drops_before(order, len(gone)) if widths else len(gone)
+        first, last = gone[:half], gone[half:]
+        self._drop(model, self.dense, first, shared)
+        before = copy.deepcopy(model) if widths and first else self.dense
+        self._narrow(model, before, widths, shared)
+        self._drop(model, copy.deepcopy(model) if widths and last else before, last, shared)
+        return model
+
+    def _drop(self, model: nn.Module, reference: nn.Module, blocks: Sequence[str], shared: Sequence[str]) -> None:
+        repair = self._sequence(model, reference, shared)
+        for block in blocks:
+            site = depth_site(model, block, self.example, execution_order(model, self.example))
+            if site is not None:
+                with self._metered(model), self._metered(reference):
+                    repair.fit(site)
+            drop_block(model, block)
+
+    def _narrow(
+        self, model: nn.Module, reference: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]
+    ) -> None:
+        if not widths:
+            return
+        groups = [without_missing(self.groups[name], model) for name in widths]
+        batches = partial(self.context.batches, self.task, "calibration")
+        scores = score_groups(model, groups, IMPORTANCE, self.task, batches, self.context.seed)
+        choices = choose(given_cuts(groups, self.dense, widths), scores)
+        cut(model, choices)
+        sites = reader_sites(model, choices, self.example)
+        repair = self._sequence(model, reference, shared)
+        with self._metered(model), self._metered(reference):
+            repair.look_at({site.goal for site in sites})
+            for site in sites:
+                repair.fit(site)
+        reestimate_batch_norms(model, self.calibration)
+
+    def _metered(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Not around a copy of the model: that would call the blocks of the one that is metered."""
+        gone = dropped_blocks(model)
+        return metered(self.meter, model, [block for block in self.blocks if block not in gone])
+
+    def _sequence(self, model: nn.Module, reference: nn.Module, shared: Sequence[str]) -> RepairSequence:
+        known = {key: value for key, value in self._outputs["calibration"].items() if key[0] in shared}
+        is_dense = reference is self.dense
+        goals: Goals = self._dense_goals if is_dense else [{} for _ in self.calibration]
+        order = execution_order(model, self.example)
+        return RepairSequence(model, reference, self.calibration, self.blocks, order, goals, known)
+
+    def _unchanged(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> list[str]:
+        """Leading blocks that compute what they do in the dense model."""
+        changed = [self._first_layer(self.groups[name]) for name in widths]
+        for block in dropped:
+            before = self.blocks[max(self.blocks.index(block) - 1, 0)]  # a repair may refit it
+            changed.append(self.order.index(before) if before != block else 0)
+        first = min(changed, default=len(self.order))
+        return [block for block in self.blocks if self._end_of(block) < first]
+
+    def _first_layer(self, group: ChannelGroup) -> int:
+        places = [self.order.index(slot.module) for slot in group.slots if slot.module in self.order]
+        return min(places, default=0) if len(places) == len(group.slots) else 0
+
+    def _end_of(self, block: str) -> int:
+        return max(place for place, name in enumerate(self.order) if name == block or name.startswith(f"{block}."))
+
+    @torch.no_grad()
+    def _dense_outputs(self, batches: Sequence[Inputs]) -> Outputs:
+        found: Outputs = {}
+        with self._metered(self.dense), ExitStack() as stack:
+            current: list[int] = []
+            for block in self.blocks:
+                stack.enter_context(forward_replaced(self.dense.get_submodule(block), keeping(found, block, current)))
+            for number, inputs in enumerate(batches):
+                current[:] = [number]
+                self.dense(*inputs)
+        return found
+
+    @torch.no_grad()
+    def _score(self, model: nn.Module, shared: Sequence[str]) -> float:
+        total = 0.0
+        with self._metered(model), ExitStack() as stack:
+            current: list[int] = []
+            for block in shared:
+                kept = keeping(self._outputs["score"], block, current)
+                stack.enter_context(forward_replaced(model.get_submodule(block), kept))
+            for number, batch in enumerate(self.scoring):
+                current[:] = [number]
+                total += float(self.task.loss(model(*batch.inputs), batch.targets)) * len(batch.inputs[0])
+        return total / sum(len(batch.inputs[0]) for batch in self.scoring)

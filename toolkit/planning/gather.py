@@ -1,0 +1,169 @@
+"""The tables of a model: every single change scored and costed once, kept on disk as it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+
+from toolkit.console import Console
+from toolkit.planning.costs import Profiler
+from toolkit.planning.engine import Engine
+from toolkit.planning.levels import Space
+from toolkit.planning.search import random_choice
+from toolkit.planning.store import Store
+from toolkit.planning.tables import Block, Choice, Context, Costs, Group, Tables, Width, cost, latency_of, widths_of
+from toolkit.stage_configs import Heads
+
+FIT_PLANS, FIT_SEED = 8, 20261
+FIT_MACS = (0.25, 0.9)  # the random plans' shares of the dense model's multiply-adds
+
+
+def as_text(width: Width) -> str:
+    return f"{width.heads} x {width.head_dim or 'all'}" if isinstance(width, Heads) else str(width)
+
+
+def gather_losses(space: Space, engine: Callable[[], Engine], store: Store, console: Console) -> dict[str, float]:
+    """Loss on the scoring split after each single change and its repair, by the change's name; `dense` among them."""
+    jobs: dict[str, Callable[[], float]] = {"dense": lambda: engine().dense_loss()}
+    for block in space.blocks:
+        jobs[drop_name(block)] = partial(_loss_of, engine, [block], {})
+    for group, widths in space.widths.items():
+        jobs |= {width_name(group, width): partial(_loss_of, engine, [], {group: width}) for width in widths[1:]}
+    for label, stream in space.streams.items():
+        if stream:
+            jobs[stream_name(label)] = partial(_loss_of, engine, [], stream)
+    missing = [name for name in jobs if name not in store.entries]
+    with _bar(console, "scoring single changes", len(missing)) as advance:
+        for name in missing:
+            store.get(name, partial(_in_list, jobs[name]))
+            advance()
+    return {name: store.entries[name][0] for name in jobs}
+
+
+def _loss_of(engine: Callable[[], Engine], dropped: list[str], widths: Mapping[str, Width]) -> float:
+    return engine().loss_of(dropped, widths, "depth_then_width")
+
+
+def _in_list(find: Callable[[], float]) -> list[float]:
+    return [find()]
+
+
+def drop_name(block: str) -> str:
+    return f"drop | {block}"
+
+
+def width_name(group: str, width: Width) -> str:
+    return f"width | {group} | {as_text(width)}"
+
+
+def stream_name(label: str) -> str:
+    return f"stream | {label}"
+
+
+def assemble(space: Space, losses: dict[str, float], profiler: Profiler, console: Console) -> Tables:
+    """Losses and costs as the solver takes them, with the correction for whole models."""
+    dense = losses["dense"]
+    groups = tuple(
+        Group(
+            name=name,
+            kind=space.groups[name].kind,
+            block=space.home(name),
+            widths=widths,
+            losses=(0.0, *(losses[width_name(name, width)] - dense for width in widths[1:])),
+        )
+        for name, widths in space.widths.items()
+    )
+    blocks = tuple(Block(name=name, loss=losses[drop_name(name)] - dense) for name in space.blocks)
+    contexts = []
+    with _bar(console, "timing parts", len(space.streams)) as advance:
+        for label, stream in space.streams.items():
+            loss = losses[stream_name(label)] - dense if stream else 0.0
+            contexts.append(_context(space, profiler, label, stream, loss))
+            advance()
+    raw = Tables(dense_loss=dense, blocks=blocks, groups=groups, contexts=tuple(contexts))
+    return corrected(raw, fit_whole_models(raw, profiler, console))
+
+
+def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int], loss: float) -> Context:
+    blocks = {name: profiler.block(label, name) for name in space.blocks}
+    zero = dict.fromkeys(profiler.timing.resources, 0.0)
+    groups = {
+        name: (zero, *(profiler.width(label, name, width) for width in widths[1:]))
+        for name, widths in space.widths.items()
+    }
+    whole = profiler.whole(label)
+    rest = {key: value - sum(costs[key] for costs in blocks.values()) for key, value in whole.items()}
+    return Context(label=label, widths=stream, loss=loss, rest=rest, blocks=blocks, groups=groups)
+
+
+def fit_whole_models(raw: Tables, profiler: Profiler, console: Console) -> dict[str, tuple[float, float]]:
+    """(constant, scale of blocks and widths) by batch size: what turns the tables' sums into measured ratios.
+
+    Least squares on random plans, which are used for nothing else, and the dense model.
+    """
+    rng = np.random.default_rng(FIT_SEED)
+    plans = [random_choice(raw, {"macs": float(limit)}, "combined", rng) for limit in np.linspace(*FIT_MACS, FIT_PLANS)]
+    sizes = profiler.timing.batch_sizes
+    with _bar(console, "timing whole models", len(plans)) as advance:
+        measured = []
+        for number, plan in enumerate(plans):
+            name = f"plan {number} | {_described(raw, plan)}"
+            measured.append(profiler.store.get(name, partial(_time, raw, plan, profiler)))
+            advance()
+    found = {}
+    for place, size in enumerate(sizes):
+        key = latency_of(size)
+        choices = [Choice(), *plans]
+        rest = np.array([raw.contexts[choice.context].rest[key] for choice in choices])
+        parts = np.array([cost(raw, choice, key) for choice in choices]) - rest
+        wanted = np.array([1.0, *(values[place] for values in measured)]) - rest
+        solution, *_ = np.linalg.lstsq(np.stack([np.ones_like(parts), parts], axis=1), wanted, rcond=None)
+        found[key] = (float(solution[0]), float(solution[1]))
+    return found
+
+
+def corrected(raw: Tables, fit: dict[str, tuple[float, float]]) -> Tables:
+    """Latencies of all parts as whole models take them."""
+
+    def rest(costs: Costs) -> Costs:
+        return {key: value + fit[key][0] if key in fit else value for key, value in costs.items()}
+
+    def part(costs: Costs) -> Costs:
+        return {key: value * fit[key][1] if key in fit else value for key, value in costs.items()}
+
+    contexts = tuple(
+        context.model_copy(
+            update={
+                "rest": rest(context.rest),
+                "blocks": {name: part(costs) for name, costs in context.blocks.items()},
+                "groups": {name: tuple(map(part, widths)) for name, widths in context.groups.items()},
+            }
+        )
+        for context in raw.contexts
+    )
+    return raw.model_copy(update={"contexts": contexts})
+
+
+def _described(raw: Tables, plan: Choice) -> str:
+    """So that a plan of other tables is not taken for this one."""
+    widths = {name: as_text(width) for name, width in widths_of(raw, plan).items()}
+    return json.dumps([sorted(plan.dropped), widths], sort_keys=True)
+
+
+def _time(raw: Tables, plan: Choice, profiler: Profiler) -> list[float]:
+    model = profiler.built(sorted(plan.dropped), widths_of(raw, plan))
+    return [profiler.latency_ratio(model, size) for size in profiler.timing.batch_sizes]
+
+
+@contextmanager
+def _bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
+    """Nothing is shown where there is nothing to do."""
+    if not total:
+        yield lambda: None
+        return
+    with console.progress(text, total) as bar:
+        yield bar.advance

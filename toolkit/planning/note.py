@@ -1,0 +1,65 @@
+"""What a planned run keeps beside its record: what was asked, what was planned, and what was predicted of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from toolkit.errors import RecordError
+from toolkit.record import write_atomically
+from toolkit.stage_configs import Heads
+
+PLAN_FILE: Final = "plan.json"
+INFEASIBLE_FILE: Final = "infeasible.txt"  # in place of a run that no plan of its family can reach: the reason
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Predicted(_Part):
+    """Ratios of the dense model; latency by batch size, on the device and with the threads of the plan."""
+
+    macs_ratio: float
+    params_ratio: float
+    latency_ratio: dict[int, float]
+
+
+class PlanNote(_Part):
+    """One plan. Losses are the task's, on the scoring split, before any fine-tuning.
+
+    `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `additive_loss` is what the
+    solver minimised, `scored_loss` that of the plan as applied. `evaluations` are models scored, those of the
+    sensitivity table included; `block_passes` blocks run over the scoring set for that.
+    """
+
+    version: Literal[1] = 1
+    family: Literal["depth", "width", "combined"]
+    budget: str
+    device: str
+    batch_size: int
+    threads: int
+    order: str
+    dropped: tuple[str, ...]
+    widths: dict[str, int | Heads]
+    predicted: Predicted
+    dense_loss: float
+    additive_loss: float
+    scored_loss: float
+    evaluations: int
+    block_passes: float
+    seconds: float
+
+    def save(self, folder: Path) -> None:
+        write_atomically(folder / PLAN_FILE, self.model_dump_json(indent=1) + "\n")
+
+
+def load_note(folder: Path) -> PlanNote:
+    """Raises: RecordError: there is no such file, or it is damaged."""
+    path = folder / PLAN_FILE
+    try:
+        return PlanNote.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RecordError(f"{path}: missing or damaged ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,86 @@
+"""Quick closed-form repair: one layer after another, with the part of the network before it computed once.
+
+Blocks that are settled hand back what they put out before, batch by batch, and so do the reference's activations. The
+fitted weights are those of `toolkit.stages.repair`. Memory: up to two activations per block over the calibration data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from toolkit.stages.least_squares import Normal
+from toolkit.stages.passes import Forward, forward_replaced
+from toolkit.stages.prefix import copied
+from toolkit.stages.repair import Inputs, Point, Site, add_rows, capture, fit_site, install, places_of
+
+Goals = list[dict[Point, Tensor]]  # the reference's activations, by batch
+Outputs = dict[tuple[str, int], Any]  # what a block puts out, by its name and the batch
+
+
+class RepairSequence:
+    """Repairs of one model, in execution order. `known` are outputs of blocks that are as they will stay."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: nn.Module,
+        batches: Sequence[Inputs],
+        blocks: Sequence[str],
+        order: Sequence[str],
+        goals: Goals,
+        known: Outputs,
+    ) -> None:
+        self.model, self.reference, self.batches, self.blocks = model, reference, batches, blocks
+        self.order, self.goals, self.known = order, goals, known
+
+    def look_at(self, points: set[Point]) -> None:
+        """See to it that the reference's activations are known there."""
+        missing = {point for point in points if point not in self.goals[0]}
+        if missing:
+            for number, inputs in enumerate(self.batches):
+                self.goals[number] |= capture(self.reference, inputs, missing)
+
+    def fit(self, site: Site) -> None:
+        self.look_at({site.goal})
+        normal = Normal()
+        for number, seen in enumerate(self._passes(site)):
+            add_rows(normal, self.model, site, seen, self.goals[number])
+        install(self.model, fit_site(self.model, site, normal))
+
+    def _passes(self, site: Site) -> Iterator[dict[Point, Tensor]]:
+        """What there is to see of the model, batch after batch, with the settled blocks' outputs kept."""
+        current: list[int] = []
+        with self._settled_kept(site.layer, current):
+            for number, inputs in enumerate(self.batches):
+                current[:] = [number]
+                yield capture(self.model, inputs, places_of(site))
+
+    @contextmanager
+    def _settled_kept(self, layer: str, current: list[int]) -> Iterator[None]:
+        place = self.order.index(layer)
+        before = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
+        settled = [block for block in before if not layer.startswith(f"{block}.")]
+        with ExitStack() as stack:
+            for block in settled:
+                kept = keeping(self.known, block, current)
+                stack.enter_context(forward_replaced(self.model.get_submodule(block), kept))
+            yield
+
+
+def keeping(known: Outputs, block: str, current: list[int]) -> Callable[[Forward], Forward]:
+    """Compute a block's output for a batch once, and hand it back from then on."""
+
+    def keeps(forward: Forward) -> Forward:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            key = (block, current[0])
+            if key not in known:
+                known[key] = copied(forward(*args, **kwargs))
+            return copied(known[key])  # models may change it in place
+
+        return call
+
+    return keeps

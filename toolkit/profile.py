@@ -1,0 +1,44 @@
+"""python -m toolkit.profile TASK: time every block and width of a model on this device, for planning; resumable.
+
+Exit codes: 0 done; 2 something the user can fix; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from toolkit.console import Console
+from toolkit.errors import UserError
+from toolkit.plan import add_session_arguments, session_of
+from toolkit.planning.tables import latency_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.profile", description="Time a model's blocks and widths, for planning."
+    )
+    add_session_arguments(parser)
+    args = parser.parse_args(argv)
+    console = Console()
+    try:
+        session = session_of(args, console)
+        tables = session.tables
+        first = tables.contexts[0]
+        resources = [latency_of(size) for size in session.timing.batch_sizes]
+        rows = [[name, *(f"{costs[key]:.4f}" for key in resources)] for name, costs in first.blocks.items()]
+        rows.append(["all else", *(f"{first.rest[key]:.4f}" for key in resources)])
+        console.table("share of the dense model's latency", ["block", *resources], rows)
+        console.line(f"tables: {session.folder}")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
