@@ -1,4 +1,4 @@
-"""The tables of a planner's sweep, for `table.md` and the page alike."""
+"""The tables of a planner's sweep, for `fronts.md` and the page alike."""
 
 from __future__ import annotations
 

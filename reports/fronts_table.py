@@ -1,4 +1,4 @@
-"""Writes what a planner's sweep showed as `table.md` and, cell by cell, as `points.csv`."""
+"""Writes what a planner's sweep showed as `fronts.md` and, cell by cell, as `points.csv`."""
 
 from __future__ import annotations
 

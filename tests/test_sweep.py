@@ -10,6 +10,7 @@ from tiny_task import TinyTask
 
 import toolkit
 from toolkit import sweep
+from toolkit.planning.note import load_note
 from toolkit.recipe import Recipe
 from toolkit.record import RunRecord, load_record
 from toolkit.runner import run
@@ -110,3 +111,48 @@ def test_one_process_at_a_time(file: Path, tmp_path: Path, capsys: pytest.Captur
     with sweep._alone(out):
         assert sweep.main([str(file), "--out", str(out)]) == 2
     assert "another process is running this sweep" in capsys.readouterr().err
+
+
+HEAD, MEASURE = TEXT.partition("variants:")[0], TEXT[TEXT.index("measure") :]
+PLANS = f"{HEAD}plans: {{families: [depth, width], budgets: [macs=0.6, macs=0.05], evaluations: 2}}\n{MEASURE}"
+
+
+def test_planned_cells_run_or_are_infeasible(
+    file: Path, tmp_path: Path, on_tiny: list[str], tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(PLANS.replace("  - {seed: 1, task: tad-watch}\n", ""))
+    monkeypatch.setattr(sweep, "make_task", lambda name: tiny_task)
+    out = tmp_path / "out"
+    assert sweep.main([str(file), "--out", str(out)]) == 0
+    assert on_tiny == ["depth-macs_0.6", "width-macs_0.6"]
+    assert "reaches macs=0.05; the nearest" in (out / "depth_0.05" / "seed0" / "infeasible.txt").read_text()
+    note, record = load_note(out / "width_0.6" / "seed0"), load_record(out / "width_0.6" / "seed0")
+    reached = record.steps[-1].measurement.macs.total / record.baseline.measurement.macs.total
+    assert reached == pytest.approx(note.predicted.macs_ratio) and reached <= 0.6
+    assert record.recipe.family == "width" and not note.dropped
+    page = (out / "index.html").read_text()
+    assert "infeasible" in page.lower()
+    assert sweep.main([str(file), "--out", str(out)]) == 0
+    assert len(on_tiny) == 2, "nothing is run twice"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("macs=0.6", "speed=2", "plans.budgets: speed=2: give latency=0.5"),
+        ("macs=0.05", "latency=0.6", "plans.budgets: depth_0.6 is planned twice"),
+        ("[depth, width]", "[both]", "plans.families.0"),
+    ],
+)
+def test_faults_of_plans(
+    file: Path, tmp_path: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(PLANS.replace(old, new))
+    assert sweep.main([str(file), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_to_run(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(HEAD + MEASURE)
+    assert sweep.main([str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "give variants, plans or both" in capsys.readouterr().err

@@ -124,11 +124,16 @@ def _header(path: Path, note: PlanNote) -> str:
 def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     """What planning and profiling share."""
     parser.add_argument("task", metavar="TASK", help="such as tad-watch")
+    add_timing_arguments(parser)
+    parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
+
+
+def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
+    """How latency is measured, and where numbers are kept."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
     parser.add_argument("--batch-sizes", type=_positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
-    parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
 
 
 def _positive(text: str) -> int:

@@ -52,13 +52,17 @@ def compress_cell(matrix: Matrix, model: ZooModel, order: Order, folder: Path) -
 
 
 def _run_to_target(matrix: Matrix, model: ZooModel, order: Order, out: Path) -> RunRecord:
-    """Where width comes first, what a dropped block takes is not known: the width is corrected until it fits."""
+    """Where width comes first, what a dropped block takes is not known: the width is corrected until it fits, with the
+    block that was the best one at first.
+    """
     if order != "width_then_depth":
         return _run(matrix.recipe(model, order), out)
     width = min(0.97, matrix.macs_ratio / FIRST_SHARE)
     tried: list[tuple[float, float]] = []
+    block: str | None = None
     for _ in range(MOST_TRIES):
-        record = _run(matrix.recipe(model, order, width), out)
+        record = _run(matrix.recipe(model, order, width, block), out)
+        (block,) = record.steps[-1].detail["dropped"]
         ratio = _ratio(record)
         if abs(ratio - matrix.macs_ratio) <= matrix.macs_tolerance:
             break

@@ -31,9 +31,13 @@ class Matrix(Config):
     macs_tolerance: Ratio
     models: Annotated[tuple[ZooModel, ...], Field(min_length=1, strict=False)]
 
-    def recipe(self, model: ZooModel, order: Order, width_ratio: float | None = None) -> Recipe:
-        """`width_ratio` is what the width stage goes to where it comes first."""
-        drop_one = BlockDrop(num_blocks=1, criterion="block_mse")
+    def recipe(
+        self, model: ZooModel, order: Order, width_ratio: float | None = None, block: str | None = None
+    ) -> Recipe:
+        """`width_ratio` is what the width stage goes to where it comes first, `block` what is dropped then (None: the
+        best one).
+        """
+        drop_one = BlockDrop(num_blocks=1, criterion="block_mse") if block is None else BlockDrop(blocks=(block,))
         narrow = ChannelPrune(macs_ratio=self.macs_ratio, macs_tolerance=self.macs_tolerance)
         stages: dict[Order, tuple[Stage, ...]] = {
             "depth": (BlockDrop(macs_ratio=self.macs_ratio, criterion="block_mse"),),

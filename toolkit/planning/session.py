@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from toolkit.planning.tables import (
     PARAMS,
     Choice,
     Tables,
+    Width,
     added_loss,
     cost,
     dropped_in_order,
@@ -44,7 +45,7 @@ from toolkit.recipe import Measure, Recipe
 from toolkit.record import write_atomically
 from toolkit.stage_configs import Stage
 from toolkit.stages.context import StageContext
-from toolkit.task import Task
+from toolkit.task import Split, Task
 from toolkit.zoo.config import ZooModel
 
 
@@ -163,6 +164,22 @@ class Session:
             f"{k}: {as_text(v)}" for k, v in sorted(widths.items())
         )
         return self.losses.get(name, lambda: [self.engine.loss_of(gone, widths, order)])[0]
+
+    @property
+    def num_single_changes(self) -> int:
+        """Models that were scored for the tables, the dense one among them."""
+        drops = len(self.tables.blocks) + sum(bool(context.widths) for context in self.tables.contexts)
+        return 1 + drops + sum(len(group.widths) - 1 for group in self.tables.groups)
+
+    def split_loss(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, split: Split) -> float:
+        """The task's mean loss on another split, of a plan as applied."""
+        model = self.engine.model_of(dropped, widths, order)
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for batch in self.context.batches(self.task, split):
+                total += float(self.task.loss(model(*batch.inputs), batch.targets)) * len(batch.inputs[0])
+                count += len(batch.inputs[0])
+        return total / count
 
     def plan(self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS) -> Planned:
         """The best plan that was found within the budget.

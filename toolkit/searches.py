@@ -1,0 +1,128 @@
+"""python -m toolkit.searches TASK... --budget latency=0.5 --out DIR: the planner against random and greedy search.
+
+All three score equally many models, those of the planner's tables included; what they find is compared by the loss on
+validation data, before any fine-tuning. Resumable. Exit codes: 0 done; 2 something the user can fix; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import toolkit
+from toolkit.console import Console, plain_table
+from toolkit.errors import UserError
+from toolkit.plan import add_timing_arguments
+from toolkit.planning.budget import Budget, parse_limits
+from toolkit.planning.search import EVALUATIONS, Found, Scorer, greedy_search, random_search
+from toolkit.planning.tables import cost, dropped_in_order, widths_of
+from toolkit.record import write_atomically
+from toolkit.tasks import TASKS, ZOO, make_task
+
+if TYPE_CHECKING:
+    from toolkit.planning.session import Session
+
+COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "training loss", "validation loss")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    console = Console()
+    try:
+        budget = Budget(limits=parse_limits(args.budget), batch_size=args.batch_size, threads=args.threads)
+        unknown = [name for name in args.tasks if name not in TASKS or name == ZOO]
+        if unknown:
+            raise UserError(f"{unknown[0]!r} is not a known task; choose among: {', '.join(set(TASKS) - {ZOO})}")
+        args.out.mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, Any]] = []
+        for name in args.tasks:
+            session = toolkit.open_session(
+                make_task(name),
+                device=args.device,
+                batch_sizes=tuple(args.batch_sizes),
+                threads=args.threads,
+                folder=args.tables,
+                console=console,
+            )
+            for row in _contest(session, budget, args.seeds):
+                rows.append(row)
+                write_atomically(args.out / "searches.json", json.dumps(rows, indent=1) + "\n")
+                console.line(f"{row['task']}, {row['search']}, seed {row['seed']}: {row['validation loss']:.4f}")
+        table = plain_table(
+            f"searches within {budget}", COLUMNS, [[_cell(row[key]) for key in COLUMNS] for row in rows]
+        )
+        write_atomically(args.out / "searches.txt", table + "\n")
+        console.line(table)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _contest(session: Session, budget: Budget, seeds: int) -> list[dict[str, Any]]:
+    tables = session.tables
+    evaluations = session.num_single_changes + EVALUATIONS
+    limits = budget.ratios(None)
+    planned = session.plan(budget, "combined", EVALUATIONS)
+    best = Found(planned.choice, planned.order, planned.note.scored_loss)
+    rows = [_row(session, budget, "planner", 0, session.num_single_changes + planned.note.evaluations, best)]
+    for seed in range(seeds):
+        for name, search in (("random", random_search), ("greedy", greedy_search)):
+            with session.console.progress(f"{session.task.name}: {name}, seed {seed}", evaluations) as bar:
+
+                def score(choice: Any, order: str, advance: Any = bar.advance) -> float:
+                    advance()
+                    return session.score(choice, order)
+
+                scorer = Scorer(score)
+                found = search(tables, limits, "combined", scorer, evaluations, seed)
+            assert found is not None, "the planner has found one"
+            rows.append(_row(session, budget, name, seed, scorer.spent, found))
+    return rows
+
+
+def _row(session: Session, budget: Budget, search: str, seed: int, spent: int, found: Found) -> dict[str, Any]:
+    tables = session.tables
+    gone, widths = dropped_in_order(tables, found.choice), widths_of(tables, found.choice)
+    return {
+        "task": session.task.name,
+        "search": search,
+        "seed": seed,
+        "models scored": spent,
+        "predicted cost": cost(tables, found.choice, budget.resource_of(budget.primary)),
+        "training loss": found.loss,
+        "validation loss": session.split_loss(gone, widths, found.order, "validation"),
+        "dropped": gone,
+        "widths": {name: str(width) for name, width in widths.items()},
+        "order": found.order,
+    }
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.searches", description="Compare the planner with controls."
+    )
+    parser.add_argument("tasks", nargs="+", metavar="TASK", help="such as tad-watch")
+    add_timing_arguments(parser)
+    parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="of the latency that is limited")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of the controls (default 3)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="searches.json and searches.txt go there"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
