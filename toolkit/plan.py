@@ -17,7 +17,7 @@ from toolkit.console import Console
 from toolkit.errors import UserError
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.note import PlanNote
-from toolkit.planning.search import EVALUATIONS
+from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.solver import FAMILIES
 from toolkit.planning.tables import MACS, Group, latency_of
 from toolkit.recipe_yaml import dump_recipe
@@ -72,6 +72,7 @@ def session_of(args: argparse.Namespace, console: Console) -> Session:
         threads=args.threads,
         folder=args.tables,
         rebuild=args.rebuild,
+        examples=args.examples,
         console=console,
     )
 
@@ -131,12 +132,16 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
 def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     """How latency is measured, and where numbers are kept."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
-    parser.add_argument("--batch-sizes", type=_positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
+    parser.add_argument(
+        "--examples", type=positive, default=EXAMPLES, metavar="N", help="to score and repair on (default: %(default)s)"
+    )
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
@@ -153,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WHAT=LIMIT",
         help="latency=0.5, latency=12ms, macs=0.6, params=0.4",
     )
-    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="of the latency that is limited")
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="of the latency that is limited")
     parser.add_argument("--family", choices=FAMILIES, default="combined", help="default: combined")
     parser.add_argument("--min-quality", type=float, metavar="X", help="floor on validation, before fine-tuning")
     parser.add_argument(

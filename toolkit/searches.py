@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 batch_sizes=tuple(args.batch_sizes),
                 threads=args.threads,
                 folder=args.tables,
+                examples=args.examples,
                 console=console,
             )
             for row in _contest(session, budget, args.seeds):

@@ -29,7 +29,7 @@ def refuse_changed(config: Config, names: list[str], reason: str) -> None:
     """Raises: ValueError: a setting that would have no use differs from its default."""
     changed = [name for name in names if getattr(config, name) != type(config).model_fields[name].default]
     if changed:
-        raise ValueError(f"{', '.join(changed)}: no use here, {reason}")
+        raise ValueError(f"{', '.join(changed)}: {reason}")
 
 
 class Align(Config):
@@ -134,7 +134,9 @@ class BlockDrop(Config):
     def _named_blocks_alone(self) -> BlockDrop:
         if self.blocks is not None:
             goes = ("type", "blocks", "repair", "align", "allow_no_change")
-            refuse_changed(self, [name for name in type(self).model_fields if name not in goes], "blocks says it all")
+            refuse_changed(
+                self, [name for name in type(self).model_fields if name not in goes], "no use here, blocks says it all"
+            )
             refuse_twice("blocks", self.blocks)
         return self
 
@@ -200,7 +202,7 @@ class ChannelPrune(Config):
     exclude: Annotated[tuple[str, ...], Field(strict=False)] = ()
     importance: Literal["activation", "l1", "l2", "taylor", "bn_gamma", "newton", "random"] = "activation"
     allocation: Literal["uniform", "global", "isomorphic"] = "uniform"
-    round_to: Positive = 4
+    round_to: Positive = 8
     repair: Literal["closed_form", "none"] = "closed_form"
     batch_norm: Literal["reestimate", "keep"] = "reestimate"
     allow_no_change: bool = False
@@ -211,7 +213,9 @@ class ChannelPrune(Config):
             raise ValueError("give exactly one of keep, macs_ratio and widths")
         if self.widths is not None:
             goes = ("type", "widths", "importance", "repair", "batch_norm", "allow_no_change")
-            refuse_changed(self, [name for name in type(self).model_fields if name not in goes], "widths says it all")
+            refuse_changed(
+                self, [name for name in type(self).model_fields if name not in goes], "no use here, widths says it all"
+            )
         if self.keep is not None and self.scope not in (None, FORMER_SCOPE):
             raise ValueError("scope goes with macs_ratio, not with keep")
         if self.keep is not None and self.macs_tolerance != type(self).model_fields["macs_tolerance"].default:

@@ -21,7 +21,7 @@ from reports.fronts_page import write_fronts
 from reports.sweep_table import write_sweep_table
 from toolkit.console import Console
 from toolkit.errors import PlanError, StageError, UserError
-from toolkit.planning.note import INFEASIBLE_FILE
+from toolkit.planning.note import INFEASIBLE_FILE, load_note
 from toolkit.recipe import Recipe
 from toolkit.record import RUN_FILE, load_record, write_atomically
 from toolkit.sweep_plan import PlannedCell, Sweep, read_sweep
@@ -71,8 +71,14 @@ class Planner:
         self.sweep, self.tables, self.console = sweep, tables, console
         self.sessions: dict[str, Session] = {}
 
+    def note_folder(self, out: Path) -> Path:
+        """Where a cell's note waits for its run to be finished: runs start in empty folders."""
+        folder = self.tables / "plans" / f"{out.parent.name}-{out.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def recipe(self, cell: PlannedCell, out: Path) -> Recipe:
-        """The cell's recipe; its plan's note is left in `out`.
+        """The cell's recipe; its plan's note goes where `note_folder` says.
 
         Raises:
             PlanError: no plan of the family holds the budget.
@@ -85,10 +91,11 @@ class Planner:
                 batch_sizes=(*self.sweep.measure.batch_sizes, cell.budget.batch_size),
                 threads=self.sweep.measure.threads,
                 folder=self.tables,
+                examples=self.sweep.plans.examples,
                 console=self.console,
             )
         planned = self.sessions[cell.task].plan(cell.budget, cell.family, self.sweep.plans.evaluations)
-        planned.note.save(out)
+        planned.note.save(self.note_folder(out))
         recipe = planned.recipe(self.sweep.plans.then, seed=cell.seed)
         return recipe.model_copy(update={"measure": self.sweep.measure})
 
@@ -108,14 +115,16 @@ def _run_cell(
         return
     started = time.monotonic()
     failed = out / FAILED_FILE
-    out.mkdir(parents=True, exist_ok=True)
     try:
         if isinstance(cell, Recipe):
             recipe = cell
         else:
             recipe = load_record(out).recipe if started_before else planner.recipe(cell, out)
         toolkit.run(recipe, folder=args.sweep.parent, out=out, resume=started_before, console=console)
+        if isinstance(cell, PlannedCell):
+            load_note(planner.note_folder(out)).save(out)
     except PlanError as error:
+        out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / INFEASIBLE_FILE, f"{error}\n")
         console.line(f"  infeasible: {error}")
     except StageError as error:

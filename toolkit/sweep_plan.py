@@ -13,7 +13,7 @@ from toolkit.config import Config
 from toolkit.errors import Fault, RecipeError, UserError
 from toolkit.plain_faults import plain_faults
 from toolkit.planning.budget import Budget, parse_limits
-from toolkit.planning.search import EVALUATIONS
+from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.solver import FAMILIES, PlanFamily
 from toolkit.recipe import Measure, Recipe, Version
 from toolkit.stage_configs import Positive, Stage
@@ -38,6 +38,7 @@ class Plans(Config):
     budgets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     batch_size: Positive = 1
     evaluations: Annotated[int, Field(ge=0)] = EVALUATIONS
+    examples: Positive = EXAMPLES
     then: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
 
 

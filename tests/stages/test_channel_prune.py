@@ -172,7 +172,7 @@ def test_the_pruned_network_is_the_sliced_one(tiny_task: TinyTask, tiny_context:
 
 
 def test_head_dimensions_keep_the_scale_of_the_trained_width(tiny_task: TinyTask, tiny_context: StageContext) -> None:
-    config = ChannelPrune(keep=Keep(head_dim=0.5), repair="none")
+    config = ChannelPrune(keep=Keep(head_dim=0.5), round_to=4, repair="none")
     pruned, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     attention = pruned.blocks[0].attn
     assert (attention.num_heads, attention.q.out_features, attention.proj.in_features) == (2, 8, 8)
@@ -183,7 +183,7 @@ def test_head_dimensions_keep_the_scale_of_the_trained_width(tiny_task: TinyTask
 def test_repair_is_never_above_the_unrepaired_error(
     importance: str, tiny_task: TinyTask, tiny_context: StageContext
 ) -> None:
-    config = ChannelPrune(keep=Keep(mlp=0.25, head_dim=0.5), importance=importance)
+    config = ChannelPrune(keep=Keep(mlp=0.25, head_dim=0.5), round_to=4, importance=importance)
     _, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert [one["layer"] for one in detail["repairs"]] == [
         layer for i in range(4) for layer in (f"blocks.{i}.attn.proj", f"blocks.{i}.mlp.fc2")
@@ -201,6 +201,20 @@ def test_ratios_are_of_the_unmodified_model(tiny_task: TinyTask, tiny_context: S
     again, detail = apply_channel_prune(model, tiny_task, half, tiny_context)
     assert {entry["kept"] for entry in detail["groups"] if entry["kind"] == "mlp"} == {16}
     assert again.blocks[0].mlp.fc1.out_features == 16
+
+
+def test_where_all_blocks_would_lose_a_head_at_once_some_of_them_do(
+    tiny_task: TinyTask, tiny_context: StageContext
+) -> None:
+    """Every head is worth the same MACs, so one ratio for all can only halve all attentions or none."""
+    half = ChannelPrune(keep=Keep(heads=0.5))
+    narrow, _ = apply_channel_prune(copy.deepcopy(tiny_context.dense), tiny_task, half, tiny_context)
+    least = tiny_context.macs_ratio(narrow)
+    config = ChannelPrune(macs_ratio=(1.0 + least) / 2, macs_tolerance=0.01, scope=("heads",))
+    model, detail = apply_channel_prune(copy.deepcopy(tiny_context.dense), tiny_task, config, tiny_context)
+    assert tiny_context.macs_ratio(model) == pytest.approx((1.0 + least) / 2)
+    kept = [group["kept"] for group in detail["groups"] if group["kind"] == "heads"]
+    assert sorted(kept) == [1, 1, 2, 2]
 
 
 def test_a_macs_ratio_is_reached_or_refused(tiny_task: TinyTask, tiny_context: StageContext) -> None:

@@ -80,7 +80,7 @@ def test_widths_that_cannot_be(
         (lambda: BlockDrop(blocks=("a",), criterion="loss"), "criterion: no use here"),
         (lambda: BlockDrop(blocks=("a", "a")), "blocks has a twice"),
         (lambda: ChannelPrune(widths={"a": 1}, keep=Keep(mlp=0.5)), "exactly one of keep, macs_ratio and widths"),
-        (lambda: ChannelPrune(widths={"a": 1}, round_to=8), "round_to: no use here, widths says it all"),
+        (lambda: ChannelPrune(widths={"a": 1}, round_to=4), "round_to: no use here, widths says it all"),
         (ChannelPrune, "exactly one of keep, macs_ratio and widths"),
     ],
 )

@@ -17,6 +17,7 @@ from toolkit.yaml_nodes import read_yaml
 from toolkit.zoo.config import ZooModel
 
 Order = Literal["depth", "width", "depth_then_width", "width_then_depth"]
+ROUND_TO = 4  # finer than the default: some of the models have layers of 16 channels, and no latency is compared
 ORDERS: tuple[Order, ...] = ("depth", "width", "depth_then_width", "width_then_depth")
 
 
@@ -38,7 +39,7 @@ class Matrix(Config):
         best one).
         """
         drop_one = BlockDrop(num_blocks=1, criterion="block_mse") if block is None else BlockDrop(blocks=(block,))
-        narrow = ChannelPrune(macs_ratio=self.macs_ratio, macs_tolerance=self.macs_tolerance)
+        narrow = ChannelPrune(macs_ratio=self.macs_ratio, macs_tolerance=self.macs_tolerance, round_to=ROUND_TO)
         stages: dict[Order, tuple[Stage, ...]] = {
             "depth": (BlockDrop(macs_ratio=self.macs_ratio, criterion="block_mse"),),
             "width": (narrow,),

@@ -8,15 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
+from functools import cached_property, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.blocks import drop_block, dropped_blocks, find_blocks
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup, Structure, without_missing
-from toolkit.planning.repairs import Goals, Outputs, RepairSequence, keeping
+from toolkit.planning.repairs import Aim, Goals, Outputs, RepairSequence, keeping
 from toolkit.planning.tables import Width, drops_before
 from toolkit.stages.context import StageContext
 from toolkit.stages.importance import score_groups
@@ -32,17 +32,28 @@ IMPORTANCE = "activation"
 
 
 class Engine:
-    """Makes and scores plans of one dense model. `evaluations` and `meter` count what that took."""
+    """Makes and scores plans of one dense model, on `examples` of the scoring and as many of the calibration split.
+
+    `evaluations` and `meter` count what that took.
+    """
 
     def __init__(
-        self, dense: nn.Module, task: Task, context: StageContext, blocks: Sequence[str], structure: Structure
+        self,
+        dense: nn.Module,
+        task: Task,
+        context: StageContext,
+        blocks: Sequence[str],
+        structure: Structure,
+        examples: int | None = None,
     ) -> None:
         self.dense, self.task, self.context = dense, task, context
         self.blocks, self.groups = list(blocks), {group.name: group for group in structure.groups}
         self.example = context.example_inputs(task)
+        find_blocks(dense, self.example)
         self.order = execution_order(dense, self.example)
-        self.calibration: list[Inputs] = list(context.inputs(task, "calibration"))
-        self.scoring: list[Batch] = list(context.batches(task, "score"))
+        self._batches = partial(context.batches, task, "calibration", limit=examples)
+        self.calibration: list[Inputs] = [batch.inputs for batch in self._batches()]
+        self.scoring: list[Batch] = list(context.batches(task, "score", limit=examples))
         self.meter = Meter()
         self.evaluations = 0
         self._outputs: dict[str, Outputs] = {
@@ -67,8 +78,7 @@ class Engine:
 
     def model_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> nn.Module:
         """A new model; what it shares with the dense one is not computed again."""
-        model = copy.deepcopy(self.dense)
-        find_blocks(model, self.example)
+        model = copy.deepcopy(self.dense)  # with the marks that find_blocks leaves
         shared = self._unchanged(dropped, widths)
         gone = [block for block in self.blocks if block in dropped]
         half = drops_before(order, len(gone)) if widths else len(gone)
@@ -94,17 +104,30 @@ class Engine:
         if not widths:
             return
         groups = [without_missing(self.groups[name], model) for name in widths]
-        batches = partial(self.context.batches, self.task, "calibration")
-        scores = score_groups(model, groups, IMPORTANCE, self.task, batches, self.context.seed)
+        scores = self._dense_scores if reference is self.dense else self._scores(model, groups)
         choices = choose(given_cuts(groups, self.dense, widths), scores)
         cut(model, choices)
-        sites = reader_sites(model, choices, self.example)
+        sites = reader_sites(model, choices, self.example, self.blocks)
         repair = self._sequence(model, reference, shared)
         with self._metered(model), self._metered(reference):
             repair.look_at({site.goal for site in sites})
             for site in sites:
                 repair.fit(site)
         reestimate_batch_norms(model, self.calibration)
+
+    def _scores(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+        with self._metered(model):
+            return score_groups(model, groups, IMPORTANCE, self.task, self._batches, self.context.seed)
+
+    @cached_property
+    def _dense_scores(self) -> dict[str, Tensor]:
+        return self._scores(self.dense, list(self.groups.values()))
+
+    @cached_property
+    def _repaired_for(self) -> dict[str, int]:
+        """Where the layer is that is refitted when a block goes; the block itself where there is none."""
+        sites = {block: depth_site(self.dense, block, self.example, self.order) for block in self.blocks}
+        return {block: self.order.index(site.layer if site else block) for block, site in sites.items()}
 
     def _metered(self, model: nn.Module) -> AbstractContextManager[None]:
         """Not around a copy of the model: that would call the blocks of the one that is metered."""
@@ -114,16 +137,14 @@ class Engine:
     def _sequence(self, model: nn.Module, reference: nn.Module, shared: Sequence[str]) -> RepairSequence:
         known = {key: value for key, value in self._outputs["calibration"].items() if key[0] in shared}
         is_dense = reference is self.dense
-        goals: Goals = self._dense_goals if is_dense else [{} for _ in self.calibration]
-        order = execution_order(model, self.example)
-        return RepairSequence(model, reference, self.calibration, self.blocks, order, goals, known)
+        goals = self._dense_goals if is_dense else [{} for _ in self.calibration]
+        aim = Aim(reference, goals, self._outputs["calibration"] if is_dense else {})
+        return RepairSequence(model, aim, self.calibration, self.blocks, execution_order(model, self.example), known)
 
     def _unchanged(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> list[str]:
         """Leading blocks that compute what they do in the dense model."""
         changed = [self._first_layer(self.groups[name]) for name in widths]
-        for block in dropped:
-            before = self.blocks[max(self.blocks.index(block) - 1, 0)]  # a repair may refit it
-            changed.append(self.order.index(before) if before != block else 0)
+        changed += [self._repaired_for[block] for block in dropped]
         first = min(changed, default=len(self.order))
         return [block for block in self.blocks if self._end_of(block) < first]
 

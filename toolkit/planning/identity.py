@@ -15,7 +15,7 @@ from toolkit.task import Task
 TABLES_VERSION = "1"  # goes up when the way of scoring or timing changes
 
 
-def losses_about(task: Task, dense: nn.Module) -> dict[str, str]:
+def losses_about(task: Task, dense: nn.Module, examples: int) -> dict[str, str]:
     """Of losses: the same wherever they were found."""
     digest = hashlib.sha256()
     for name, value in dense.state_dict().items():
@@ -25,7 +25,7 @@ def losses_about(task: Task, dense: nn.Module) -> dict[str, str]:
         "tables": TABLES_VERSION,
         "task": task.name,
         "weights": digest.hexdigest(),
-        "examples": f"{task.num_examples('score')} to score, {task.num_examples('calibration')} to calibrate",
+        "examples": str(min(examples, task.num_examples("score"))),
     }
 
 

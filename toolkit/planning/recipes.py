@@ -7,7 +7,7 @@ from typing import Literal
 
 from toolkit.console import Console
 from toolkit.planning.budget import Budget
-from toolkit.planning.search import EVALUATIONS
+from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.session import open_session
 from toolkit.planning.solver import PlanFamily
 from toolkit.recipe import Recipe
@@ -28,6 +28,7 @@ def plan_recipe(
     evaluations: int = EVALUATIONS,
     tables: Path | None = None,
     rebuild: bool = False,
+    examples: int = EXAMPLES,
     model: ZooModel | None = None,
     seed: int = 0,
     console: Console | None = None,
@@ -47,6 +48,7 @@ def plan_recipe(
         threads=budget.threads,
         folder=tables,
         rebuild=rebuild,
+        examples=examples,
         console=console,
     )
     planned = session.plan(budget, family, evaluations)

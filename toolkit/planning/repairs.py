@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,34 +22,54 @@ Goals = list[dict[Point, Tensor]]  # the reference's activations, by batch
 Outputs = dict[tuple[str, int], Any]  # what a block puts out, by its name and the batch
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What repairs aim at: a reference, its activations as far as they were looked at, and outputs of its blocks."""
+
+    reference: nn.Module
+    goals: Goals
+    outputs: Outputs
+
+    def look_at(self, points: set[Point], batches: Sequence[Inputs]) -> None:
+        """See to it that the reference's activations are known there."""
+        missing = {point for point in points if point not in self.goals[0]}
+        if not missing:
+            return
+        known = {block for block, _ in self.outputs}
+        needed = {block for block in known for point in missing if point.module.startswith(f"{block}.")}
+        current: list[int] = []
+        with ExitStack() as stack:
+            for block in known - needed:
+                kept = keeping(self.outputs, block, current)
+                stack.enter_context(forward_replaced(self.reference.get_submodule(block), kept))
+            for number, inputs in enumerate(batches):
+                current[:] = [number]
+                self.goals[number] |= capture(self.reference, inputs, missing)
+
+
 class RepairSequence:
     """Repairs of one model, in execution order. `known` are outputs of blocks that are as they will stay."""
 
     def __init__(
         self,
         model: nn.Module,
-        reference: nn.Module,
+        aim: Aim,
         batches: Sequence[Inputs],
         blocks: Sequence[str],
         order: Sequence[str],
-        goals: Goals,
         known: Outputs,
     ) -> None:
-        self.model, self.reference, self.batches, self.blocks = model, reference, batches, blocks
-        self.order, self.goals, self.known = order, goals, known
+        self.model, self.aim, self.batches, self.blocks = model, aim, batches, blocks
+        self.order, self.known = order, known
 
     def look_at(self, points: set[Point]) -> None:
-        """See to it that the reference's activations are known there."""
-        missing = {point for point in points if point not in self.goals[0]}
-        if missing:
-            for number, inputs in enumerate(self.batches):
-                self.goals[number] |= capture(self.reference, inputs, missing)
+        self.aim.look_at(points, self.batches)
 
     def fit(self, site: Site) -> None:
         self.look_at({site.goal})
         normal = Normal()
         for number, seen in enumerate(self._passes(site)):
-            add_rows(normal, self.model, site, seen, self.goals[number])
+            add_rows(normal, self.model, site, seen, self.aim.goals[number])
         install(self.model, fit_site(self.model, site, normal))
 
     def _passes(self, site: Site) -> Iterator[dict[Point, Tensor]]:

@@ -16,7 +16,8 @@ from toolkit.planning.tables import Choice, Tables, added_loss, cost, make_choic
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
-EVALUATIONS = 24  # plans that are scored end to end for one budget
+EVALUATIONS = 16  # plans that are scored end to end for one budget
+EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 FIRST_SHARE = 0.5  # of the scores of a family goes to plans that the tables name, the rest to their neighbours
 
 

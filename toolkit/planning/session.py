@@ -26,7 +26,7 @@ from toolkit.planning.gather import as_text, assemble, gather_losses
 from toolkit.planning.identity import costs_about, losses_about
 from toolkit.planning.levels import Space, find_space
 from toolkit.planning.note import PlanNote, Predicted
-from toolkit.planning.search import EVALUATIONS, Found, Scorer, refine
+from toolkit.planning.search import EVALUATIONS, EXAMPLES, Found, Scorer, refine
 from toolkit.planning.solver import PlanFamily
 from toolkit.planning.store import Store, open_store
 from toolkit.planning.tables import (
@@ -82,6 +82,7 @@ class Session:
     folder: Path
     console: Console
     rebuild: bool = False
+    examples: int = EXAMPLES
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -103,7 +104,7 @@ class Session:
 
     @cached_property
     def losses(self) -> Store:
-        about = losses_about(self.task, self.dense)
+        about = losses_about(self.task, self.dense, self.examples)
         return open_store(self.folder / f"losses-{self.task.name}.json", about, self.rebuild)
 
     @cached_property
@@ -122,7 +123,8 @@ class Session:
 
     @cached_property
     def engine(self) -> Engine:
-        return Engine(self.dense, self.task, self.context, self.space.blocks, self.space.structure)
+        space = self.space
+        return Engine(self.dense, self.task, self.context, space.blocks, space.structure, self.examples)
 
     @cached_property
     def profiler(self) -> Profiler:
@@ -264,9 +266,10 @@ def open_session(
     threads: int = 2,
     folder: Path | None = None,
     rebuild: bool = False,
+    examples: int = EXAMPLES,
     console: Console | None = None,
 ) -> Session:
-    """`folder` defaults to `runs/tables`.
+    """`folder` defaults to `runs/tables`. `examples` of the scoring and the calibration split are used.
 
     Raises:
         UserError: there is no such device here.
@@ -274,4 +277,4 @@ def open_session(
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no CUDA device here; use cpu")
     timing = Timing(torch.device(device), tuple(sorted(set(batch_sizes))), threads)
-    return Session(task, timing, folder or Path("runs") / "tables", console or Console(), rebuild)
+    return Session(task, timing, folder or Path("runs") / "tables", console or Console(), rebuild, examples)

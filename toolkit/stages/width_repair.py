@@ -15,11 +15,16 @@ from toolkit.stages.sites import execution_order, width_site
 from toolkit.task import Task
 
 
-def reader_sites(model: nn.Module, choices: Sequence[Choice], inputs: Inputs) -> list[Site]:
-    """Of a model that is cut already: the layers to refit in execution order, and what each should aim at."""
+def reader_sites(
+    model: nn.Module, choices: Sequence[Choice], inputs: Inputs, blocks: Sequence[str] | None = None
+) -> list[Site]:
+    """Of a model that is cut already: the layers to refit in execution order, and what each should aim at.
+
+    `blocks` saves looking for them.
+    """
     changed = [choice for choice in choices if choice.changes]
     order = execution_order(model, inputs)
-    blocks = find_blocks(model, inputs)
+    blocks = find_blocks(model, inputs) if blocks is None else blocks
     kept = {
         slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -16,6 +17,17 @@ from toolkit.stages.width_plan import Cut, Scores, choose, even_scores, plan_cut
 MOST_TRIALS = 16
 CLOSE_ENOUGH = 0.1  # of the tolerance
 
+Plan = list[Cut]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A plan on one side of the target, by `miss` (its MACs ratio less the target); none at the ends of the range."""
+
+    share: float
+    miss: float
+    plan: Plan | None = None
+
 
 def search_ratio(
     model: nn.Module,
@@ -24,40 +36,75 @@ def search_ratio(
     config: ChannelPrune,
     context: StageContext,
     scores: Scores,
-) -> list[Cut]:
+) -> Plan:
     """The plan whose MACs are nearest to `macs_ratio`; widths are tried out on copies of the model.
 
-    Halving and straight-line guesses in turns, since MACs fall with the square of a width in some layers.
+    Halving and straight-line guesses in turns, since MACs fall with the square of a width in some layers. Where the
+    target lies in a jump, because all groups give up a whole head at once, only some of them do: those that lose least.
     """
     assert config.macs_ratio is not None
-    target = config.macs_ratio
-    low, high = (0.0, 0.0 - target), (1.0, context.macs_ratio(model) - target)  # (share, miss); nothing left: no MACs
-    best: tuple[float, list[Cut]] | None = None
-    seen: dict[tuple[int, ...], float] = {}
+    search = _Search(model, context, config.macs_ratio)
+    low, high = _Side(0.0, -config.macs_ratio), _Side(1.0, context.macs_ratio(model) - config.macs_ratio)
+    best: _Side | None = None
     for trial in range(MOST_TRIALS):
-        share = _guess(low, high) if trial % 2 == 0 else (low[0] + high[0]) / 2
+        share = _guess(low, high) if trial % 2 == 0 else (low.share + high.share) / 2
         plan = plan_cuts(groups, context.dense, Keep(**dict.fromkeys(kinds, share)), config, scores)
-        widths = tuple(entry.kept for entry in plan)
-        if widths not in seen:
-            seen[widths] = _macs_ratio_of(model, plan, context) - target
-        miss = seen[widths]
-        if best is None or abs(miss) < abs(best[0]):
-            best = (miss, plan)
-        if abs(best[0]) <= CLOSE_ENOUGH * config.macs_tolerance or high[0] - low[0] < 1e-4:
+        side = _Side(share, search.miss(plan), plan)
+        if best is None or abs(side.miss) < abs(best.miss):
+            best = side
+        if abs(best.miss) <= CLOSE_ENOUGH * config.macs_tolerance or high.share - low.share < 1e-4:
             break
-        low, high = (low, (share, miss)) if miss > 0 else ((share, miss), high)
-    assert best is not None
-    return best[1]
+        low, high = (low, side) if side.miss > 0 else (side, high)
+    assert best is not None and best.plan is not None
+    if abs(best.miss) > config.macs_tolerance and low.plan is not None and high.plan is not None:
+        return _between(search, low.plan, high.plan, scores)
+    return best.plan
 
 
-def _guess(low: tuple[float, float], high: tuple[float, float]) -> float:
+@dataclass
+class _Search:
+    """Multiply-adds of plans, each counted once."""
+
+    model: nn.Module
+    context: StageContext
+    target: float
+
+    def __post_init__(self) -> None:
+        self.seen: dict[tuple[int, ...], float] = {}
+
+    def miss(self, plan: Plan) -> float:
+        widths = tuple(entry.kept for entry in plan)
+        if widths not in self.seen:
+            trial = copy.deepcopy(self.model)
+            cut(trial, choose(plan, even_scores([entry.group for entry in plan])))
+            self.seen[widths] = self.context.macs_ratio(trial) - self.target
+        return self.seen[widths]
+
+
+def _guess(low: _Side, high: _Side) -> float:
     """Where a straight line between the two is 0, not too near to either."""
-    (left, below), (right, above) = low, high
-    part = below / (below - above) if below < above else 0.5
-    return left + (right - left) * min(max(part, 0.05), 0.95)
+    part = low.miss / (low.miss - high.miss) if low.miss < high.miss else 0.5
+    return low.share + (high.share - low.share) * min(max(part, 0.05), 0.95)
 
 
-def _macs_ratio_of(model: nn.Module, plan: Sequence[Cut], context: StageContext) -> float:
-    trial = copy.deepcopy(model)
-    cut(trial, choose(plan, even_scores([entry.group for entry in plan])))
-    return context.macs_ratio(trial)
+def _between(search: _Search, narrow: Plan, wide: Plan, scores: Scores) -> Plan:
+    """Some groups as in `narrow`, the others as in `wide`: the number of them that is nearest to the target."""
+    order = sorted(range(len(wide)), key=lambda place: _lost(narrow[place], wide[place], scores))
+    first, last = 0, len(order)  # too many multiply-adds, too few
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if search.miss(_mixed(narrow, wide, order[:middle])) > 0 else (first, middle)
+    return min(
+        (_mixed(narrow, wide, order[:number]) for number in (first, last)), key=lambda one: abs(search.miss(one))
+    )
+
+
+def _mixed(narrow: Plan, wide: Plan, places: Sequence[int]) -> Plan:
+    return [narrow[place] if place in places else entry for place, entry in enumerate(wide)]
+
+
+def _lost(narrow: Cut, wide: Cut, scores: Scores) -> float:
+    """Importance of the units that the narrower width costs, as a share of the group's."""
+    over = 0 if wide.kind == "head_dim" else 1
+    units = scores[wide.group.name].double().sum(over).abs().sort(descending=True).values
+    return float(units[narrow.kept : wide.kept].sum() / units.sum().clamp(min=1e-30))
