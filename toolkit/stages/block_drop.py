@@ -166,10 +166,11 @@ class _Drop:
         return evaluate(self.task, self.context.dense, "validation").value - self.config.max_quality_drop
 
     def _measure(self, model: nn.Module) -> Detail:
-        return {
-            "macs_ratio": self.context.macs_ratio(model),
-            "validation": evaluate(self.task, model, "validation").value,
-        }
+        """Validation too, unless it is settled what goes."""
+        found: Detail = {"macs_ratio": self.context.macs_ratio(model)}
+        if self.config.blocks is None:
+            found["validation"] = evaluate(self.task, model, "validation").value
+        return found
 
     def _reached(self, model: nn.Module, dropped: list[str]) -> bool:
         if self.config.num_blocks is not None:
@@ -200,4 +201,5 @@ def _dropped(rounds: list[Detail]) -> list[str]:
 
 def _summary(detail: Detail) -> str:
     blocks = ", ".join(detail["all_dropped"])
-    return f"dropped {blocks}, {detail['macs_ratio']:.3f} of the dense MACs, validation {detail['validation']:.4f}"
+    quality = f", validation {detail['validation']:.4f}" if "validation" in detail else ""
+    return f"dropped {blocks}, {detail['macs_ratio']:.3f} of the dense MACs{quality}"
