@@ -23,6 +23,7 @@ from toolkit.manifest import MANIFEST_FILE
 from toolkit.overview import Overview, overview
 from toolkit.record import RUN_FILE, load_record, write_atomically
 from toolkit.tasks import TASKS, ZOO, make_task
+from toolkit.verb import exit_code
 from toolkit.zoo.config import ZooModel
 
 
@@ -38,19 +39,15 @@ class Subject(Config):
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        subject = _find(args.model, _arguments(args.arguments), args.input_size)
-        found = overview(subject.model, subject.inputs, subject.protected)
-        if args.json is not None:
-            write_atomically(args.json, found.model_dump_json(indent=1) + "\n")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _inspect(args), "interrupted")
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    subject = _find(args.model, _arguments(args.arguments), args.input_size)
+    found = overview(subject.model, subject.inputs, subject.protected)
+    if args.json is not None:
+        write_atomically(args.json, found.model_dump_json(indent=1) + "\n")
     _show(args.model, found, Console())
-    return 0
 
 
 def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> Subject:

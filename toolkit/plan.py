@@ -24,6 +24,7 @@ from toolkit.recipe_yaml import dump_recipe
 from toolkit.record import write_atomically
 from toolkit.stage_configs import Heads, Recover
 from toolkit.tasks import TASKS, ZOO, make_task
+from toolkit.verb import exit_code
 
 if TYPE_CHECKING:  # the rest is imported when it is needed: torch takes seconds
     from toolkit.planning.session import Planned, Session
@@ -31,32 +32,25 @@ if TYPE_CHECKING:  # the rest is imported when it is needed: torch takes seconds
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    return exit_code(lambda: _plan(args))
+
+
+def _plan(args: argparse.Namespace) -> None:
     console = Console()
-    try:
-        budget = Budget(
-            limits=parse_limits(args.budget),
-            batch_size=args.batch_size,
-            threads=args.threads,
-            min_quality=args.min_quality,
-        )
-        session = session_of(args, console)
-        planned = session.plan(budget, args.family, args.evaluations)
-        show_plan(planned, console)
-        if args.out is not None:
-            then = (Recover(max_steps=args.recover_steps),) if args.recover_steps else ()
-            recipe = planned.recipe(then, seed=args.seed)
-            write_atomically(args.out, _header(args.out, planned.note) + dump_recipe(recipe))
-            console.line(f"recipe: {args.out}    (python -m toolkit.apply {args.out})")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+    budget = Budget(
+        limits=parse_limits(args.budget),
+        batch_size=args.batch_size,
+        threads=args.threads,
+        min_quality=args.min_quality,
+    )
+    session = session_of(args, console)
+    planned = session.plan(budget, args.family, args.evaluations)
+    show_plan(planned, console)
+    if args.out is not None:
+        then = (Recover(max_steps=args.recover_steps),) if args.recover_steps else ()
+        recipe = planned.recipe(then, seed=args.seed)
+        write_atomically(args.out, _header(args.out, planned.note) + dump_recipe(recipe))
+        console.line(f"recipe: {args.out}    (python -m toolkit.apply {args.out})")
 
 
 def session_of(args: argparse.Namespace, console: Console) -> Session:
@@ -148,6 +142,13 @@ def positive(text: str) -> int:
     return value
 
 
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description="Plan a recipe for a budget.")
     add_session_arguments(parser)
@@ -162,9 +163,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--family", choices=FAMILIES, default="combined", help="default: combined")
     parser.add_argument("--min-quality", type=float, metavar="X", help="floor on validation, before fine-tuning")
     parser.add_argument(
-        "--evaluations", type=int, default=EVALUATIONS, metavar="N", help="plans scored end to end; 0: tables alone"
+        "--evaluations",
+        type=_not_negative,
+        default=EVALUATIONS,
+        metavar="N",
+        help="plans scored; 0: tables alone",
     )
-    parser.add_argument("--recover-steps", type=int, default=300, metavar="N", help="fine-tuning; 0: none")
+    parser.add_argument("--recover-steps", type=_not_negative, default=300, metavar="N", help="fine-tuning; 0: none")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the recipe")
     parser.add_argument("--out", type=Path, metavar="RECIPE", help="write the recipe there, for toolkit.apply")
     return parser

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from toolkit.console import Console
-from toolkit.errors import UserError
 from toolkit.plan import add_session_arguments, session_of
 from toolkit.planning.tables import latency_of
+from toolkit.verb import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,23 +21,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_session_arguments(parser)
     args = parser.parse_args(argv)
+    return exit_code(lambda: _profile(args))
+
+
+def _profile(args: argparse.Namespace) -> None:
     console = Console()
-    try:
-        session = session_of(args, console)
-        tables = session.tables
-        first = tables.contexts[0]
-        resources = [latency_of(size) for size in session.timing.batch_sizes]
-        rows = [[name, *(f"{costs[key]:.4f}" for key in resources)] for name, costs in first.blocks.items()]
-        rows.append(["all else", *(f"{first.rest[key]:.4f}" for key in resources)])
-        console.table("share of the dense model's latency", ["block", *resources], rows)
-        console.line(f"tables: {session.folder}")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+    session = session_of(args, console)
+    first = session.tables.contexts[0]
+    resources = [latency_of(size) for size in session.timing.batch_sizes]
+    rows = [[name, *(f"{costs[key]:.4f}" for key in resources)] for name, costs in first.blocks.items()]
+    rows.append(["all else", *(f"{first.rest[key]:.4f}" for key in resources)])
+    console.table("share of the dense model's latency", ["block", *resources], rows)
+    console.line(f"tables: {session.folder}")
 
 
 if __name__ == "__main__":

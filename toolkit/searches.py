@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import toolkit
 from toolkit.console import Console, plain_table
 from toolkit.errors import UserError
-from toolkit.plan import add_timing_arguments
+from toolkit.plan import add_timing_arguments, positive
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search import EVALUATIONS, Found, Scorer, greedy_search, random_search
 from toolkit.planning.tables import cost, dropped_in_order, widths_of
 from toolkit.record import write_atomically
 from toolkit.tasks import TASKS, ZOO, make_task
+from toolkit.verb import exit_code
 
 if TYPE_CHECKING:
     from toolkit.planning.session import Session
@@ -31,40 +32,34 @@ COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "trainin
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    return exit_code(lambda: _compare(args))
+
+
+def _compare(args: argparse.Namespace) -> None:
     console = Console()
-    try:
-        budget = Budget(limits=parse_limits(args.budget), batch_size=args.batch_size, threads=args.threads)
-        unknown = [name for name in args.tasks if name not in TASKS or name == ZOO]
-        if unknown:
-            raise UserError(f"{unknown[0]!r} is not a known task; choose among: {', '.join(set(TASKS) - {ZOO})}")
-        args.out.mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, Any]] = []
-        for name in args.tasks:
-            session = toolkit.open_session(
-                make_task(name),
-                device=args.device,
-                batch_sizes=tuple(args.batch_sizes),
-                threads=args.threads,
-                folder=args.tables,
-                examples=args.examples,
-                console=console,
-            )
-            for row in _contest(session, budget, args.seeds):
-                rows.append(row)
-                write_atomically(args.out / "searches.json", json.dumps(rows, indent=1) + "\n")
-                console.line(f"{row['task']}, {row['search']}, seed {row['seed']}: {row['validation loss']:.4f}")
-        table = plain_table(
-            f"searches within {budget}", COLUMNS, [[_cell(row[key]) for key in COLUMNS] for row in rows]
+    budget = Budget(limits=parse_limits(args.budget), batch_size=args.batch_size, threads=args.threads)
+    unknown = [name for name in args.tasks if name not in TASKS or name == ZOO]
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is not a known task; choose among: {', '.join(set(TASKS) - {ZOO})}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for name in args.tasks:
+        session = toolkit.open_session(
+            make_task(name),
+            device=args.device,
+            batch_sizes=(*args.batch_sizes, args.batch_size),
+            threads=args.threads,
+            folder=args.tables,
+            examples=args.examples,
+            console=console,
         )
-        write_atomically(args.out / "searches.txt", table + "\n")
-        console.line(table)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+        for row in _contest(session, budget, args.seeds):
+            rows.append(row)
+            write_atomically(args.out / "searches.json", json.dumps(rows, indent=1) + "\n")
+            console.line(f"{row['task']}, {row['search']}, seed {row['seed']}: {row['validation loss']:.4f}")
+    table = plain_table(f"searches within {budget}", COLUMNS, [[_cell(row[key]) for key in COLUMNS] for row in rows])
+    write_atomically(args.out / "searches.txt", table + "\n")
+    console.line(table)
 
 
 def _contest(session: Session, budget: Budget, seeds: int) -> list[dict[str, Any]]:
@@ -117,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="such as tad-watch")
     add_timing_arguments(parser)
     parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="of the latency that is limited")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of the controls (default 3)")
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="of the latency that is limited")
+    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of the controls (default 3)")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="searches.json and searches.txt go there"
     )

@@ -26,6 +26,7 @@ from toolkit.recipe import Recipe
 from toolkit.record import RUN_FILE, load_record, write_atomically
 from toolkit.sweep_plan import PlannedCell, Sweep, read_sweep
 from toolkit.tasks import make_task
+from toolkit.verb import exit_code
 
 if TYPE_CHECKING:
     from toolkit.planning.session import Session
@@ -36,27 +37,23 @@ LOCK_FILE = ".lock"
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    console = Console()
-    try:
-        sweep = read_sweep(args.sweep)
-        every: list[tuple[str, Recipe | PlannedCell]] = [*sweep.planned_cells(), *sweep.cells()]
-        names = [folder for folder, _ in every]
-        cells = [cell for cell in every if args.only is None or cell[0].partition("/")[0] in args.only]
-        args.out.mkdir(parents=True, exist_ok=True)
-        planner = Planner(sweep, args.out / "tables", console)
-        with _alone(args.out):
-            for number, (folder, cell) in enumerate(cells, 1):
-                console.line(f"[{number}/{len(cells)}] {folder}")
-                _run_cell(args.out / folder, cell, planner, args, console)
-                write_sweep_table(args.out, sweep.name, names)
-            if sweep.plans is not None:
-                write_fronts(load_fronts(args.out, names), args.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _sweep(args, Console()))
+
+
+def _sweep(args: argparse.Namespace, console: Console) -> int:
+    sweep = read_sweep(args.sweep)
+    every: list[tuple[str, Recipe | PlannedCell]] = [*sweep.planned_cells(), *sweep.cells()]
+    names = [folder for folder, _ in every]
+    cells = [cell for cell in every if args.only is None or cell[0].partition("/")[0] in args.only]
+    args.out.mkdir(parents=True, exist_ok=True)
+    planner = Planner(sweep, args.out / "tables", console)
+    with _alone(args.out):
+        for number, (folder, cell) in enumerate(cells, 1):
+            console.line(f"[{number}/{len(cells)}] {folder}")
+            _run_cell(args.out / folder, cell, planner, args, console)
+            write_sweep_table(args.out, sweep.name, names)
+        if sweep.plans is not None:
+            write_fronts(load_fronts(args.out, names), args.out)
     failed = [folder for folder, _ in cells if (args.out / folder / FAILED_FILE).exists()]
     for folder in failed:
         console.line(f"failed: {folder}: {(args.out / folder / FAILED_FILE).read_text().strip()}")

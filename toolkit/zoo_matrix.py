@@ -19,6 +19,7 @@ from toolkit.matrix.cell import Cell, load_cell
 from toolkit.matrix.compress import compress_cell
 from toolkit.matrix.spec import ORDERS, Matrix, folder_of, read_matrix
 from toolkit.matrix.verify import verify_cell
+from toolkit.verb import exit_code
 from toolkit.zoo.config import ZooModel
 
 STEPS = ("cut", "verify")
@@ -26,19 +27,15 @@ STEPS = ("cut", "verify")
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        matrix = read_matrix(args.matrix)
-        if args.step is not None:
-            _step(matrix, _model(matrix, args.only), args.out, args.step)
-        else:
-            _drive(matrix, args)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    matrix = read_matrix(args.matrix)
+    if args.step is not None:
+        _step(matrix, _model(matrix, args.only), args.out, args.step)
+    else:
+        _drive(matrix, args)
 
 
 def _drive(matrix: Matrix, args: argparse.Namespace) -> None:

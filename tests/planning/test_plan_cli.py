@@ -78,7 +78,8 @@ def test_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--device", "tpu"), ("--threads", "0"), ("--batch-sizes", "-1"), ("--family", "both")]
+    "words",
+    [("--device", "tpu"), ("--threads", "0"), ("--batch-sizes", "-1"), ("--family", "both"), ("--evaluations", "-1")],
 )
 def test_bad_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

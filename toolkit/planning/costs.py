@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class Profiler:
             whole = self.whole(label)
             return {key: value * whole[key] if key.startswith("latency") else value for key, value in found.items()}
 
-        return self._known(f"{label} | block {self._kind(label, name)}", measure)
+        return self._known(f"{label} | block {self._kinds[name]}", measure)
 
     def width(self, label: str, group: str, width: Width) -> Costs:
         """What the width adds to the costs of its block, or of the model where no block holds the group."""
@@ -100,7 +101,7 @@ class Profiler:
                 key: base[key] * (value - 1.0) if key.startswith("latency") else value for key, value in found.items()
             }
 
-        where = "model" if home is None else f"block {self._kind(label, home)}"
+        where = "model" if home is None else f"block {self._kinds[home]}"
         own = group if home is None else group.removeprefix(f"{home}.")
         return self._known(f"{label} | {where} | {own} | {width}", measure)
 
@@ -194,10 +195,11 @@ class Profiler:
         macs = count_macs(model, inputs).total
         return {MACS: macs, PARAMS: sum(parameter.numel() for parameter in model.parameters())}
 
-    def _kind(self, label: str, name: str) -> str:
-        """The first block that is like this one."""
-        signatures = {block: self._signature(block) for block in self.space.blocks}
-        return next(block for block in self.space.blocks if signatures[block] == signatures[name])
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        """By the name of a block: the first one that is like it."""
+        first: dict[tuple[object, ...], str] = {}
+        return {name: first.setdefault(self._signature(name), name) for name in self.space.blocks}
 
     def _signature(self, name: str) -> tuple[object, ...]:
         block = self.dense.get_submodule(name)

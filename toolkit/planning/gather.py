@@ -85,7 +85,7 @@ def assemble(space: Space, losses: dict[str, float], profiler: Profiler, console
             contexts.append(_context(space, profiler, label, stream, loss))
             advance()
     raw = Tables(dense_loss=dense, blocks=blocks, groups=groups, contexts=tuple(contexts))
-    return corrected(raw, fit_whole_models(raw, profiler, console))
+    return corrected(raw, fit_whole_models(raw, profiler, console)) if profiler.timing.batch_sizes else raw
 
 
 def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int], loss: float) -> Context:
