@@ -7,6 +7,7 @@ unexpected; 2 something the user can fix, such as a budget that no plan holds; 1
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ def _plan(args: argparse.Namespace) -> None:
         threads=args.threads,
         min_quality=args.min_quality,
     )
+    if args.out is not None and not args.out.parent.is_dir():
+        raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     session = session_of(args, console)
     planned = session.plan(budget, args.family, args.evaluations)
     show_plan(planned, console)
@@ -91,9 +94,10 @@ def show_plan(planned: Planned, console: Console) -> None:
     console.line(f"predicted {MACS}: {predicted.macs_ratio:.3f} of dense; parameters: {predicted.params_ratio:.3f}")
     for size, ratio in predicted.latency_ratio.items():
         console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense")
+    applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
     console.line(
         f"loss on training data: dense {note.dense_loss:.4f}, the tables' sum {note.additive_loss:.4f}, the plan as "
-        f"applied {note.scored_loss:.4f}; {note.evaluations} plans scored, {note.seconds:.1f} s"
+        f"applied {applied}; {note.evaluations} plans scored, {note.seconds:.1f} s"
     )
 
 
@@ -149,6 +153,13 @@ def _not_negative(text: str) -> int:
     return value
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description="Plan a recipe for a budget.")
     add_session_arguments(parser)
@@ -161,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="of the latency that is limited")
     parser.add_argument("--family", choices=FAMILIES, default="combined", help="default: combined")
-    parser.add_argument("--min-quality", type=float, metavar="X", help="floor on validation, before fine-tuning")
+    parser.add_argument("--min-quality", type=_finite, metavar="X", help="floor on validation, before fine-tuning")
     parser.add_argument(
         "--evaluations",
         type=_not_negative,
@@ -170,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         help="plans scored; 0: tables alone",
     )
     parser.add_argument("--recover-steps", type=_not_negative, default=300, metavar="N", help="fine-tuning; 0: none")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the recipe")
+    parser.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="of the recipe")
     parser.add_argument("--out", type=Path, metavar="RECIPE", help="write the recipe there, for toolkit.apply")
     return parser
 

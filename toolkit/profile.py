@@ -27,12 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _profile(args: argparse.Namespace) -> None:
     console = Console()
     session = session_of(args, console)
-    first = session.tables.contexts[0]
-    resources = [latency_of(size) for size in session.timing.batch_sizes]
+    first = session.numbers.cost_tables.contexts[0]
+    resources = [latency_of(size) for size in session.numbers.timing.batch_sizes]
     rows = [[name, *(f"{costs[key]:.4f}" for key in resources)] for name, costs in first.blocks.items()]
     rows.append(["all else", *(f"{first.rest[key]:.4f}" for key in resources)])
     console.table("share of the dense model's latency", ["block", *resources], rows)
-    console.line(f"tables: {session.folder}")
+    console.line(f"tables: {session.numbers.folder}")
 
 
 if __name__ == "__main__":

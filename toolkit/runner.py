@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,6 +21,7 @@ from toolkit.measure.macs import count_macs
 from toolkit.observe import tensors_in
 from toolkit.recipe import Measure, Recipe
 from toolkit.record import RUN_FILE, Latency, Measurement, RunRecord, StepRecord
+from toolkit.reproducible import reproducible
 from toolkit.run_folder import MODEL_FOLDER, STAGES_FOLDER, open_record
 from toolkit.stage_configs import Stage
 from toolkit.stages import STAGES, StageContext
@@ -69,7 +68,7 @@ def run(
         if record.finished:
             console.line(f"{out} is already finished")
             return record
-        with _reproducible(device):
+        with reproducible(device):
             return _Run(recipe, task, out, device, console).go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
@@ -260,15 +259,3 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no CUDA device here; use device: cpu or --device cpu")
     return torch.device(name)
-
-
-@contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
-    """The caller's random state and TF32 switches come back; in between, TF32 is off and a recipe's seed decides."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -63,38 +63,42 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _contest(session: Session, budget: Budget, seeds: int) -> list[dict[str, Any]]:
-    tables = session.tables
-    evaluations = session.num_single_changes + EVALUATIONS
-    limits = budget.ratios(None)
+    tables = session.numbers.tables
+    limits = budget.ratios(session.numbers.dense_latency_s(budget.batch_size))
     planned = session.plan(budget, "combined", EVALUATIONS)
-    best = Found(planned.choice, planned.order, planned.note.scored_loss)
-    rows = [_row(session, budget, "planner", 0, session.num_single_changes + planned.note.evaluations, best)]
+    evaluations = session.numbers.num_single_changes + planned.note.evaluations
+    best = Found(planned.choice, planned.order, session.numbers.score(planned.choice, planned.order))
+    rows = [_row(session, budget, "planner", 0, evaluations, best)]
     for seed in range(seeds):
         for name, search in (("random", random_search), ("greedy", greedy_search)):
-            with session.console.progress(f"{session.task.name}: {name}, seed {seed}", evaluations) as bar:
+            with session.numbers.console.progress(
+                f"{session.numbers.task.name}: {name}, seed {seed}", evaluations
+            ) as bar:
 
                 def score(choice: Any, order: str, advance: Any = bar.advance) -> float:
                     advance()
-                    return session.score(choice, order)
+                    return session.numbers.score(choice, order)
 
                 scorer = Scorer(score)
                 found = search(tables, limits, "combined", scorer, evaluations, seed)
-            assert found is not None, "the planner has found one"
+            if found is None:  # greedy may end where nothing is left to cut
+                session.numbers.console.line(f"{name}, seed {seed}: no plan within the budget")
+                continue
             rows.append(_row(session, budget, name, seed, scorer.spent, found))
     return rows
 
 
 def _row(session: Session, budget: Budget, search: str, seed: int, spent: int, found: Found) -> dict[str, Any]:
-    tables = session.tables
+    tables = session.numbers.tables
     gone, widths = dropped_in_order(tables, found.choice), widths_of(tables, found.choice)
     return {
-        "task": session.task.name,
+        "task": session.numbers.task.name,
         "search": search,
         "seed": seed,
         "models scored": spent,
         "predicted cost": cost(tables, found.choice, budget.resource_of(budget.primary)),
         "training loss": found.loss,
-        "validation loss": session.split_loss(gone, widths, found.order, "validation"),
+        "validation loss": session.numbers.split_loss(gone, widths, found.order, "validation"),
         "dropped": gone,
         "widths": {name: str(width) for name, width in widths.items()},
         "order": found.order,

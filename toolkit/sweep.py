@@ -21,7 +21,7 @@ from reports.fronts_page import write_fronts
 from reports.sweep_table import write_sweep_table
 from toolkit.console import Console
 from toolkit.errors import PlanError, StageError, UserError
-from toolkit.planning.note import INFEASIBLE_FILE, load_note
+from toolkit.planning.note import INFEASIBLE_FILE, PLAN_FILE, load_note
 from toolkit.recipe import Recipe
 from toolkit.record import RUN_FILE, load_record, write_atomically
 from toolkit.sweep_plan import PlannedCell, Sweep, read_sweep
@@ -52,7 +52,7 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
             console.line(f"[{number}/{len(cells)}] {folder}")
             _run_cell(args.out / folder, cell, planner, args, console)
             write_sweep_table(args.out, sweep.name, names)
-        if sweep.plans is not None:
+        if any((args.out / folder / PLAN_FILE).exists() for folder, _ in sweep.planned_cells()):
             write_fronts(load_fronts(args.out, names), args.out)
     failed = [folder for folder, _ in cells if (args.out / folder / FAILED_FILE).exists()]
     for folder in failed:
@@ -108,6 +108,8 @@ def _run_cell(
         (out / name).unlink(missing_ok=True)
     started_before = (out / RUN_FILE).exists()
     if started_before and load_record(out).finished:
+        if isinstance(cell, PlannedCell) and not (out / PLAN_FILE).exists():  # stopped just before it was copied
+            load_note(planner.note_folder(out)).save(out)
         console.line("  finished")
         return
     started = time.monotonic()
@@ -125,6 +127,7 @@ def _run_cell(
         write_atomically(out / INFEASIBLE_FILE, f"{error}\n")
         console.line(f"  infeasible: {error}")
     except StageError as error:
+        out.mkdir(parents=True, exist_ok=True)
         write_atomically(failed, f"{error}\n")
         console.line(f"  failed: {error}")
     else:

@@ -18,9 +18,7 @@ def exit_code(work: Callable[[], int | None], interrupted: str = GO_ON) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is None:  # not about a file that was named
-            raise
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.planning.search import fits
 from toolkit.planning.tables import Block, Choice, Context, Costs, Group, Tables, make_choice
 
-RESOURCES = ("latency@1", "macs")
+RESOURCES = ("latency@1", "macs", "params")
 
 
 def random_tables(seed: int, num_blocks: int = 6, num_widths: int = 4, num_contexts: int = 1) -> Tables:

@@ -12,6 +12,7 @@ import toolkit
 from toolkit import plan, profile
 from toolkit.planning.budget import Budget
 from toolkit.planning.costs import Timing
+from toolkit.planning.numbers import Numbers
 from toolkit.planning.session import Session
 from toolkit.recipe_yaml import load_recipe
 
@@ -24,9 +25,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, o
     def open_made_up(task: object, **options: object) -> Session:
         opened.append(options)
         timing = Timing(torch.device("cpu"), (1,), 2)
-        session = Session(task, timing, tmp_path / "tables", options["console"])  # type: ignore[arg-type]
-        vars(session)["tables"] = random_tables(0, num_contexts=2)
-        return session
+        numbers = Numbers(task, timing, tmp_path / "tables", options["console"])  # type: ignore[arg-type]
+        vars(numbers)["tables"] = vars(numbers)["cost_tables"] = random_tables(0, num_contexts=2)
+        return Session(numbers)
 
     monkeypatch.setattr(toolkit, "open_session", open_made_up)
     monkeypatch.setattr(plan, "make_task", lambda name: type("Named", (), {"name": name})())
@@ -43,7 +44,6 @@ def test_a_plan_is_shown_and_written(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("toolkit.planning.session.PARAMS", "macs")  # the made-up tables have no parameters
     out = tmp_path / "planned.yaml"
     assert call("--budget", "latency=0.5", "--out", str(out), "--recover-steps", "7", "--seed", "3") == 0
     printed = capsys.readouterr().out

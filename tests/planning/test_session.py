@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_task import TinyTask
+from tiny_task import CHANNELS, CLASSES, TinyTask
+from torch import nn
 
 from toolkit.console import Console
-from toolkit.errors import PlanError, UserError
+from toolkit.errors import PlanError, StageError, UserError
 from toolkit.planning.budget import Budget, Limit, Resource
 from toolkit.planning.costs import Timing
+from toolkit.planning.numbers import Numbers
 from toolkit.planning.recipes import plan_recipe
 from toolkit.planning.session import Session, open_session
 from toolkit.planning.tables import Choice, cost, widths_of
@@ -23,7 +25,7 @@ from toolkit.stage_configs import Recover
 
 def session_in(folder: Path, task: TinyTask, rebuild: bool = False) -> Session:
     timing = Timing(torch.device("cpu"), (1, 2), 1, repeats=3)
-    return Session(task, timing, folder, Console(io.StringIO()), rebuild)
+    return Session(Numbers(task, timing, folder, Console(io.StringIO()), rebuild))
 
 
 def budget_of(value: float, resource: Resource = "macs", **more: object) -> Budget:
@@ -38,20 +40,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def session(folder: Path) -> Session:
     one = session_in(folder, TinyTask())
-    assert one.tables.blocks
+    assert one.numbers.tables.blocks
     return one
 
 
 def test_costs_add_up(session: Session) -> None:
     """Multiply-adds and parameters of a plan are those of its model, exactly."""
-    tables = session.tables
+    tables = session.numbers.tables
     for key in ("macs", "params", "latency@1", "latency@2"):
         assert cost(tables, Choice(), key) == pytest.approx(1.0, abs=0.0 if key == "macs" else 1.0)
     choice = Choice(0, frozenset({"blocks.2"}), {"blocks.0.mlp.fc1": 2, "blocks.3.attn": 1})
-    model = session.profiler.built(["blocks.2"], widths_of(tables, choice))
-    assert cost(tables, choice, "macs") == pytest.approx(session.context.macs_ratio(model), abs=1e-9)
+    model = session.numbers.profiler.built(["blocks.2"], widths_of(tables, choice))
+    assert cost(tables, choice, "macs") == pytest.approx(session.numbers.context.macs_ratio(model), abs=1e-9)
     total = sum(parameter.numel() for parameter in model.parameters())
-    dense = sum(parameter.numel() for parameter in session.dense.parameters())
+    dense = sum(parameter.numel() for parameter in session.numbers.dense.parameters())
     assert cost(tables, choice, "params") == pytest.approx(total / dense, abs=1e-9)
 
 
@@ -69,9 +71,9 @@ def test_a_plan_runs_as_predicted(session: Session, tmp_path: Path) -> None:
 
 def test_replanning_scores_nothing(session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = session_in(folder, TinyTask())
-    monkeypatch.setattr(Session, "engine", property(lambda _: pytest.fail("something was scored")))
-    monkeypatch.setattr(Session, "profiler", property(lambda _: pytest.fail("something was timed")))
-    monkeypatch.setattr(Session, "space", property(lambda _: pytest.fail("the model was searched")))
+    monkeypatch.setattr(Numbers, "engine", property(lambda _: pytest.fail("something was scored")))
+    monkeypatch.setattr(Numbers, "profiler", property(lambda _: pytest.fail("something was timed")))
+    monkeypatch.setattr(Numbers, "space", property(lambda _: pytest.fail("the model was searched")))
     planned = again.plan(budget_of(0.6), "width", 0)
     assert planned.note.predicted.macs_ratio <= 0.6
     assert not planned.note.dropped and planned.note.evaluations == 0
@@ -79,10 +81,10 @@ def test_replanning_scores_nothing(session: Session, folder: Path, monkeypatch: 
 
 def test_scored_plans_are_kept(session: Session, folder: Path) -> None:
     session.plan(budget_of(0.7), "depth", 4)
-    before = session.engine.evaluations
+    before = session.numbers.engine.evaluations
     session_in(folder, TinyTask()).plan(budget_of(0.7), "depth", 4)
     session.plan(budget_of(0.7), "depth", 4)
-    assert session.engine.evaluations == before
+    assert session.numbers.engine.evaluations == before
 
 
 def test_half_a_file_and_other_weights(session: Session, folder: Path, tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_half_of_what_is_derived_is_made_again(session: Session, folder: Path, t
     (derived,) = tmp_path.glob("tables-*.json")
     whole = derived.read_bytes()
     derived.write_bytes(whole[:100])
-    assert session_in(tmp_path, TinyTask()).tables == session.tables
+    assert session_in(tmp_path, TinyTask()).numbers.tables == session.numbers.tables
     assert derived.read_bytes() == whole
 
 
@@ -135,3 +137,51 @@ def test_one_call(folder: Path) -> None:
         console=Console(io.StringIO()),
     )
     assert recipe.name == "depth-macs_0.5" and recipe.family == "depth"
+
+
+class SharedLayers(nn.Module):
+    """Two groups of channels share the middle convolution, so their savings do not add up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(CHANNELS, 16, 1)
+        self.blocks = nn.ModuleList(nn.Sequential(*self._layers()) for _ in range(3))
+        self.head = nn.Conv1d(16, CLASSES, 1)
+
+    @staticmethod
+    def _layers() -> list[nn.Module]:
+        return [nn.Conv1d(16, 32, 1), nn.ReLU(), nn.Conv1d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv1d(32, 16, 1)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x.transpose(1, 2))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x).transpose(1, 2)
+
+
+class SharedLayersTask(TinyTask):
+    name = "shared-layers"
+    protected = ("stem", "head")
+
+    def build_model(self) -> nn.Module:
+        return SharedLayers()
+
+
+def test_limits_hold_where_savings_do_not_add_up(tmp_path: Path) -> None:
+    task = SharedLayersTask(train_steps=5)
+    numbers = Numbers(task, Timing(torch.device("cpu"), (), 1), tmp_path, Console(io.StringIO()))
+    planned = Session(numbers).plan(budget_of(0.6), "width", 0)
+    assert not numbers.tables.counts_add_up
+    model = numbers.profiler.built([], planned.note.widths)
+    counted = numbers.context.macs_ratio(model)
+    assert counted <= 0.6
+    assert planned.note.predicted.macs_ratio == pytest.approx(counted, abs=1e-9)
+    assert cost(numbers.tables, planned.choice, "macs") != pytest.approx(counted, abs=1e-3)
+
+
+def test_a_loss_that_is_no_number_is_not_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.numbers.task, "loss", lambda *_: torch.tensor(float("nan")))
+    known = len(session.numbers.losses.entries)
+    with pytest.raises(StageError, match=r"the loss after cutting blocks\.0 is nan"):
+        session.numbers.score(Choice(0, frozenset({"blocks.0"})), "width_then_depth")
+    assert len(session.numbers.losses.entries) == known

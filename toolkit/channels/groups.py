@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from torch import nn
+
+from toolkit.dropped import DroppedBlock
 
 Kind = Literal["mlp", "attention", "conv", "embedding"]
 Role = Literal["out", "in", "through", "tensor"]
@@ -87,7 +90,8 @@ class Structure:
         return tuple(group for group in self.groups if group.kind == kind)
 
 
-def without_missing(group: ChannelGroup, model: nn.Module) -> ChannelGroup:
-    """The group in a model from which blocks were dropped since it was found."""
-    there = {name for name, _ in model.named_modules()}
-    return replace(group, slots=tuple(slot for slot in group.slots if slot.module in there))
+def still_there(groups: Iterable[ChannelGroup], model: nn.Module) -> list[ChannelGroup]:
+    """Groups as they are in a model from which blocks were dropped since; without those that nobody reads any more."""
+    there = {name for name, module in model.named_modules() if not isinstance(module, DroppedBlock)}
+    left = [replace(one, slots=tuple(slot for slot in one.slots if slot.module in there)) for one in groups]
+    return [one for one in left if one.producers and one.consumers]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,15 +17,17 @@ from torch import Tensor, nn
 
 from toolkit.blocks import drop_block, find_blocks
 from toolkit.channels.cut import cut
-from toolkit.channels.groups import without_missing
+from toolkit.channels.groups import still_there
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
+from toolkit.observe import tensors_in
 from toolkit.planning.levels import Space
 from toolkit.planning.store import Store
 from toolkit.planning.tables import MACS, PARAMS, Costs, Width, latency_of
 from toolkit.stages.width_plan import choose, even_scores, given_cuts
 
 REPEATS, WARMUP = 30, 3
+NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # what tells blocks apart that are alike
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Profiler:
             size: tuple(part.to(timing.device) for part in inputs(size)) for size in (1, *timing.batch_sizes)
         }
         self.total = self._counts(dense, self.inputs[1])
+        self._streams: dict[str, nn.Module] = {}
+        self._kinds: dict[str, dict[str, str]] = {}  # by the context's label
 
     def whole(self, label: str) -> Costs:
         """The model of a context, at full width but for the stream."""
@@ -86,7 +89,7 @@ class Profiler:
             whole = self.whole(label)
             return {key: value * whole[key] if key.startswith("latency") else value for key, value in found.items()}
 
-        return self._known(f"{label} | block {self._kinds[name]}", measure)
+        return self._known(f"{label} | block {self._kind(label, name)}", measure)
 
     def width(self, label: str, group: str, width: Width) -> Costs:
         """What the width adds to the costs of its block, or of the model where no block holds the group."""
@@ -101,7 +104,7 @@ class Profiler:
                 key: base[key] * (value - 1.0) if key.startswith("latency") else value for key, value in found.items()
             }
 
-        where = "model" if home is None else f"block {self._kinds[home]}"
+        where = "model" if home is None else f"block {self._kind(label, home)}"
         own = group if home is None else group.removeprefix(f"{home}.")
         return self._known(f"{label} | {where} | {own} | {width}", measure)
 
@@ -118,17 +121,24 @@ class Profiler:
         find_blocks(model, self.inputs[1])
         for block in dropped:
             drop_block(model, block)
-        groups = [without_missing(self.space.groups[name], model) for name in widths]
+        groups = still_there([self.space.groups[name] for name in widths], model)
         cut(model, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
         return model
+
+    def counts(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> dict[str, float]:
+        """A plan's multiply-adds and parameters, counted, as shares of the dense model's."""
+        found = self._counts(self.built(dropped, widths), self.inputs[1])
+        return {key: found[key] / self.total[key] for key in found}
 
     def latency_ratio(self, model: nn.Module, batch_size: int) -> float:
         """Of a whole model to the dense one."""
         return self._timed(model, self.dense, self.inputs[batch_size], batch_size)
 
     def _stream(self, label: str) -> nn.Module:
-        widths = self.space.streams[label]
-        return self.narrowed(self.dense, widths) if widths else self.dense
+        if label not in self._streams:
+            widths = self.space.streams[label]
+            self._streams[label] = self.narrowed(self.dense, widths) if widths else self.dense
+        return self._streams[label]
 
     def _known(self, name: str, measure: Callable[[], dict[str, float]]) -> Costs:
         def values() -> list[float]:
@@ -195,17 +205,28 @@ class Profiler:
         macs = count_macs(model, inputs).total
         return {MACS: macs, PARAMS: sum(parameter.numel() for parameter in model.parameters())}
 
-    @cached_property
-    def _kinds(self) -> dict[str, str]:
-        """By the name of a block: the first one that is like it."""
-        first: dict[tuple[object, ...], str] = {}
-        return {name: first.setdefault(self._signature(name), name) for name in self.space.blocks}
+    def _kind(self, label: str, name: str) -> str:
+        """The first block of the context's model that is like this one."""
+        if label not in self._kinds:
+            first: dict[str, str] = {}
+            model = self._stream(label)
+            signed = {block: self._signature(model, block) for block in self.space.blocks}
+            self._kinds[label] = {block: first.setdefault(text, block) for block, text in signed.items()}
+        return self._kinds[label][name]
 
-    def _signature(self, name: str) -> tuple[object, ...]:
-        block = self.dense.get_submodule(name)
-        types = tuple((own, type(module).__name__) for own, module in block.named_modules())
-        shapes = tuple((own, tuple(value.shape)) for own, value in block.state_dict().items())
-        return types, shapes, _call_of(self.dense, name, self.inputs[1])[1][0].shape
+    def _signature(self, model: nn.Module, name: str) -> str:
+        """All that a block's time may depend on: types, shapes, plain attributes, and what it is given."""
+        block = model.get_submodule(name)
+        shapes = [(own, tuple(value.shape)) for own, value in block.state_dict().items()]
+        plain = [
+            (own, key, value)
+            for own, module in block.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
+        ]
+        call, (stream,) = _call_of(model, name, self.inputs[1])
+        given = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
+        return f"{block} {shapes} {plain} {given}"
 
 
 class _Bound(nn.Module):

@@ -6,6 +6,7 @@ The repairs are those that the stages make, on the same calibration data; see `t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 
 from toolkit.blocks import drop_block, dropped_blocks, find_blocks
 from toolkit.channels.cut import cut
-from toolkit.channels.groups import ChannelGroup, Structure, without_missing
+from toolkit.channels.groups import ChannelGroup, Structure, still_there
+from toolkit.errors import StageError
 from toolkit.planning.repairs import Aim, Goals, Outputs, RepairSequence, keeping
 from toolkit.planning.tables import Width, drops_before
 from toolkit.stages.context import StageContext
 from toolkit.stages.importance import score_groups
-from toolkit.stages.norms import reestimate_batch_norms
+from toolkit.stages.norms import batch_norms, reestimate_batch_norms
 from toolkit.stages.passes import Meter, forward_replaced, metered
 from toolkit.stages.repair import Inputs
 from toolkit.stages.sites import depth_site, execution_order
@@ -70,7 +72,11 @@ class Engine:
     def loss_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> float:
         """The task's mean loss on the scoring split, of the plan after its repairs."""
         self.evaluations += 1
-        return self._score(self.model_of(dropped, widths, order), self._unchanged(dropped, widths))
+        loss = self._score(self.model_of(dropped, widths, order), self._unchanged(dropped, widths))
+        if not math.isfinite(loss):
+            cuts = ", ".join([*dropped, *widths])
+            raise StageError(f"the loss after cutting {cuts} is {loss}; the model or its data is broken")
+        return loss
 
     def dense_loss(self) -> float:
         self.evaluations += 1
@@ -103,7 +109,7 @@ class Engine:
     ) -> None:
         if not widths:
             return
-        groups = [without_missing(self.groups[name], model) for name in widths]
+        groups = still_there([self.groups[name] for name in widths], model)
         scores = self._dense_scores if reference is self.dense else self._scores(model, groups)
         choices = choose(given_cuts(groups, self.dense, widths), scores)
         cut(model, choices)
@@ -142,7 +148,9 @@ class Engine:
         return RepairSequence(model, aim, self.calibration, self.blocks, execution_order(model, self.example), known)
 
     def _unchanged(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> list[str]:
-        """Leading blocks that compute what they do in the dense model."""
+        """Leading blocks that compute what they do in the dense model; none where BatchNorm is estimated again."""
+        if widths and batch_norms(self.dense):
+            return []
         changed = [self._first_layer(self.groups[name]) for name in widths]
         changed += [self._repaired_for[block] for block in dropped]
         first = min(changed, default=len(self.order))

@@ -15,7 +15,21 @@ from toolkit.planning.engine import Engine
 from toolkit.planning.levels import Space
 from toolkit.planning.search import random_choice
 from toolkit.planning.store import Store
-from toolkit.planning.tables import Block, Choice, Context, Costs, Group, Tables, Width, cost, latency_of, widths_of
+from toolkit.planning.tables import (
+    MACS,
+    PARAMS,
+    Block,
+    Choice,
+    Context,
+    Costs,
+    Group,
+    Tables,
+    Width,
+    cost,
+    dropped_in_order,
+    latency_of,
+    widths_of,
+)
 from toolkit.stage_configs import Heads
 
 FIT_PLANS, FIT_SEED = 8, 20261
@@ -64,31 +78,65 @@ def stream_name(label: str) -> str:
     return f"stream | {label}"
 
 
-def assemble(space: Space, losses: dict[str, float], profiler: Profiler, console: Console) -> Tables:
-    """Losses and costs as the solver takes them, with the correction for whole models."""
-    dense = losses["dense"]
+def gather_costs(space: Space, profiler: Profiler, console: Console) -> Tables:
+    """What every change costs, with the correction for whole models; all losses are 0."""
     groups = tuple(
         Group(
             name=name,
             kind=space.groups[name].kind,
             block=space.home(name),
             widths=widths,
-            losses=(0.0, *(losses[width_name(name, width)] - dense for width in widths[1:])),
+            losses=(0.0,) * len(widths),
         )
         for name, widths in space.widths.items()
     )
-    blocks = tuple(Block(name=name, loss=losses[drop_name(name)] - dense) for name in space.blocks)
     contexts = []
     with _bar(console, "timing parts", len(space.streams)) as advance:
         for label, stream in space.streams.items():
-            loss = losses[stream_name(label)] - dense if stream else 0.0
-            contexts.append(_context(space, profiler, label, stream, loss))
+            contexts.append(_context(space, profiler, label, stream))
             advance()
-    raw = Tables(dense_loss=dense, blocks=blocks, groups=groups, contexts=tuple(contexts))
-    return corrected(raw, fit_whole_models(raw, profiler, console)) if profiler.timing.batch_sizes else raw
+    blocks = tuple(Block(name=name, loss=0.0) for name in space.blocks)
+    raw = Tables(dense_loss=0.0, blocks=blocks, groups=groups, contexts=tuple(contexts))
+    plans = fit_plans(raw)
+    raw = raw.model_copy(update={"counts_add_up": all(_adds_up(raw, plan, profiler) for plan in plans)})
+    return corrected(raw, fit_whole_models(raw, plans, profiler, console)) if profiler.timing.batch_sizes else raw
 
 
-def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int], loss: float) -> Context:
+def _adds_up(raw: Tables, plan: Choice, profiler: Profiler) -> bool:
+    gone, widths = dropped_in_order(raw, plan), widths_of(raw, plan)
+
+    def counted() -> list[float]:
+        counts = profiler.counts(gone, widths)
+        return [counts[MACS], counts[PARAMS]]
+
+    known = profiler.store.get(f"counts | {_described(raw, plan)}", counted)
+    return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), known, strict=True))
+
+
+def fit_plans(raw: Tables) -> list[Choice]:
+    """Random plans between little and much cut, the same ones on every call."""
+    rng = np.random.default_rng(FIT_SEED)
+    return [random_choice(raw, {MACS: float(limit)}, "combined", rng) for limit in np.linspace(*FIT_MACS, FIT_PLANS)]
+
+
+def with_losses(costs: Tables, losses: Mapping[str, float]) -> Tables:
+    """Tables as the solver takes them. `losses` are what `gather_losses` gives."""
+    dense = losses["dense"]
+    groups = tuple(
+        one.model_copy(
+            update={"losses": (0.0, *(losses[width_name(one.name, width)] - dense for width in one.widths[1:]))}
+        )
+        for one in costs.groups
+    )
+    contexts = tuple(
+        one.model_copy(update={"loss": losses[stream_name(one.label)] - dense if one.widths else 0.0})
+        for one in costs.contexts
+    )
+    blocks = tuple(Block(name=one.name, loss=losses[drop_name(one.name)] - dense) for one in costs.blocks)
+    return costs.model_copy(update={"dense_loss": dense, "blocks": blocks, "groups": groups, "contexts": contexts})
+
+
+def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int]) -> Context:
     blocks = {name: profiler.block(label, name) for name in space.blocks}
     zero = dict.fromkeys(profiler.timing.resources, 0.0)
     groups = {
@@ -97,16 +145,16 @@ def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int
     }
     whole = profiler.whole(label)
     rest = {key: value - sum(costs[key] for costs in blocks.values()) for key, value in whole.items()}
-    return Context(label=label, widths=stream, loss=loss, rest=rest, blocks=blocks, groups=groups)
+    return Context(label=label, widths=stream, loss=0.0, rest=rest, blocks=blocks, groups=groups)
 
 
-def fit_whole_models(raw: Tables, profiler: Profiler, console: Console) -> dict[str, tuple[float, float]]:
+def fit_whole_models(
+    raw: Tables, plans: list[Choice], profiler: Profiler, console: Console
+) -> dict[str, tuple[float, float]]:
     """(constant, scale of blocks and widths) by batch size: what turns the tables' sums into measured ratios.
 
     Least squares on random plans, which are used for nothing else, and the dense model.
     """
-    rng = np.random.default_rng(FIT_SEED)
-    plans = [random_choice(raw, {"macs": float(limit)}, "combined", rng) for limit in np.linspace(*FIT_MACS, FIT_PLANS)]
     sizes = profiler.timing.batch_sizes
     with _bar(console, "timing whole models", len(plans)) as advance:
         measured = []

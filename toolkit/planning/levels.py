@@ -35,7 +35,7 @@ class Space:
     def home(self, name: str) -> str | None:
         """The block that holds all layers of the group."""
         layers = [slot.module for slot in self.groups[name].slots]
-        inside = (block for block in self.blocks if all(layer.startswith(f"{block}.") for layer in layers))
+        inside = (block for block in self.blocks if all(f"{layer}.".startswith(f"{block}.") for layer in layers))
         return next(inside, None)
 
 

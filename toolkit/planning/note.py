@@ -31,8 +31,8 @@ class PlanNote(_Part):
     """One plan. Losses are the task's, on the scoring split, before any fine-tuning.
 
     `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `additive_loss` is what the
-    solver minimised, `scored_loss` that of the plan as applied. `evaluations` are models scored, those of the
-    sensitivity table included; `block_passes` blocks run over the scoring set for that.
+    solver minimised, `scored_loss` that of the plan as applied (null: it was not). `evaluations` are the plans that
+    were scored end to end; `block_passes` the blocks run for that, over the examples scored, 0 for what was known.
     """
 
     version: Literal[1] = 1
@@ -47,7 +47,7 @@ class PlanNote(_Part):
     predicted: Predicted
     dense_loss: float
     additive_loss: float
-    scored_loss: float
+    scored_loss: float | None
     evaluations: int
     block_passes: float
     seconds: float

@@ -18,6 +18,7 @@ Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 EVALUATIONS = 16  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
+MOST_DEAD_ENDS = 200
 FIRST_SHARE = 0.5  # of the scores of a family goes to plans that the tables name, the rest to their neighbours
 
 
@@ -51,8 +52,8 @@ def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, e
     """The best of about `evaluations` plans within the limits, by score; None if the family has none.
 
     Scored are the optimum on paper, the optima for every number of dropped blocks, and neighbours of the best so far.
-    The combined family starts from the best depth-only and width-only plans, each found with a quarter of the scores,
-    so it is never worse than either. The order of stages is tried on the best plan.
+    The combined family starts from the best depth-only and width-only plans, each found with as many scores, so it is
+    never worse than either. The order of stages is tried on the best plan.
     """
     first = minimise_loss(tables, limits, family)
     if first is None:
@@ -61,10 +62,9 @@ def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, e
     left = evaluations
     if family == "combined":
         for axis in ("depth", "width"):
-            found = refine(tables, limits, axis, scorer, evaluations // 4)
+            found = refine(tables, limits, axis, scorer, evaluations)
             if found is not None:
                 starts.append(found.choice)
-        left -= 2 * (evaluations // 4) + 2
     best = _best(scorer, [*starts, *_first_plans(tables, limits, family)], max(int(FIRST_SHARE * left), len(starts)))
     left -= max(int(FIRST_SHARE * left), 1)
     best = _descend(tables, limits, family, scorer, best, left)
@@ -163,8 +163,11 @@ def random_search(
 
 
 def random_choice(tables: Tables, limits: Limits, family: PlanFamily, rng: np.random.Generator) -> Choice:
-    """Single random changes of an unmodified model until the limits hold; begun anew where no change is left."""
-    while True:
+    """Single random changes of an unmodified model until the limits hold; begun anew where no change is left.
+
+    After many dead ends, the least cost that there is.
+    """
+    for _ in range(MOST_DEAD_ENDS):
         choice = Choice()
         while not fits(tables, limits, choice):
             options = list(single_changes(tables, family, choice))
@@ -173,10 +176,11 @@ def random_choice(tables: Tables, limits: Limits, family: PlanFamily, rng: np.ra
             choice = options[int(rng.integers(len(options)))]
         else:
             return choice
+    return minimise_cost(tables, next(iter(limits)), {}, family) or Choice()
 
 
 def single_changes(tables: Tables, family: PlanFamily, choice: Choice) -> Iterator[Choice]:
-    """Everything that cuts one thing more: a block, a group's next width, the stream's next width."""
+    """Everything that cuts one thing more: a block, one of a group's further widths, the stream's next width."""
     names = [block.name for block in tables.blocks]
     if family != "width" and len(choice.dropped) + 1 < len(names):
         for name in names:
@@ -186,8 +190,8 @@ def single_changes(tables: Tables, family: PlanFamily, choice: Choice) -> Iterat
         return
     for group in tables.groups:
         level = choice.levels.get(group.name, 0)
-        if group.block not in choice.dropped and level + 1 < len(group.widths):
-            yield make_choice(tables, choice.context, choice.dropped, {**choice.levels, group.name: level + 1})
+        for lower in range(level + 1, len(group.widths)) if group.block not in choice.dropped else ():
+            yield make_choice(tables, choice.context, choice.dropped, {**choice.levels, group.name: lower})
     if choice.context + 1 < len(tables.contexts):
         yield Choice(choice.context + 1, choice.dropped, choice.levels)
 

@@ -51,7 +51,8 @@ def open_store(path: Path, about: dict[str, str], rebuild: bool = False) -> Stor
         content = _Content.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: damaged or cut off ({reason}); --rebuild makes it again") from error
+        how = "--rebuild makes it again, and so does removing it"
+        raise UserError(f"{path}: damaged or cut off ({reason}); {how}") from error
     other = [
         f"{name}: {content.about.get(name, 'nothing')} there, {about.get(name, 'nothing')} here"
         for name in sorted({*about, *content.about})

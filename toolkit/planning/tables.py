@@ -70,12 +70,16 @@ class Context(_Part):
 
 
 class Tables(_Part):
-    """`contexts[0]` is the unmodified width. `dense_loss` is the task's, on the scoring split."""
+    """`contexts[0]` is the unmodified width. `dense_loss` is the task's, on the scoring split.
+
+    `counts_add_up`: sums of multiply-adds and parameters are exact; not so where groups share a layer.
+    """
 
     dense_loss: float
     blocks: tuple[Block, ...]
     groups: tuple[Group, ...]
     contexts: tuple[Context, ...]
+    counts_add_up: bool = True
 
     @model_validator(mode="after")
     def _complete(self) -> Tables:

@@ -59,7 +59,7 @@ class DetectionTask:
     """mAP at tIoU 0.3:0.1:0.7, averaged. Fixed splits are cut into windows that overlap by half."""
 
     metric = "average mAP"
-    protected = ("head",)
+    protected: tuple[str, ...] = ("head",)
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from toolkit.evaluation import evaluate
 from toolkit.planning.budget import Budget, Limit
 from toolkit.planning.costs import Timing
 from toolkit.planning.levels import Space
+from toolkit.planning.numbers import Numbers
 from toolkit.planning.session import Session
 from toolkit.record import write_atomically
 from toolkit.stages.passes import Meter, metered
@@ -51,13 +52,17 @@ def main() -> int:
 def _measure(out: Path, console: Console) -> None:
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(HaptTask(0, HaptStreams()), Timing(torch.device("cpu"), (), 2), Path(folder), console)
+        timing = Timing(torch.device("cpu"), (), 2)
+        session = Session(Numbers(HaptTask(0, HaptStreams()), timing, Path(folder), console))
         started = time.perf_counter()
         planned = session.plan(Budget(limits=(Limit(resource="macs", value=0.5),)), "combined")
-        planning = {"seconds": time.perf_counter() - started, "block passes": float(session.engine.meter.blocks)}
+        planning = {
+            "seconds": time.perf_counter() - started,
+            "block passes": float(session.numbers.engine.meter.blocks),
+        }
         naive = _naive(session, console)
     found = {
-        "single changes": session.num_single_changes - 1,
+        "single changes": session.numbers.num_single_changes - 1,
         "plans scored": planned.note.evaluations,
         "planning": planning,
         "naive": naive,
@@ -71,9 +76,11 @@ def _naive(session: Session, console: Console) -> dict[str, float]:
     task = HaptTask(0, WholeTraining())
     meter = Meter()
     started = time.perf_counter()
-    with console.progress("scoring every change on all training recordings", session.num_single_changes - 1) as bar:
+    with console.progress(
+        "scoring every change on all training recordings", session.numbers.num_single_changes - 1
+    ) as bar:
         for dropped, model in _changed(session):
-            with metered(meter, model, [block for block in session.space.blocks if block != dropped]):
+            with metered(meter, model, [block for block in session.numbers.space.blocks if block != dropped]):
                 evaluate(task, model, "score")
             bar.advance()
     return {"seconds": time.perf_counter() - started, "block passes": float(meter.blocks)}
@@ -81,15 +88,15 @@ def _naive(session: Session, console: Console) -> dict[str, float]:
 
 def _changed(session: Session) -> Iterator[tuple[str, nn.Module]]:
     """The dropped block, if any, and the model of every single change."""
-    space: Space = session.space
+    space: Space = session.numbers.space
     for block in space.blocks:
-        yield block, session.profiler.built([block], {})
+        yield block, session.numbers.profiler.built([block], {})
     for group, widths in space.widths.items():
         for width in widths[1:]:
-            yield "", session.profiler.built([], {group: width})
+            yield "", session.numbers.profiler.built([], {group: width})
     for stream in space.streams.values():
         if stream:
-            yield "", session.profiler.built([], stream)
+            yield "", session.numbers.profiler.built([], stream)
 
 
 if __name__ == "__main__":
