@@ -8,6 +8,7 @@ such times misses of whole models is fitted on a few random plans, which are app
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,8 @@ class Profiler:
 
     def whole(self, label: str) -> Costs:
         """The model of a context, at full width but for the stream."""
+        if not self.space.streams[label]:
+            return dict.fromkeys(self.timing.resources, 1.0)
         return self._known(f"{label} | whole", lambda: self._ratios(self._stream(label), self.dense, None))
 
     def block(self, label: str, name: str) -> Costs:
@@ -189,7 +192,8 @@ class Profiler:
         return found
 
     def _timed(self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int) -> float:
-        return measure_latency(
+        """Of the lower quartiles: what else the machine does only ever adds to a sample."""
+        found = measure_latency(
             model,
             other,
             inputs,
@@ -198,7 +202,9 @@ class Profiler:
             threads=self.timing.threads,
             warmup=WARMUP,
             repeats=self.timing.repeats,
-        ).ratio
+        )
+        quartiles = [statistics.quantiles(each, n=4)[0] for each in (found.samples_s, found.dense_samples_s)]
+        return quartiles[0] / quartiles[1]
 
     @staticmethod
     def _counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, float]:

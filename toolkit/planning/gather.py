@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,6 +15,7 @@ from toolkit.planning.costs import Profiler
 from toolkit.planning.engine import Engine
 from toolkit.planning.levels import Space
 from toolkit.planning.search import random_choice
+from toolkit.planning.solver import PlanFamily
 from toolkit.planning.store import Store
 from toolkit.planning.tables import (
     MACS,
@@ -32,7 +34,8 @@ from toolkit.planning.tables import (
 )
 from toolkit.stage_configs import Heads
 
-FIT_PLANS, FIT_SEED = 8, 20261
+FIT_PLANS: dict[PlanFamily, int] = {"width": 8, "combined": 5}
+FIT_SEED = 20261
 FIT_MACS = (0.25, 0.9)  # the random plans' shares of the dense model's multiply-adds
 
 
@@ -113,12 +116,6 @@ def _adds_up(raw: Tables, plan: Choice, profiler: Profiler) -> bool:
     return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), known, strict=True))
 
 
-def fit_plans(raw: Tables) -> list[Choice]:
-    """Random plans between little and much cut, the same ones on every call."""
-    rng = np.random.default_rng(FIT_SEED)
-    return [random_choice(raw, {MACS: float(limit)}, "combined", rng) for limit in np.linspace(*FIT_MACS, FIT_PLANS)]
-
-
 def with_losses(costs: Tables, losses: Mapping[str, float]) -> Tables:
     """Tables as the solver takes them. `losses` are what `gather_losses` gives."""
     dense = losses["dense"]
@@ -148,14 +145,27 @@ def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int
     return Context(label=label, widths=stream, loss=0.0, rest=rest, blocks=blocks, groups=groups)
 
 
-def fit_whole_models(
-    raw: Tables, plans: list[Choice], profiler: Profiler, console: Console
-) -> dict[str, tuple[float, float]]:
-    """(constant, scale of blocks and widths) by batch size: what turns the tables' sums into measured ratios.
+def fit_plans(raw: Tables) -> list[Choice]:
+    """Random plans from little to much cut, the same ones on every call: most of widths alone, some of both axes."""
+    rng = np.random.default_rng(FIT_SEED)
+    plans = []
+    for family, number in FIT_PLANS.items():
+        for limit in np.linspace(*FIT_MACS, number):
+            plans.append(random_choice(raw, {MACS: float(limit)}, family, rng))
+    return plans
 
-    Least squares on random plans, which are used for nothing else, and the dense model.
-    """
-    sizes = profiler.timing.batch_sizes
+
+@dataclass(frozen=True)
+class Correction:
+    """Of latencies, from parts to whole models: a constant, and scales of blocks and of what widths save."""
+
+    constant: float
+    blocks: float
+    widths: float
+
+
+def fit_whole_models(raw: Tables, plans: list[Choice], profiler: Profiler, console: Console) -> dict[str, Correction]:
+    """By resource: least squares of relative errors on plans that are used for nothing else, and the dense model."""
     with _bar(console, "timing whole models", len(plans)) as advance:
         measured = []
         for number, plan in enumerate(plans):
@@ -163,32 +173,42 @@ def fit_whole_models(
             measured.append(profiler.store.get(name, partial(_time, raw, plan, profiler)))
             advance()
     found = {}
-    for place, size in enumerate(sizes):
+    for place, size in enumerate(profiler.timing.batch_sizes):
         key = latency_of(size)
         choices = [Choice(), *plans]
+        wanted = np.array([1.0, *(values[place] for values in measured)])
         rest = np.array([raw.contexts[choice.context].rest[key] for choice in choices])
-        parts = np.array([cost(raw, choice, key) for choice in choices]) - rest
-        wanted = np.array([1.0, *(values[place] for values in measured)]) - rest
-        solution, *_ = np.linalg.lstsq(np.stack([np.ones_like(parts), parts], axis=1), wanted, rcond=None)
-        found[key] = (float(solution[0]), float(solution[1]))
+        widths = np.array([_saved(raw, choice, key) for choice in choices])
+        blocks = np.array([cost(raw, choice, key) for choice in choices]) - rest - widths
+        rows = np.stack([np.ones_like(blocks), blocks, widths], axis=1) / wanted[:, None]
+        solution, *_ = np.linalg.lstsq(rows, (wanted - rest) / wanted, rcond=None)
+        found[key] = Correction(*map(float, solution))
     return found
 
 
-def corrected(raw: Tables, fit: dict[str, tuple[float, float]]) -> Tables:
+def _saved(raw: Tables, choice: Choice, resource: str) -> float:
+    groups = raw.contexts[choice.context].groups
+    return sum(groups[name][level][resource] for name, level in choice.levels.items())
+
+
+def corrected(raw: Tables, fit: Mapping[str, Correction]) -> Tables:
     """Latencies of all parts as whole models take them."""
 
     def rest(costs: Costs) -> Costs:
-        return {key: value + fit[key][0] if key in fit else value for key, value in costs.items()}
+        return {key: value + fit[key].constant if key in fit else value for key, value in costs.items()}
 
-    def part(costs: Costs) -> Costs:
-        return {key: value * fit[key][1] if key in fit else value for key, value in costs.items()}
+    def block(costs: Costs) -> Costs:
+        return {key: value * fit[key].blocks if key in fit else value for key, value in costs.items()}
+
+    def width(costs: Costs) -> Costs:
+        return {key: value * fit[key].widths if key in fit else value for key, value in costs.items()}
 
     contexts = tuple(
         context.model_copy(
             update={
                 "rest": rest(context.rest),
-                "blocks": {name: part(costs) for name, costs in context.blocks.items()},
-                "groups": {name: tuple(map(part, widths)) for name, widths in context.groups.items()},
+                "blocks": {name: block(costs) for name, costs in context.blocks.items()},
+                "groups": {name: tuple(map(width, widths)) for name, widths in context.groups.items()},
             }
         )
         for context in raw.contexts
