@@ -16,6 +16,7 @@ from toolkit.record import Latency
 
 _SHORTEST_SAMPLE_S = 5e-3  # shorter samples are mostly the clock and the scheduler
 _MOST_CALLS = 1000
+_LARGEST_KEPT_BLOCK = 2**25 - 2**16  # bytes; DEFAULT_MMAP_THRESHOLD_MAX of glibc, less its own headers
 
 Clock = Callable[[], float]
 Timer = Callable[[nn.Module, int], float]  # (model, calls) -> seconds per call
@@ -44,6 +45,7 @@ def measure_latency(
     device = torch.device(device)
     inputs = tuple(tensor.to(device) for tensor in example_inputs)
     timer = _cuda_timer(inputs, device) if device.type == "cuda" else _cpu_timer(inputs, clock)
+    _settle_allocator()
     with machine_alone(), evaluating(model, dense), _cpu_threads(threads), torch.inference_mode():
         for _ in range(warmup):
             dense(*inputs)
@@ -58,6 +60,16 @@ def measure_latency(
         samples_s=tuple(samples),
         dense_samples_s=tuple(dense_samples),
     )
+
+
+def _settle_allocator() -> None:
+    """Let malloc keep what models free, as in a process that has run for a while.
+
+    glibc gives large blocks back to the system on every free, and takes the page faults on every call, until a larger
+    one was freed once; how large depends on what the process did before. That alone moved ratios of one and the same
+    model by a fifth. Blocks of up to 32 MiB can be kept.
+    """
+    torch.empty(_LARGEST_KEPT_BLOCK, dtype=torch.uint8)
 
 
 def _alternate(
