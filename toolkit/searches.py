@@ -40,7 +40,9 @@ def _compare(args: argparse.Namespace) -> None:
     budget = Budget(limits=parse_limits(args.budget), batch_size=args.batch_size, threads=args.threads)
     unknown = [name for name in args.tasks if name not in TASKS or name == ZOO]
     if unknown:
-        raise UserError(f"{unknown[0]!r} is not a known task; choose among: {', '.join(set(TASKS) - {ZOO})}")
+        raise UserError(
+            f"{unknown[0]!r} is not a known task; choose among: {', '.join(one for one in TASKS if one != ZOO)}"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in args.tasks:

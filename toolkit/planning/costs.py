@@ -69,9 +69,8 @@ class Profiler:
         inputs: Callable[[int], tuple[Tensor, ...]],
         timing: Timing,
         store: Store,
-        note: Callable[[str], None],
     ) -> None:
-        self.dense, self.space, self.timing, self.store, self.note = dense, space, timing, store, note
+        self.dense, self.space, self.timing, self.store = dense, space, timing, store
         self.inputs = {
             size: tuple(part.to(timing.device) for part in inputs(size)) for size in (1, *timing.batch_sizes)
         }
@@ -145,7 +144,6 @@ class Profiler:
 
     def _known(self, name: str, measure: Callable[[], dict[str, float]]) -> Costs:
         def values() -> list[float]:
-            self.note(name)
             found = measure()
             return [found[key] for key in self.timing.resources]
 

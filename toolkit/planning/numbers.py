@@ -96,7 +96,7 @@ class Numbers:
 
     @cached_property
     def profiler(self) -> Profiler:
-        return Profiler(self.dense, self.space, self.task.example_inputs, self.timing, self.costs, lambda _: None)
+        return Profiler(self.dense, self.space, self.task.example_inputs, self.timing, self.costs)
 
     @cached_property
     def cost_tables(self) -> Tables:
