@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from toolkit.errors import PlanError
-from toolkit.planning.budget import Budget
+from toolkit.planning.budget import Budget, Limit
 from toolkit.planning.search import nearest
 from toolkit.planning.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import Choice, Tables, dropped_in_order, drops_before, widths_of
@@ -92,15 +92,19 @@ def _infeasible(tables: Tables, budget: Budget, family: PlanFamily, dense_latenc
     reached = nearest(tables, limits, family)
     others = ", ".join(map(str, budget.limits[1:]))
     within = f" within {others}" if others else ""
-    if reached is None:
-        return f"no plan of family {family} holds {others}, whatever {budget.primary.resource} may be"
-    value, unit = reached, ""
-    if budget.primary.unit == "ms" and dense_latency_s is not None:
-        value, unit = 1e3 * dense_latency_s * reached, "ms"
+    if reached is None:  # the others alone are too much
+        return _infeasible(tables, budget.model_copy(update={"limits": budget.limits[1:]}), family, dense_latency_s)
     return (
         f"no plan of family {family} reaches {budget.primary}{within}; the nearest feasible budget is "
-        f"{budget.primary.resource}={value + 5e-4:.3f}{unit}"
+        f"{in_units(budget.primary, reached + 5e-4, dense_latency_s)}{within}"
     )
+
+
+def in_units(limit: Limit, ratio: float, dense_latency_s: float | None) -> str:
+    """A share of the dense model's, as the user would give it."""
+    if limit.unit == "ms" and dense_latency_s is not None:
+        return f"{limit.resource}={1e3 * dense_latency_s * ratio:.3f}ms"
+    return f"{limit.resource}={ratio:.3f}"
 
 
 def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:

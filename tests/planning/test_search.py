@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from random_tables import random_tables
 
-from toolkit.planning.search import Scorer, fits, greedy_search, random_search, refine
+from toolkit.planning.search import (
+    HALVINGS,
+    Scorer,
+    fits,
+    greedy_search,
+    nearest_with_quality,
+    random_search,
+    refine,
+)
 from toolkit.planning.solver import minimise_loss
 from toolkit.planning.tables import Choice, Tables, added_loss
 
@@ -100,3 +108,21 @@ def test_the_search_beats_its_controls_where_tables_tell_the_truth() -> None:
             losses.append(found.loss)
         wins += losses[0] <= min(losses[1:]) + 1e-9
     assert wins == 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_a_quality_is_kept(seed: int) -> None:
+    """Quality is what the tables say, so that it only grows with the budget."""
+    tables = random_tables(seed)
+
+    def quality(choice: Choice) -> float:
+        return -added_loss(tables, choice)
+
+    enough = minimise_loss(tables, {"latency@1": 0.7}, "combined")
+    assert enough is not None
+    found = nearest_with_quality(tables, {"latency@1": 0.3}, "combined", quality, quality(enough))
+    assert found is not None
+    share, kept = found
+    assert 0.3 < share <= 0.7 + 0.7 / 2**HALVINGS
+    assert kept >= quality(enough)
+    assert nearest_with_quality(tables, {"latency@1": 0.3}, "combined", quality, 100.0) is None

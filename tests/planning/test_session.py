@@ -19,6 +19,7 @@ from toolkit.planning.recipes import plan_recipe
 from toolkit.planning.session import Session, open_session
 from toolkit.planning.tables import Choice, cost, widths_of
 from toolkit.recipe import Measure
+from toolkit.record import Quality
 from toolkit.runner import run
 from toolkit.stage_configs import Recover
 
@@ -109,10 +110,23 @@ def test_half_of_what_is_derived_is_made_again(session: Session, folder: Path, t
     assert derived.read_bytes() == whole
 
 
-def test_quality_that_cannot_be_kept(session: Session) -> None:
-    with pytest.raises(PlanError, match=r"accuracy 0\.\d+ on validation before fine-tuning, below min_quality 1"):
+def test_quality_that_no_plan_keeps(session: Session) -> None:
+    with pytest.raises(
+        PlanError, match=r"accuracy 0\.\d+ on validation .*below min_quality 1; the dense model has 0\.\d+$"
+    ):
         session.plan(budget_of(0.4, min_quality=1.0), "combined", 0)
     assert session.plan(budget_of(0.9, min_quality=0.01), "combined", 0).note.predicted.macs_ratio <= 0.9
+
+
+def test_the_nearest_budget_that_keeps_a_quality_is_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quality(one: Session, choice: Choice, order: str) -> Quality:
+        left = cost(one.numbers.tables, choice, "macs")
+        return Quality(metric="accuracy", split="validation", value=left, num_examples=1)
+
+    monkeypatch.setattr(Session, "_quality", quality)
+    monkeypatch.setattr("toolkit.planning.session.nearest_with_quality", lambda *_: (0.62, 0.61))
+    with pytest.raises(PlanError, match=r"below min_quality 0.6; about macs=0.620 keeps 0.6100$"):
+        session.plan(budget_of(0.4, min_quality=0.6), "combined", 0)
 
 
 def test_an_impossible_budget(session: Session) -> None:

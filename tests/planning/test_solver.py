@@ -90,6 +90,18 @@ def test_an_impossible_budget_names_the_nearest() -> None:
     assert cost(tables, solve(tables, feasible_budget, "width"), "latency@1") <= reached + 1e-3
 
 
+def test_of_several_limits_the_one_that_stands_in_the_way_is_named() -> None:
+    tables = random_tables(3)
+
+    def limits(latency: float, macs: float) -> Budget:
+        return Budget(limits=(Limit(resource="latency", value=latency), Limit(resource="macs", value=macs)))
+
+    with pytest.raises(PlanError, match=r"reaches latency=0.01 within macs=0.5; .* is latency=0\.\d+ within macs=0.5$"):
+        solve(tables, limits(0.01, 0.5))
+    with pytest.raises(PlanError, match=r"reaches macs=0.01; the nearest feasible budget is macs=0\.\d+$"):
+        solve(tables, limits(0.5, 0.01))
+
+
 def test_milliseconds_are_of_the_dense_model() -> None:
     tables = random_tables(3)
     asked = Budget(limits=(Limit(resource="latency", value=6.0, unit="ms"),))

@@ -19,6 +19,7 @@ ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 EVALUATIONS = 16  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 MOST_DEAD_ENDS = 200
+HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
 FIRST_SHARE = 0.5  # of the scores of a family goes to plans that the tables name, the rest to their neighbours
 
 
@@ -238,3 +239,23 @@ def nearest(tables: Tables, limits: Limits, family: PlanFamily) -> float | None:
     primary = next(iter(limits))
     found = minimise_cost(tables, primary, limits, family)
     return None if found is None else cost(tables, found, primary)
+
+
+def nearest_with_quality(
+    tables: Tables, limits: Limits, family: PlanFamily, quality: Callable[[Choice], float], floor: float
+) -> tuple[float, float] | None:
+    """About the least share of the first limit's resource whose plan on paper keeps `floor`, and what it keeps.
+
+    By halving between the first limit and the dense model; None if nothing that was tried keeps it.
+    """
+    primary = next(iter(limits))
+    below, above, kept = limits[primary], 1.0, None
+    for _ in range(HALVINGS):
+        share = (below + above) / 2
+        choice = minimise_loss(tables, {**limits, primary: share}, family)
+        found = -np.inf if choice is None else quality(choice)
+        if found >= floor:
+            above, kept = share, (share, found)
+        else:
+            below = share
+    return kept

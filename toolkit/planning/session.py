@@ -13,13 +13,13 @@ import torch
 from toolkit.console import Console
 from toolkit.errors import PlanError, UserError
 from toolkit.evaluation import evaluate
-from toolkit.planner import solve, stages_of
+from toolkit.planner import in_units, solve, stages_of
 from toolkit.planning.budget import Budget
 from toolkit.planning.costs import Timing
 from toolkit.planning.engine import Engine
 from toolkit.planning.note import PlanNote, Predicted
 from toolkit.planning.numbers import Numbers
-from toolkit.planning.search import EVALUATIONS, EXAMPLES, Found, Scorer, refine
+from toolkit.planning.search import EVALUATIONS, EXAMPLES, ORDERS, Found, Scorer, nearest_with_quality, refine
 from toolkit.planning.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import (
     MACS,
@@ -33,6 +33,7 @@ from toolkit.planning.tables import (
     widths_of,
 )
 from toolkit.recipe import Measure, Recipe
+from toolkit.record import Quality
 from toolkit.reproducible import reproducible
 from toolkit.stage_configs import Stage
 from toolkit.task import Task
@@ -88,7 +89,7 @@ class Session:
         scorer = Scorer(self.numbers.score)
         with reproducible(self.numbers.timing.device):
             found, counts = self._within(limits, family, scorer, evaluations)
-            self._check_quality(found, budget)
+            self._check_quality(found, budget, family)
         choice = found.choice
         note = PlanNote(
             family=family,
@@ -145,7 +146,7 @@ class Session:
     def _search(self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int) -> Found | None:
         if not evaluations:
             first = minimise_loss(self.numbers.tables, limits, family)
-            return None if first is None else Found(first, "depth_then_width", self.numbers.tables.dense_loss)
+            return None if first is None else Found(first, ORDERS[0], self.numbers.tables.dense_loss)
         total = evaluations * (3 if family == "combined" else 1)
         with self.numbers.console.progress(f"scoring plans ({family})", total) as bar:
 
@@ -167,16 +168,34 @@ class Session:
         engine: Engine | None = vars(self.numbers).get("engine")
         return 0.0 if engine is None else engine.block_passes
 
-    def _check_quality(self, found: Found, budget: Budget) -> None:
+    def _check_quality(self, found: Found, budget: Budget, family: PlanFamily) -> None:
         if budget.min_quality is None:
             return
-        gone, widths = dropped_in_order(self.numbers.tables, found.choice), widths_of(self.numbers.tables, found.choice)
-        quality = evaluate(self.numbers.task, self.numbers.engine.model_of(gone, widths, found.order), "validation")
-        if quality.value < budget.min_quality:
-            raise PlanError(
-                f"{budget}: the best plan has {quality.metric} {quality.value:.4f} on validation before fine-tuning, "
-                f"below min_quality {budget.min_quality:g}; give a larger budget"
-            )
+        quality = self._quality(found.choice, found.order)
+        if quality.value >= budget.min_quality:
+            return
+        raise PlanError(
+            f"{budget}: the best plan has {quality.metric} {quality.value:.4f} on validation before fine-tuning, "
+            f"below min_quality {budget.min_quality:g}; {self._where_kept(budget.min_quality, budget, family)}"
+        )
+
+    def _where_kept(self, floor: float, budget: Budget, family: PlanFamily) -> str:
+        tables, dense_s = self.numbers.tables, self._dense_s(budget)
+
+        def quality(choice: Choice) -> float:
+            return self._quality(choice, ORDERS[0]).value
+
+        dense = quality(Choice())
+        if dense < floor:
+            return f"the dense model has {dense:.4f}"
+        kept = nearest_with_quality(tables, budget.ratios(dense_s), family, quality, floor)
+        if kept is None:
+            return f"the dense model has {dense:.4f}, and no budget that was tried keeps it"
+        return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"
+
+    def _quality(self, choice: Choice, order: str) -> Quality:
+        gone, widths = dropped_in_order(self.numbers.tables, choice), widths_of(self.numbers.tables, choice)
+        return evaluate(self.numbers.task, self.numbers.engine.model_of(gone, widths, order), "validation")
 
 
 def open_session(
