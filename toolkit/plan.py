@@ -93,7 +93,9 @@ def show_plan(planned: Planned, console: Console) -> None:
     predicted = note.predicted
     console.line(f"predicted {MACS}: {predicted.macs_ratio:.3f} of dense; parameters: {predicted.params_ratio:.3f}")
     for size, ratio in predicted.latency_ratio.items():
-        console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense")
+        timed = note.measured_latency_ratio.get(size)
+        measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
+        console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense{measured}")
     applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
     console.line(
         f"loss on training data: dense {note.dense_loss:.4f}, the tables' sum {note.additive_loss:.4f}, the plan as "

@@ -67,7 +67,7 @@ def _compare(args: argparse.Namespace) -> None:
 def _contest(session: Session, budget: Budget, seeds: int) -> list[dict[str, Any]]:
     tables = session.numbers.tables
     limits = budget.ratios(session.numbers.dense_latency_s(budget.batch_size))
-    planned = session.plan(budget, "combined", EVALUATIONS)
+    planned = session.plan(budget, "combined", EVALUATIONS, timed=False)
     evaluations = session.numbers.num_single_changes + planned.note.evaluations
     best = Found(planned.choice, planned.order, session.numbers.score(planned.choice, planned.order))
     rows = [_row(session, budget, "planner", 0, evaluations, best)]

@@ -16,8 +16,8 @@ from toolkit.planning.budget import Budget, Limit, Resource
 from toolkit.planning.costs import Timing
 from toolkit.planning.numbers import Numbers
 from toolkit.planning.recipes import plan_recipe
-from toolkit.planning.session import Session, open_session
-from toolkit.planning.tables import Choice, cost, widths_of
+from toolkit.planning.session import LATENCY_TOLERANCE, Session, open_session
+from toolkit.planning.tables import Choice, cost, latency_of, widths_of
 from toolkit.recipe import Measure
 from toolkit.record import Quality
 from toolkit.runner import run
@@ -132,6 +132,23 @@ def test_the_nearest_budget_that_keeps_a_quality_is_named(session: Session, monk
 def test_an_impossible_budget(session: Session) -> None:
     with pytest.raises(PlanError, match=r"family depth reaches macs=0.01; the nearest feasible budget is macs=0\.\d+"):
         session.plan(budget_of(0.01), "depth", 4)
+
+
+def test_a_plan_that_is_slower_than_predicted_is_made_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slower(numbers: Numbers, choice: Choice, batch_size: int) -> float:
+        return 1.2 * cost(numbers.tables, choice, latency_of(batch_size))
+
+    monkeypatch.setattr(Numbers, "measured_latency", slower)
+    note = session.plan(budget_of(0.7, "latency"), "combined", 4).note
+    assert note.measured_latency_ratio == {1: pytest.approx(1.2 * note.predicted.latency_ratio[1])}
+    assert note.measured_latency_ratio[1] <= 0.7 * (1 + LATENCY_TOLERANCE)
+    assert not session.plan(budget_of(0.7, "latency"), "combined", 0).note.measured_latency_ratio, "from tables alone"
+
+
+def test_a_latency_that_no_plan_holds_when_timed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Numbers, "measured_latency", lambda *_: 2.0)
+    with pytest.raises(PlanError, match=r"to hold latency@1 0.700; the last one that was tried takes latency@1 2.000"):
+        session.plan(budget_of(0.7, "latency"), "depth", 4)
 
 
 def test_an_unknown_device() -> None:

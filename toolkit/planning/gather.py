@@ -112,7 +112,7 @@ def _adds_up(raw: Tables, plan: Choice, profiler: Profiler) -> bool:
         counts = profiler.counts(gone, widths)
         return [counts[MACS], counts[PARAMS]]
 
-    known = profiler.store.get(f"counts | {_described(raw, plan)}", counted)
+    known = profiler.store.get(f"counts | {described(raw, plan)}", counted)
     return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), known, strict=True))
 
 
@@ -169,7 +169,7 @@ def fit_whole_models(raw: Tables, plans: list[Choice], profiler: Profiler, conso
     with _bar(console, "timing whole models", len(plans)) as advance:
         measured = []
         for number, plan in enumerate(plans):
-            name = f"plan {number} | {_described(raw, plan)}"
+            name = f"plan {number} | {described(raw, plan)}"
             measured.append(profiler.store.get(name, partial(_time, raw, plan, profiler)))
             advance()
     found = {}
@@ -216,7 +216,7 @@ def corrected(raw: Tables, fit: Mapping[str, Correction]) -> Tables:
     return raw.model_copy(update={"contexts": contexts})
 
 
-def _described(raw: Tables, plan: Choice) -> str:
+def described(raw: Tables, plan: Choice) -> str:
     """So that a plan of other tables is not taken for this one."""
     widths = {name: as_text(width) for name, width in widths_of(raw, plan).items()}
     return json.dumps([sorted(plan.dropped), widths], sort_keys=True)

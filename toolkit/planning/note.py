@@ -30,8 +30,9 @@ class Predicted(_Part):
 class PlanNote(_Part):
     """One plan. Losses are the task's, on the scoring split, before any fine-tuning.
 
-    `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `additive_loss` is what the
-    solver minimised, `scored_loss` that of the plan as applied (null: it was not). `evaluations` are the plans that
+    `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
+    the limited latency of the plan, timed while planning, by batch size (empty: it was not). `additive_loss` is what
+    the solver minimised, `scored_loss` that of the plan as applied (null: it was not). `evaluations` are the plans that
     were scored end to end; `block_passes` the blocks run for that, over the examples scored, 0 for what was known.
     """
 
@@ -45,6 +46,7 @@ class PlanNote(_Part):
     dropped: tuple[str, ...]
     widths: dict[str, int | Heads]
     predicted: Predicted
+    measured_latency_ratio: dict[int, float] = {}
     dense_loss: float
     additive_loss: float
     scored_loss: float | None

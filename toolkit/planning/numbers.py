@@ -17,7 +17,7 @@ from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.planning.costs import Profiler, Timing
 from toolkit.planning.engine import Engine
-from toolkit.planning.gather import as_text, gather_costs, gather_losses, with_losses
+from toolkit.planning.gather import as_text, described, gather_costs, gather_losses, with_losses
 from toolkit.planning.identity import costs_about, losses_about
 from toolkit.planning.levels import Space, find_space
 from toolkit.planning.search import EXAMPLES
@@ -137,6 +137,15 @@ class Numbers:
             return [found.dense_median_s]
 
         return self.costs.get(f"dense seconds | {batch_size}", measured)[0]
+
+    def measured_latency(self, choice: Choice, batch_size: int) -> float:
+        """A plan's latency as a share of the dense model's, timed as a whole."""
+
+        def measured() -> list[float]:
+            model = self.profiler.built(dropped_in_order(self.tables, choice), widths_of(self.tables, choice))
+            return [self.profiler.latency_ratio(model, batch_size)]
+
+        return self.costs.get(f"whole | {batch_size} | {described(self.tables, choice)}", measured)[0]
 
     def score(self, choice: Choice, order: str) -> float:
         """The plan's loss as applied, kept on disk like the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,6 +40,7 @@ from toolkit.task import Task
 from toolkit.zoo.config import ZooModel
 
 MOST_TIGHTENINGS = 8
+LATENCY_TOLERANCE = 0.02  # of a limit: what a repeated timing may differ by
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,14 @@ class Session:
 
     numbers: Numbers
 
-    def plan(self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS) -> Planned:
+    def plan(
+        self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS, *, timed: bool = True
+    ) -> Planned:
         """The best plan that was found within the budget.
 
         `evaluations` plans are scored end to end, three times as many for the combined family, which begins with the
-        others.
+        others. With 0 the tables alone decide. Otherwise, and if it is to be `timed`, a plan whose latency is limited
+        is timed as a whole; where it misses its limit the search goes on below it.
 
         Raises:
             PlanError: no plan of the family holds the limits, or none keeps the quality that was asked for.
@@ -88,7 +92,7 @@ class Session:
         limits = budget.ratios(dense_s)
         scorer = Scorer(self.numbers.score)
         with reproducible(self.numbers.timing.device):
-            found, counts = self._within(limits, family, scorer, evaluations)
+            found, counts = self._within(limits, family, scorer, evaluations, timed and evaluations > 0)
             self._check_quality(found, budget, family)
         choice = found.choice
         note = PlanNote(
@@ -107,6 +111,9 @@ class Session:
                     size: cost(tables, choice, latency_of(size)) for size in self.numbers.timing.batch_sizes
                 },
             ),
+            measured_latency_ratio={
+                size: counts[key] for size in self.numbers.timing.batch_sizes if (key := latency_of(size)) in counts
+            },
             dense_loss=tables.dense_loss,
             additive_loss=tables.dense_loss + added_loss(tables, choice),
             scored_loss=found.loss if evaluations else None,
@@ -117,25 +124,37 @@ class Session:
         return Planned(self.numbers.task.name, choice, found.order, note, tables)
 
     def _within(
-        self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int
+        self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int, timed: bool
     ) -> tuple[Found, dict[str, float]]:
-        """The plan, and its MACs and parameters as counted. Where groups share layers the tables only estimate these:
-        the limits are tightened by what they miss until the plan holds.
+        """The plan, and what it was found to take: multiply-adds, parameters and, if `timed`, the limited latencies.
+
+        The tables only predict latency, and counts too where groups share layers: the limits are tightened by what
+        they miss until the plan holds.
         """
-        asked = dict(limits)
+        asked, nearest = dict(limits), ""
         for _ in range(MOST_TIGHTENINGS):
             found = self._search(limits, family, scorer, evaluations)
             if found is None:
                 break
-            counts = self._counts(found.choice)
-            over = {key: counts[key] - asked[key] for key in counts if key in asked and counts[key] > asked[key] + 1e-6}
+            counts = self._counts(found.choice) | (self._latencies(found.choice, asked) if timed else {})
+            over = {
+                key: counts[key] - value
+                for key, value in asked.items()
+                if key in counts and counts[key] > value * (1 + _tolerance(key)) + 1e-6
+            }
             if not over:
                 return found, counts
+            nearest = "; the last one that was tried takes " + ", ".join(f"{key} {counts[key]:.3f}" for key in over)
             limits = {
                 key: cost(self.numbers.tables, found.choice, key) - over[key] if key in over else value
                 for key, value in limits.items()
             }
-        raise PlanError(f"no plan of family {family} was found within {asked}; give a larger budget")
+        wanted = ", ".join(f"{key} {value:.3f}" for key, value in asked.items())
+        raise PlanError(f"no plan of family {family} was found to hold {wanted}{nearest}; give a larger budget")
+
+    def _latencies(self, choice: Choice, asked: Collection[str]) -> dict[str, float]:
+        sizes = [size for size in self.numbers.timing.batch_sizes if latency_of(size) in asked]
+        return {latency_of(size): self.numbers.measured_latency(choice, size) for size in sizes}
 
     def _counts(self, choice: Choice) -> dict[str, float]:
         tables = self.numbers.tables
@@ -196,6 +215,10 @@ class Session:
     def _quality(self, choice: Choice, order: str) -> Quality:
         gone, widths = dropped_in_order(self.numbers.tables, choice), widths_of(self.numbers.tables, choice)
         return evaluate(self.numbers.task, self.numbers.engine.model_of(gone, widths, order), "validation")
+
+
+def _tolerance(resource: str) -> float:
+    return 0.0 if resource in (MACS, PARAMS) else LATENCY_TOLERANCE
 
 
 def open_session(
