@@ -39,10 +39,14 @@ class Areas:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One budget. `differences`: combined minus the better single axis of the same seed, in test quality."""
+    """One budget, in test quality. `difference`: the mean over seeds of combined minus that of the better single axis
+    (None: no seed has both). `differences`: combined minus the better single axis of the same seed, which favours the
+    single axes: the better of two is taken anew in every seed.
+    """
 
     budget: str
     groups: Mapping[Axis, Group]
+    difference: float | None
     differences: tuple[float, ...]
     answer: str
 
@@ -92,9 +96,18 @@ def seeds(fronts: Fronts) -> list[int]:
     return sorted({place.seed for place in fronts.places})
 
 
-def areas(fronts: Fronts) -> list[Areas]:
-    """For every cost, over the counted budgets of each seed; a seed without any is left out."""
-    used = {seed: asked for seed, asked in counted(fronts).items() if asked}
+def reached(fronts: Fronts) -> dict[int, list[str]]:
+    """By seed, the budgets at which every family is measured."""
+    places = {(cell.place.seed, cell.place.family, cell.place.budget) for cell in fronts.cells}
+    return {
+        seed: [budget for budget in settled if all((seed, axis, budget) in places for axis in AXES)]
+        for seed, settled in counted(fronts).items()
+    }
+
+
+def areas(fronts: Fronts, over: Mapping[int, Sequence[str]]) -> list[Areas]:
+    """For every cost, over the budgets of each seed that are given; a seed without any is left out."""
+    used = {seed: asked for seed, asked in over.items() if asked}
     results = []
     for cost in fronts.costs:
         rows = [{axis: _area(fronts, axis, seed, used[seed], cost) for axis in AXES} for seed in used]
@@ -111,10 +124,13 @@ def verdicts(fronts: Fronts) -> list[Verdict]:
     for budget in budgets(fronts):
         at = {axis: _group(fronts, axis, budget) for axis in AXES}
         compared = [seed for seed, settled in used.items() if budget in settled]
-        quality = [{axis: _quality_of(at[axis], seed) for axis in AXES} for seed in compared]
+        quality: list[dict[Axis, float | None]] = [
+            {axis: _quality_of(at[axis], seed) for axis in AXES} for seed in compared
+        ]
         pairs = [(row["combined"], _best(row["depth"], row["width"])) for row in quality]
         differences = [both - single for both, single in pairs if both is not None and single is not None]
-        results.append(Verdict(budget, at, tuple(differences), _answer(pairs, differences)))
+        difference = _difference(quality)
+        results.append(Verdict(budget, at, difference, tuple(differences), _answer(pairs, difference)))
     return results
 
 
@@ -168,10 +184,22 @@ def _best(*values: float | None) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _answer(pairs: Sequence[tuple[float | None, float | None]], differences: Sequence[float]) -> str:
+def _difference(quality: Sequence[Mapping[Axis, float | None]]) -> float | None:
+    """To each single axis over the seeds that have both; the least of the two is that to the better one."""
+    found = []
+    singles: tuple[Axis, ...] = ("depth", "width")
+    for axis in singles:
+        both = [(row["combined"], row[axis]) for row in quality]
+        gains = [mine - other for mine, other in both if mine is not None and other is not None]
+        if gains:
+            found.append(statistics.mean(gains))
+    return min(found, default=None)
+
+
+def _answer(pairs: Sequence[tuple[float | None, float | None]], difference: float | None) -> str:
     """Rests on the seeds in which both exist; "only feasible family" is said only where there is no such seed."""
-    if differences:
-        return "yes" if statistics.mean(differences) >= 0.0 else "no"
+    if difference is not None:
+        return "yes" if difference >= 0.0 else "no"
     if not pairs:
         return "not run"
     if any(both is not None for both, _ in pairs):

@@ -18,6 +18,7 @@ from reports.front_scores import (
     counted,
     groups,
     misses,
+    reached,
     seeds,
     verdicts,
 )
@@ -76,10 +77,16 @@ def _row(group: Group, costs: Sequence[Cost], timed: Sequence[Cost]) -> tuple[st
 
 def _verdicts(fronts: Fronts) -> Sheet:
     head = ["budget", "feasible families", "combined >= better single axis", "seeds compared"]
-    head += ["combined - better single axis", *(f"test, {FAMILY_WORDS[axis]}" for axis in AXES)]
+    head += [
+        "combined - better single axis",
+        "the same within seeds",
+        *(f"test, {FAMILY_WORDS[axis]}" for axis in AXES),
+    ]
     note = (
-        f"Test {fronts.metric}. The better single axis is that of the same seed. An infeasible cell is never a win: a "
-        "seed is compared only where combined and a single axis are both measured; at any other the answer says why."
+        f"Test {fronts.metric}. The answer is of means over the seeds, combined's and the better single axis'. Within "
+        "seeds the better axis is chosen anew in each, which favours the single axes. An infeasible cell is never a "
+        "win: a seed is compared only where combined and a single axis are both measured; at any other the answer says "
+        "why."
     )
     rows = tuple(_verdict_row(verdict, len(seeds(fronts))) for verdict in verdicts(fronts))
     return Sheet("Combined against the better single axis, per budget", tuple(head), rows, note, 3)
@@ -92,8 +99,9 @@ def _verdict_row(verdict: Verdict, num_seeds: int) -> tuple[str, ...]:
     if verdict.differences:
         answer += f" ({wins} of {len(verdict.differences)} seeds)"
     quality = [spread([cell.quality["test"] for cell in verdict.groups[axis].cells]) for axis in AXES]
-    compared, gain = f"{len(verdict.differences)} of {num_seeds}", spread(verdict.differences, sign="+")
-    return (verdict.budget, ", ".join(feasible) or "none", answer, compared, gain, *quality)
+    compared, within = f"{len(verdict.differences)} of {num_seeds}", spread(verdict.differences, sign="+")
+    gain = "–" if verdict.difference is None else f"{verdict.difference:+.3f}"
+    return (verdict.budget, ", ".join(feasible) or "none", answer, compared, gain, within, *quality)
 
 
 def _feasible(group: Group) -> str:
@@ -105,21 +113,26 @@ def _feasible(group: Group) -> str:
 
 
 def _areas(fronts: Fronts) -> Sheet:
-    head = ("cost", *(FAMILY_WORDS[axis] for axis in AXES), "combined / better single axis", "seeds")
+    """Over the budgets that all families reach, and over all if these are more."""
+    head = ("cost", "budgets", *(FAMILY_WORDS[axis] for axis in AXES), "combined / better single axis", "seeds")
+    common, every = reached(fronts), counted(fronts)
+    over = {"all": every} if common == every else {"reached by all families": common, "all": every}
     rows = tuple(
         (
             cost_name(area.cost),
+            words,
             *(spread(area.of_family[axis], 4) for axis in AXES),
             spread(area.ratios),
             str(len(area.of_family["combined"])),
         )
-        for area in areas(fronts)
+        for words, used in over.items()
+        for area in areas(fronts, used)
     )
     note = (
         f"Hypervolume: mean (least to most over seeds) of the area that a family's plans dominate, up to a ratio of 1 "
         f"and the dense {fronts.metric} of the same seed - {QUALITY_SLACK:.2f}; more is better. {_coverage(fronts)}"
     )
-    return Sheet("Hypervolume of each family's front", head, rows, note)
+    return Sheet("Hypervolume of each family's front", head, rows, note, 2)
 
 
 def _coverage(fronts: Fronts) -> str:
@@ -128,7 +141,7 @@ def _coverage(fronts: Fronts) -> str:
     left_out = {seed: [budget for budget in budgets(fronts) if budget not in used[seed]] for seed in seeds(fronts)}
     missing = [f"seed {seed}: {', '.join(names)}" for seed, names in left_out.items() if names]
     if not missing:
-        return "All budgets count, infeasible plans with no area."
+        return "Among all budgets, infeasible plans count with no area."
     return f"Left out, as not every family has been run there: {'; '.join(missing)}."
 
 

@@ -8,7 +8,7 @@ import pytest
 from example_fronts import DENSE, plan_note, save_infeasible, save_planned, save_sweep
 
 from reports.front_cells import load_fronts
-from reports.front_scores import areas, counted, groups, misses, verdicts
+from reports.front_scores import areas, counted, groups, misses, reached, verdicts
 from reports.front_words import together, told, widths
 from reports.hypervolume import hypervolume
 from toolkit.planning.note import Predicted
@@ -34,7 +34,7 @@ def test_areas_are_over_the_budgets_that_all_families_have_run(tmp_path: Path) -
     fronts = load_fronts(save_sweep(tmp_path))
     every = ["latency=0.7", "latency=0.5", "latency=0.35"]
     assert counted(fronts) == {0: every, 1: every, 2: ["latency=0.7", "latency=0.35"]}
-    area = next(area for area in areas(fronts) if area.cost.key == "macs_ratio")
+    area = next(area for area in areas(fronts, counted(fronts)) if area.cost.key == "macs_ratio")
     for axis in ("depth", "width", "combined"):
         mine = [cell for cell in fronts.cells if (cell.place.family, cell.place.seed) == (axis, 2)]
         points = [(cell.costs["macs_ratio"], cell.quality["test"]) for cell in mine if cell.place.budget != every[1]]
@@ -48,10 +48,13 @@ def test_a_family_without_a_feasible_plan_covers_nothing(tmp_path: Path) -> None
     save_planned(tmp_path, "combined", 0.5)
     save_infeasible(tmp_path, "depth", 0.5)
     save_infeasible(tmp_path, "width", 0.5)
-    area = areas(load_fronts(tmp_path))[0]
+    fronts = load_fronts(tmp_path)
+    area = areas(fronts, counted(fronts))[0]
     assert area.of_family["depth"] == area.of_family["width"] == (0.0,)
     assert area.of_family["combined"][0] > 0.0
     assert area.ratios == ()  # no win over nothing
+    assert reached(fronts) == {0: []}
+    assert areas(fronts, reached(fronts))[0].of_family["combined"] == ()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,20 @@ def test_verdict_compares_within_a_seed(tmp_path: Path) -> None:
     save_infeasible(tmp_path, "combined", 0.5, 2)
     (verdict,) = verdicts(load_fronts(tmp_path))
     assert verdict.differences == pytest.approx([-0.05, 0.01])
+    assert verdict.difference == pytest.approx(-0.05), "depth in seed 0 alone"
     assert verdict.answer == "no"
+
+
+def test_verdict_is_of_means(tmp_path: Path) -> None:
+    """Combined is never the best of its seed, and better than either axis on the mean."""
+    made = {"depth": (0.70, 0.60), "width": (0.60, 0.70), "combined": (0.69, 0.69)}
+    for family, qualities in made.items():
+        for seed, quality in enumerate(qualities):
+            save_planned(tmp_path, family, 0.5, seed, quality=quality)
+    (verdict,) = verdicts(load_fronts(tmp_path))
+    assert verdict.differences == pytest.approx([-0.01, -0.01])
+    assert verdict.difference == pytest.approx(0.04)
+    assert verdict.answer == "yes"
 
 
 def test_misses(tmp_path: Path) -> None:
