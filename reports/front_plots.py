@@ -23,7 +23,7 @@ def front_plot(fronts: Fronts, cost: Cost) -> Scatter:
     shown = [group for group in groups(fronts) if group.cells]
     looks = _looks(shown)
     dots = [
-        Dot(cell.costs[cost.key], cell.quality["test"], looks[_key(group)], tuple(told(cell, fronts)))
+        Dot(cell.costs[cost.key], cell.change, looks[_key(group)], tuple(told(cell, fronts)))
         for group in shown
         for cell in group.cells
     ]
@@ -32,7 +32,7 @@ def front_plot(fronts: Fronts, cost: Cost) -> Scatter:
     return Scatter(
         name=cost.key,
         titles=(cost_axis(cost), quality_axis(fronts)),
-        dots=(*dots, *_dense(fronts)),
+        dots=(*dots, _dense(fronts)),
         lines=tuple(line for line in means if line),
         legend=(*legend, (DENSE_LOOK, "dense")),
     )
@@ -78,16 +78,14 @@ def _words(key: str) -> str:
 
 def _means(members: Sequence[Group], cost: Cost, looks: dict[str, Look]) -> Line | None:
     def mean(cells: Sequence[FrontCell]) -> tuple[float, float]:
-        costs, qualities = [cell.costs[cost.key] for cell in cells], [cell.quality["test"] for cell in cells]
-        return statistics.mean(costs), statistics.mean(qualities)
+        costs, changes = [cell.costs[cost.key] for cell in cells], [cell.change for cell in cells]
+        return statistics.mean(costs), statistics.mean(changes)
 
     points = sorted(mean(group.cells) for group in members)
     return Line(tuple(points), looks[_key(members[0])].colour) if len(points) > 1 else None
 
 
-def _dense(fronts: Fronts) -> list[Dot]:
+def _dense(fronts: Fronts) -> Dot:
     by_seed = {cell.place.seed: cell.dense_quality["test"] for cell in fronts.cells}
-    return [
-        Dot(1.0, value, DENSE_LOOK, (f"dense, seed {seed}", f"test {fronts.metric}: {value:.3f}"))
-        for seed, value in sorted(by_seed.items())
-    ]
+    lines = [f"seed {seed}: test {fronts.metric} {value:.3f}" for seed, value in sorted(by_seed.items())]
+    return Dot(1.0, 0.0, DENSE_LOOK, ("dense", *lines))

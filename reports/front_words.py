@@ -28,11 +28,12 @@ def cost_name(cost: Cost) -> str:
 
 
 def quality_axis(fronts: Fronts) -> str:
-    return f"test {fronts.metric}"
+    """Against the dense model of the same seed: baselines of different seeds differ more than their plans do."""
+    return f"test {fronts.metric} minus dense, same seed (0.01 = one point)"
 
 
 def front_title(fronts: Fronts, cost: Cost) -> str:
-    return f"Test {fronts.metric} against {cost_name(cost)}"
+    return f"Test {fronts.metric} minus dense against {cost_name(cost)}"
 
 
 def spread(values: Sequence[float], digits: int = 3, sign: str = "") -> str:
@@ -103,4 +104,4 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _width(width: int | Heads) -> str:
     if isinstance(width, int):
         return str(width)
-    return f"{width.heads} heads" + (f" × {width.head_dim}" if width.head_dim else "")
+    return f"{width.heads} head{'s' if width.heads > 1 else ''}" + (f" × {width.head_dim}" if width.head_dim else "")

@@ -20,7 +20,7 @@ from reports.words import MACS_NOTE
 from toolkit.record import write_atomically
 
 PREDICTED = "predicted-latency"
-NARROW = "body { max-width: 1232px; } th, td { padding: 5px 6px; } td small { font-size: 11.5px; }"  # twelve columns
+NARROW = "body { max-width: 1232px; } th, td { padding: 5px 4px; } td small { font-size: 10.5px; }"  # twelve columns
 
 
 def write_fronts(fronts: Fronts, folder: Path) -> Path:

@@ -36,7 +36,7 @@ def draw_plan_fronts(fronts: Fronts, cost: Cost) -> Figure:
             _draw(axes, members, cost, LOOKS[axis], FAMILY_WORDS[axis], "-")
     for place, group in enumerate(group for group in shown if group.family is None):
         _draw(axes, [group.cells], cost, control_look(place), _label(group), "")
-    _draw_dense(axes, fronts)
+    _draw_dense(axes)
     axes.margins(x=0.06, y=0.12)
     axes.set(xlabel=cost_axis(cost), ylabel=quality_axis(fronts))
     light_grid(axes, "x")
@@ -72,12 +72,12 @@ def _draw(
     axes: Axes, members: Sequence[Sequence[FrontCell]], cost: Cost, look: tuple[str, str], label: str, line: str
 ) -> None:
     """`members`: the cells of every budget; a line joins the means by rising cost."""
-    pairs = [([cell.costs[cost.key] for cell in cells], [cell.quality["test"] for cell in cells]) for cells in members]
+    pairs = [([cell.costs[cost.key] for cell in cells], [cell.change for cell in cells]) for cells in members]
     pairs.sort(key=lambda pair: statistics.mean(pair[0]))
-    costs, qualities = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    costs, changes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     axes.errorbar(
-        [statistics.mean(values) for values in costs], [statistics.mean(values) for values in qualities],
-        xerr=_bars(costs), yerr=_bars(qualities), color=look[0], marker=look[1], linestyle=line, linewidth=1.6,
+        [statistics.mean(values) for values in costs], [statistics.mean(values) for values in changes],
+        xerr=_bars(costs), yerr=_bars(changes), color=look[0], marker=look[1], linestyle=line, linewidth=1.6,
         elinewidth=1.0, capsize=3, markersize=9, markeredgecolor="white", label=label, zorder=4,
     )  # fmt: skip
 
@@ -90,14 +90,9 @@ def _bars(groups_of_values: Sequence[Sequence[float]]) -> list[list[float]]:
     return [down, up]
 
 
-def _draw_dense(axes: Axes, fronts: Fronts) -> None:
-    values = list({cell.place.seed: cell.dense_quality["test"] for cell in fronts.cells}.values())
-    mean = statistics.mean(values)
-    axes.axhline(mean, color=INK, linestyle=(0, (5, 4)), linewidth=1, zorder=2)
-    axes.errorbar(
-        [1.0], [mean], yerr=_bars([values]), color=INK, marker="*", markersize=16, linestyle="", capsize=3,
-        label="dense", zorder=5,
-    )  # fmt: skip
+def _draw_dense(axes: Axes) -> None:
+    axes.axhline(0.0, color=INK, linestyle=(0, (5, 4)), linewidth=1, zorder=2)
+    axes.plot([1.0], [0.0], color=INK, marker="*", markersize=16, linestyle="", label="dense", zorder=5)
 
 
 def _draw_diagonal(axes: Axes, values: Sequence[float]) -> None:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from example_fronts import DENSE, REASON, plan_note, planned_record, save_infeasible, save_planned, save_sweep
+from example_fronts import REASON, plan_note, planned_record, save_infeasible, save_planned, save_sweep
 from example_records import save
 from html_reading import Page
 
@@ -53,8 +53,8 @@ def test_everything_is_written_and_linked(sweep: Path) -> None:
     assert linked == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")} | {"points.csv", "fronts.md"}
     assert all((sweep / value).is_file() for value in linked)
     assert page.titles == [
-        *(f"Test mAP against {cost}" for cost in ("MACs", "parameters", "latency, cpu, batch 1")),
-        "Test mAP against latency, cpu, batch 16",
+        *(f"Test mAP minus dense against {cost}" for cost in ("MACs", "parameters", "latency, cpu, batch 1")),
+        "Test mAP minus dense against latency, cpu, batch 16",
         *(f"Predicted against measured latency, cpu, batch {size}" for size in (1, 16)),
         "Results per family and budget",
         "Combined against the better single axis, per budget",
@@ -76,7 +76,7 @@ def test_every_dot_tells_its_recipe(sweep: Path) -> None:
     plots = Dots((sweep / "index.html").read_text()).plots
     fronts = load_fronts(sweep)
     planned = [cell for cell in fronts.cells if cell.place.family]
-    assert [len(plot) for plot in plots] == [len(fronts.cells) + len(DENSE)] * 4 + [len(planned)] * 2
+    assert [len(plot) for plot in plots] == [len(fronts.cells) + 1] * 4 + [len(planned)] * 2
     texts = [dot["data-tip"] or "" for dot in plots[0]]
     for cell in planned:
         name = f"{FAMILY_WORDS[cell.place.family or 'none']}, {cell.place.budget}, seed {cell.place.seed}"
