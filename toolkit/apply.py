@@ -15,32 +15,29 @@ import toolkit
 from reports.page import write_page
 from toolkit.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table, slower_steps
 from toolkit.console import Console
-from toolkit.errors import Fault, RecipeError, StageError, UserError
+from toolkit.errors import Fault, RecipeError, StageError
 from toolkit.estimate import duration_text, estimate_s
 from toolkit.recipe import Recipe
 from toolkit.recipe_yaml import dump_recipe, read_recipe
 from toolkit.record import RUN_FILE, RunRecord
 from toolkit.tasks import TASKS
+from toolkit.verb import exit_code
 from toolkit.yaml_nodes import Lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        recipe, lines = read_recipe(args.recipe)
-        if args.device is not None:
-            recipe = recipe.model_copy(update={"device": args.device})
-        if args.check:
-            _show(recipe)
-        else:
-            _run(args.recipe, recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; continue with: {_resume_command(args)}", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _apply(args), f"interrupted; continue with: {_resume_command(args)}")
+
+
+def _apply(args: argparse.Namespace) -> None:
+    recipe, lines = read_recipe(args.recipe)
+    if args.device is not None:
+        recipe = recipe.model_copy(update={"device": args.device})
+    if args.check:
+        _show(recipe)
+    else:
+        _run(args.recipe, recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from toolkit.checkpoint import load_model
 from toolkit.console import Console
-from toolkit.errors import ExportError, UserError
+from toolkit.errors import ExportError
 from toolkit.exporting.exporter import export_model
 from toolkit.exporting.report import FORMATS, SUFFIX, TOLERANCE, ExportReport, ExportSettings
 from toolkit.manifest import MANIFEST_FILE, Manifest, read_manifest
 from toolkit.run_folder import MODEL_FOLDER
 from toolkit.tasks import TASKS, ZOO, make_task
+from toolkit.verb import exit_code
 from toolkit.zoo.config import ZooModel
 from toolkit.zoo.inputs import example_inputs
 
@@ -55,23 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=args.threads,
         latency_repeats=args.repeats,
     )
-    try:
-        folder = args.directory
-        if not (folder / MANIFEST_FILE).exists() and (folder / MODEL_FOLDER / MANIFEST_FILE).exists():
-            folder = folder / MODEL_FOLDER
-        path = args.out or args.directory / f"exported{SUFFIX[settings.format]}"
-        manifest = read_manifest(folder / MANIFEST_FILE)
-        inputs_of = example_inputs_of(manifest, folder / MANIFEST_FILE)
-        model = load_model(folder)
-        report = export_model(model, inputs_of, path, settings, weights_sha256=manifest.weights.sha256)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was kept", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _export(args.directory, args.out, settings), "interrupted; nothing was kept")
+
+
+def _export(directory: Path, out: Path | None, settings: ExportSettings) -> None:
+    folder = directory
+    if not (folder / MANIFEST_FILE).exists() and (folder / MODEL_FOLDER / MANIFEST_FILE).exists():
+        folder = folder / MODEL_FOLDER
+    path = out or directory / f"exported{SUFFIX[settings.format]}"
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    inputs_of = example_inputs_of(manifest, folder / MANIFEST_FILE)
+    model = load_model(folder)
+    report = export_model(model, inputs_of, path, settings, weights_sha256=manifest.weights.sha256)
     show_report(report, path, Console())
-    return 0
 
 
 def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[Tensor, ...]]:

@@ -25,6 +25,7 @@ from toolkit.task import Task
 from toolkit.tasks import make_task
 from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, sha256_of
 from toolkit.training import CurvePoint, TrainConfig, TrainRecord, read_train_config
+from toolkit.verb import exit_code
 
 
 def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.Module, FitResult]:
@@ -46,44 +47,37 @@ def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.M
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    command = shlex.join(["python", "-m", "toolkit.train", *(sys.argv[1:] if argv is None else argv)])
+    return exit_code(lambda: _train(args, command), "interrupted; nothing was kept")
+
+
+def _train(args: argparse.Namespace, command: str) -> None:
     console = Console()
-    try:
-        config = read_train_config(args.config)
-        _make_folder(args.out)
-        task = make_task(config.task)
-        started = time.perf_counter()
-        model, result = train(config, task, console)
-        seconds = time.perf_counter() - started
-        validation = evaluate(task, model, "validation")
-        test = evaluate(task, model, "test") if args.test else None
-        command = shlex.join(["python", "-m", "toolkit.train", *(sys.argv[1:] if argv is None else argv)])
-        _save(
-            args.out,
-            model,
-            TrainRecord(
-                command=command,
-                config=config,
-                environment=describe_environment(),
-                seconds=seconds,
-                weights_sha256="",
-                best_step=result.best_step,
-                curve=tuple(CurvePoint(step=p.step, loss=p.loss, validation=p.validation) for p in result.curve),
-                validation=validation,
-                test=test,
-            ),
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was kept", file=sys.stderr)
-        return 130
+    config = read_train_config(args.config)
+    _make_folder(args.out)
+    task = make_task(config.task)
+    started = time.perf_counter()
+    model, result = train(config, task, console)
+    seconds = time.perf_counter() - started
+    validation = evaluate(task, model, "validation")
+    test = evaluate(task, model, "test") if args.test else None
+    record = TrainRecord(
+        command=command,
+        config=config,
+        environment=describe_environment(),
+        seconds=seconds,
+        weights_sha256="",
+        best_step=result.best_step,
+        curve=tuple(CurvePoint(step=p.step, loss=p.loss, validation=p.validation) for p in result.curve),
+        validation=validation,
+        test=test,
+    )
+    _save(args.out, model, record)
     console.line(f"trained in {seconds:.0f} s; best validation at step {result.best_step}")
     for quality in (validation, test):
         if quality is not None:
             console.line(describe(quality))
     console.line(f"weights and record: {args.out}")
-    return 0
 
 
 def _make_folder(folder: Path) -> None:
