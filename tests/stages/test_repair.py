@@ -11,7 +11,7 @@ from torch import nn
 
 from toolkit.blocks import drop_block, find_blocks
 from toolkit.stages.repair import Point, Site, capture, fit_layers, install, installed
-from toolkit.stages.sites import absorber, adds_to, depth_site, execution_order, width_site
+from toolkit.stages.sites import absorber, adds_to, depth_site, execution_order, joining_point
 
 
 def data(seed: int, count: int = 4) -> list[tuple[torch.Tensor, ...]]:
@@ -33,11 +33,10 @@ def test_where_a_layer_joins_the_stream(net: nn.Module) -> None:
     assert not adds_to(net, "blocks.1.mlp.fc1", Point("blocks.2", "input"), inputs)
     assert absorber(net, "blocks.2", inputs, order) == "blocks.1.mlp.fc2"
     assert absorber(net, "blocks.0", inputs, order) == "embed"
-    joins = width_site(net, "blocks.1.attn.proj", "blocks.1", inputs, order)
-    assert joins.point == joins.goal == Point("blocks.1.norm2", "input")
-    assert width_site(net, "blocks.1.mlp.fc2", "blocks.1", inputs, order).point == Point("blocks.1", "output")
-    own = Point("head", "output")
-    assert width_site(net, "head", None, inputs, order) == Site("head", own, own)
+    joins = joining_point(net, "blocks.1.attn.proj", "blocks.1", inputs, order)
+    assert joins == Point("blocks.1.norm2", "input")
+    assert joining_point(net, "blocks.1.mlp.fc2", "blocks.1", inputs, order) == Point("blocks.1", "output")
+    assert joining_point(net, "head", None, inputs, order) == Point("head", "output")
 
 
 def test_the_absorber_skips_dropped_blocks(net: nn.Module) -> None:

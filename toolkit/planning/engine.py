@@ -24,10 +24,10 @@ from toolkit.stages.context import StageContext
 from toolkit.stages.importance import score_groups
 from toolkit.stages.norms import batch_norms, reestimate_batch_norms
 from toolkit.stages.passes import Meter, forward_replaced, metered
-from toolkit.stages.repair import Inputs
-from toolkit.stages.sites import depth_site, execution_order
+from toolkit.stages.repair import Inputs, Point, Site
+from toolkit.stages.sites import depth_site, execution_order, joining_point
 from toolkit.stages.width_plan import choose, given_cuts
-from toolkit.stages.width_repair import reader_sites
+from toolkit.stages.width_repair import home_of, reader_sites
 from toolkit.task import Batch, Task
 
 IMPORTANCE = "activation"
@@ -63,6 +63,8 @@ class Engine:
             "score": self._dense_outputs([batch.inputs for batch in self.scoring]),
         }
         self._dense_goals: Goals = [{} for _ in self.calibration]
+        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is gone, and what goes next
+        self._joins: dict[str, Point] = {}
 
     @property
     def block_passes(self) -> float:
@@ -98,7 +100,7 @@ class Engine:
     def _drop(self, model: nn.Module, reference: nn.Module, blocks: Sequence[str], shared: Sequence[str]) -> None:
         repair = self._sequence(model, reference, shared)
         for block in blocks:
-            site = depth_site(model, block, self.example, execution_order(model, self.example))
+            site = self._depth_site(model, block)
             if site is not None:
                 with self._metered(model), self._metered(reference):
                     repair.fit(site)
@@ -113,13 +115,32 @@ class Engine:
         scores = self._dense_scores if reference is self.dense else self._scores(model, groups)
         choices = choose(given_cuts(groups, self.dense, widths), scores)
         cut(model, choices)
-        sites = reader_sites(model, choices, self.example, self.blocks)
+        sites = reader_sites(model, choices, self._order_of(model), self._join)
         repair = self._sequence(model, reference, shared)
         with self._metered(model), self._metered(reference):
             repair.look_at({site.goal for site in sites})
             for site in sites:
                 repair.fit(site)
         reestimate_batch_norms(model, self.calibration)
+
+    def _order_of(self, model: nn.Module) -> list[str]:
+        """Widths do not change the order of calls, and dropped blocks call nothing."""
+        gone = dropped_blocks(model)
+        return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
+
+    def _depth_site(self, model: nn.Module, block: str) -> Site | None:
+        """Widths do not change where outputs join the stream."""
+        key = frozenset(dropped_blocks(model)), block
+        if key not in self._depth_sites:
+            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model))
+        return self._depth_sites[key]
+
+    def _join(self, layer: str) -> Point:
+        """Inside a block neither widths nor other blocks change it."""
+        if layer not in self._joins:
+            home = home_of(layer, self.blocks)
+            self._joins[layer] = joining_point(self.dense, layer, home, self.example, self.order)
+        return self._joins[layer]
 
     def _scores(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
         with self._metered(model):
@@ -132,7 +153,7 @@ class Engine:
     @cached_property
     def _repaired_for(self) -> dict[str, int]:
         """Where the layer is that is refitted when a block goes; the block itself where there is none."""
-        sites = {block: depth_site(self.dense, block, self.example, self.order) for block in self.blocks}
+        sites = {block: self._depth_site(self.dense, block) for block in self.blocks}
         return {block: self.order.index(site.layer if site else block) for block, site in sites.items()}
 
     def _metered(self, model: nn.Module) -> AbstractContextManager[None]:
@@ -145,7 +166,7 @@ class Engine:
         is_dense = reference is self.dense
         goals = self._dense_goals if is_dense else [{} for _ in self.calibration]
         aim = Aim(reference, goals, self._outputs["calibration"] if is_dense else {})
-        return RepairSequence(model, aim, self.calibration, self.blocks, execution_order(model, self.example), known)
+        return RepairSequence(model, aim, self.calibration, self.blocks, self._order_of(model), known)
 
     def _unchanged(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> list[str]:
         """Leading blocks that compute what they do in the dense model; none where BatchNorm is estimated again."""

@@ -16,7 +16,7 @@ from toolkit.planning.tables import Choice, Tables, added_loss, cost, make_choic
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
-EVALUATIONS = 16  # plans that are scored end to end for one budget
+EVALUATIONS = 6  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 MOST_DEAD_ENDS = 200
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept

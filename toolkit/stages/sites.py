@@ -77,22 +77,14 @@ def depth_site(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -
     return None if layer is None else Site(layer, Point(block, "input"), Point(block, "output"))
 
 
-def width_site(
-    model: nn.Module,
-    layer: str,
-    block: str | None,
-    inputs: Inputs,
-    order: list[str],
-    channels: tuple[int, ...] = (),
-) -> Site:
-    """How to make up for pruned inputs of `layer`: where its output joins the stream, else its own output.
+def joining_point(model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]) -> Point:
+    """Where the output of `layer` joins the stream; its own output where that is not to be seen.
 
     The stream is looked for at the inputs of the modules that follow inside `block`, then at the block's output.
-    `channels`: those of its unpruned outputs that the layer still has, where outputs were pruned too.
     """
     own = Point(layer, "output")
     if block is None:
-        return Site(layer, own, own, channels)
+        return own
     inside = [name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.")]
     points = [*(Point(name, "input") for name in inside), Point(block, "output")]
     before = capture(model, inputs, {own, *points})
@@ -105,8 +97,8 @@ def width_site(
             continue
         is_stream = not torch.equal(before[point], output)
         if is_stream and _moved_by(shift, after[point] - before[point]):
-            return Site(layer, point, point, channels)
-    return Site(layer, own, own, channels)
+            return point
+    return own
 
 
 def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> Point | None:
