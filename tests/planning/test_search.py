@@ -96,6 +96,18 @@ def test_controls_hold_limits_and_are_fixed_by_their_seed(search: type) -> None:
     assert found[0] != found[2] or search is greedy_search  # which may well end at the same plan
 
 
+@pytest.mark.parametrize("search", [random_search, greedy_search])
+def test_controls_spend_what_they_are_given(search: type) -> None:
+    tables = random_tables(4, num_contexts=2)
+    scorer = true_loss(tables, 4)
+    search(tables, LIMITS, "combined", scorer, 200, 0)
+    assert scorer.spent >= 200
+    assert scorer.spent <= 210
+    few = true_loss(tables, 4)
+    assert search(tables, {"latency@1": 0.9}, "depth", few, 200, 0) is not None
+    assert few.spent < 200, "there are no 200 such plans"
+
+
 def test_the_search_beats_its_controls_where_tables_tell_the_truth() -> None:
     wins = 0
     for seed in range(10):

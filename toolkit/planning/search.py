@@ -155,9 +155,12 @@ def random_search(
     rng = np.random.default_rng(seed)
     end = scorer.spent + evaluations
     best: Found | None = None
-    while scorer.spent < end:
+    repeats = 0
+    while scorer.spent < end and repeats < MOST_DEAD_ENDS:  # the family may have fewer plans than that
+        before = scorer.spent
         choice = random_choice(tables, limits, family, rng)
         loss = scorer(choice)
+        repeats = repeats + 1 if scorer.spent == before else 0
         if best is None or loss < best.loss:
             best = Found(choice, ORDERS[0], loss)
     return best
@@ -202,23 +205,45 @@ def greedy_search(
 ) -> Found | None:
     """A control: at every step the change of least loss per cost among some random ones, until the limits hold.
 
-    The number scored at a step shares `evaluations` out evenly over about as many steps as random changes take.
+    The number scored at a step shares `evaluations` out evenly over about as many steps as random changes take. What is
+    left then goes into further descents; the best one counts.
     """
     if minimise_loss(tables, limits, family) is None:
         return None
     rng = np.random.default_rng(seed)
-    primary = next(iter(limits))
     steps = max(1, round(np.mean([_num_changes(random_choice(tables, limits, family, rng)) for _ in range(20)])))
     each = max(1, evaluations // steps)
-    choice, loss = Choice(), tables.dense_loss
     end = scorer.spent + evaluations
+    best: Found | None = None
+    repeats = 0
+    while repeats < MOST_DEAD_ENDS and (scorer.spent < end or best is None):
+        before = scorer.spent
+        found = _descent(tables, limits, family, scorer, each, rng, end, must_end=best is None)
+        if found is not None and (best is None or found.loss < best.loss):
+            best = found
+        repeats = repeats + 1 if scorer.spent == before else 0
+    return best
+
+
+def _descent(
+    tables: Tables,
+    limits: Limits,
+    family: PlanFamily,
+    scorer: Scorer,
+    each: int,
+    rng: np.random.Generator,
+    end: int,
+    must_end: bool,
+) -> Found | None:
+    """None where it ends outside the limits. Past `end` it stops with nothing, or goes on without a choice."""
+    primary = next(iter(limits))
+    choice, loss = Choice(), tables.dense_loss
     while not fits(tables, limits, choice):
         options = [one for one in single_changes(tables, family, choice) if _saves(tables, primary, choice, one)]
-        if not options:
+        is_over = scorer.spent >= end
+        if not options or (is_over and not must_end):
             return None
-        chosen = [options[index] for index in rng.permutation(len(options))[:each]]
-        if scorer.spent >= end:
-            chosen = chosen[:1]
+        chosen = [options[index] for index in rng.permutation(len(options))[: 1 if is_over else each]]
         now, before = cost(tables, choice, primary), loss
         scores = {one: scorer(one) for one in chosen}
         choice = min(scores, key=lambda one: (scores[one] - before) / (now - cost(tables, one, primary)))
