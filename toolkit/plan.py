@@ -44,8 +44,8 @@ def _plan(args: argparse.Namespace) -> None:
         threads=args.threads,
         min_quality=args.min_quality,
     )
-    if args.out is not None and not args.out.parent.is_dir():
-        raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
     session = session_of(args, console)
     planned = session.plan(budget, args.family, args.evaluations)
     show_plan(planned, console)

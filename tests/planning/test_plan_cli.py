@@ -44,7 +44,7 @@ def test_a_plan_is_shown_and_written(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = tmp_path / "planned.yaml"
+    out = tmp_path / "runs" / "planned.yaml"  # in a folder that is not there yet, as in a fresh clone
     assert call("--budget", "latency=0.5", "--out", str(out), "--recover-steps", "7", "--seed", "3") == 0
     printed = capsys.readouterr().out
     assert "combined, latency=0.5: depth_then_width" in printed
