@@ -20,7 +20,7 @@ from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.note import PlanNote
 from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.solver import FAMILIES
-from toolkit.planning.tables import MACS, Group, latency_of
+from toolkit.planning.tables import CRITERIA, MACS, Group, latency_of
 from toolkit.recipe_yaml import dump_recipe
 from toolkit.record import write_atomically
 from toolkit.stage_configs import Heads, Recover
@@ -70,6 +70,7 @@ def session_of(args: argparse.Namespace, console: Console) -> Session:
         folder=args.tables,
         rebuild=args.rebuild,
         examples=args.examples,
+        criterion=args.criterion,
         console=console,
     )
 
@@ -97,9 +98,12 @@ def show_plan(planned: Planned, console: Console) -> None:
         measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
         console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense{measured}")
     applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
+    what = f"loss on training data: dense {note.dense_loss:.4f}"
+    if note.criterion == "distance":
+        what = "distance to the dense model's predictions on training data: 0 is equal"
     console.line(
-        f"loss on training data: dense {note.dense_loss:.4f}, the tables' sum {note.additive_loss:.4f}, the plan as "
-        f"applied {applied}; {note.evaluations} plans scored, {note.seconds:.1f} s"
+        f"{what}, the tables' sum {note.additive_loss:.4f}, the plan as applied {applied}; "
+        f"{note.evaluations} plans scored, {note.seconds:.1f} s"
     )
 
 
@@ -136,6 +140,12 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
     parser.add_argument(
         "--examples", type=positive, default=EXAMPLES, metavar="N", help="to score and repair on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--criterion",
+        choices=CRITERIA,
+        default=CRITERIA[0],
+        help="what plans are compared by on training data: distance to the dense predictions, or the task's loss",
     )
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
 

@@ -1,7 +1,8 @@
 """python -m toolkit.searches TASK... --budget latency=0.5 --out DIR: the planner against random and greedy search.
 
-All three score equally many models, those of the planner's tables included; what they find is compared by the loss on
-validation data, before any fine-tuning. Resumable. Exit codes: 0 done; 2 something the user can fix; 130 interrupted.
+All three score equally many models by the same criterion, those of the planner's tables included; what they find is
+compared by the task's loss on validation data, before any fine-tuning. Resumable. Exit codes: 0 done; 2 something the
+user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from toolkit.console import Console, plain_table
 from toolkit.errors import UserError
 from toolkit.plan import add_timing_arguments, positive
 from toolkit.planning.budget import Budget, parse_limits
-from toolkit.planning.search import EVALUATIONS, Found, Scorer, greedy_search, random_search
+from toolkit.planning.controls import greedy_search, random_search
+from toolkit.planning.search import EVALUATIONS, Found, Scorer
 from toolkit.planning.tables import cost, dropped_in_order, widths_of
 from toolkit.record import write_atomically
 from toolkit.tasks import TASKS, ZOO, make_task
@@ -27,7 +29,7 @@ from toolkit.verb import exit_code
 if TYPE_CHECKING:
     from toolkit.planning.session import Session
 
-COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "training loss", "validation loss")
+COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "criterion", "validation loss")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,9 +55,10 @@ def _compare(args: argparse.Namespace) -> None:
             threads=args.threads,
             folder=args.tables,
             examples=args.examples,
+            criterion=args.criterion,
             console=console,
         )
-        for row in _contest(session, budget, args.seeds):
+        for row in _contest(session, budget, args.seeds, args.evaluations):
             rows.append(row)
             write_atomically(args.out / "searches.json", json.dumps(rows, indent=1) + "\n")
             console.line(f"{row['task']}, {row['search']}, seed {row['seed']}: {row['validation loss']:.4f}")
@@ -64,10 +67,10 @@ def _compare(args: argparse.Namespace) -> None:
     console.line(table)
 
 
-def _contest(session: Session, budget: Budget, seeds: int) -> list[dict[str, Any]]:
+def _contest(session: Session, budget: Budget, seeds: int, planned_evaluations: int) -> list[dict[str, Any]]:
     tables = session.numbers.tables
     limits = budget.ratios(session.numbers.dense_latency_s(budget.batch_size))
-    planned = session.plan(budget, "combined", EVALUATIONS, timed=False)
+    planned = session.plan(budget, "combined", planned_evaluations, timed=False)
     evaluations = session.numbers.num_single_changes + planned.note.evaluations
     best = Found(planned.choice, planned.order, session.numbers.score(planned.choice, planned.order))
     rows = [_row(session, budget, "planner", 0, evaluations, best)]
@@ -99,7 +102,7 @@ def _row(session: Session, budget: Budget, search: str, seed: int, spent: int, f
         "seed": seed,
         "models scored": spent,
         "predicted cost": cost(tables, found.choice, budget.resource_of(budget.primary)),
-        "training loss": found.loss,
+        "criterion": found.loss,
         "validation loss": session.numbers.split_loss(gone, widths, found.order, "validation"),
         "dropped": gone,
         "widths": {name: str(width) for name, width in widths.items()},
@@ -120,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="of the latency that is limited")
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of the controls (default 3)")
+    parser.add_argument(
+        "--evaluations",
+        type=positive,
+        default=EVALUATIONS,
+        metavar="N",
+        help="the planner's, for each family, beside its tables; the controls score as many models as both together",
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="searches.json and searches.txt go there"
     )

@@ -89,6 +89,7 @@ class Planner:
                 threads=self.sweep.measure.threads,
                 folder=self.tables,
                 examples=self.sweep.plans.examples,
+                criterion=self.sweep.plans.criterion,
                 console=self.console,
             )
         planned = self.sessions[cell.task].plan(cell.budget, cell.family, self.sweep.plans.evaluations)

@@ -15,6 +15,7 @@ from toolkit.plain_faults import plain_faults
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.solver import FAMILIES, PlanFamily
+from toolkit.planning.tables import CRITERIA, Criterion
 from toolkit.recipe import Measure, Recipe, Version
 from toolkit.stage_configs import Positive, Stage
 from toolkit.tasks import TASKS
@@ -39,6 +40,7 @@ class Plans(Config):
     batch_size: Positive = 1
     evaluations: Annotated[int, Field(ge=0)] = EVALUATIONS
     examples: Positive = EXAMPLES
+    criterion: Criterion = CRITERIA[0]
     then: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
 
 

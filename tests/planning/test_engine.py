@@ -18,6 +18,7 @@ from toolkit.stages.block_drop import apply_block_drop
 from toolkit.stages.channel_prune import apply_channel_prune
 from toolkit.stages.criteria import model_score
 from toolkit.task import Task
+from toolkit.tasks.tad.losses import bernoulli_divergence
 
 
 class StreamTask(TinyTask):
@@ -97,6 +98,23 @@ def test_what_is_shared_changes_no_score(task: StreamTask, tiny_context: StageCo
         score = engine.loss_of(dropped, widths, ORDERS[0])
         assert score == model_score(model, task, "loss", tiny_context, None)
         assert 0 < engine.block_passes - before <= 11, "leading blocks of the dense model are not run again"
+
+
+def test_distance_to_the_dense_predictions(
+    task: StreamTask, tiny_context: StageContext, space: Space, engine: Engine
+) -> None:
+    by_distance = Engine(tiny_context.dense, task, tiny_context, space.blocks, space.structure, criterion="distance")
+    assert by_distance.dense_loss() == pytest.approx(0.0, abs=1e-7)
+    dropped, widths = CUTS["both"]
+    model = engine.model_of(dropped, widths, ORDERS[0])
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in task.batches("score", 16):
+            new, old = model(*batch.inputs), tiny_context.dense(*batch.inputs)
+            total += float(bernoulli_divergence(new, old, 1.0).mean()) * len(new)
+            count += len(new)
+    assert by_distance.loss_of(dropped, widths, ORDERS[0]) == pytest.approx(total / count, rel=1e-5)
+    assert total > 0
 
 
 def test_the_dense_model_is_left_alone(task: StreamTask, tiny_context: StageContext, engine: Engine) -> None:

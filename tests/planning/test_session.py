@@ -92,7 +92,7 @@ def test_half_a_file_and_other_weights(session: Session, folder: Path, tmp_path:
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     other = session_in(tmp_path, TinyTask(train_steps=1))
-    with pytest.raises(UserError, match=r"losses-tiny.json: its numbers are of something else \(weights: .*--rebuild"):
+    with pytest.raises(UserError, match=r"losses-tiny-distance.json: its .* of something else \(weights: .*--rebuild"):
         other.plan(budget_of(0.5), "combined", 0)
     (kept,) = tmp_path.glob("costs-*.json")
     kept.write_bytes(kept.read_bytes()[:200])
@@ -211,7 +211,7 @@ def test_limits_hold_where_savings_do_not_add_up(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_not_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.numbers.task, "loss", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(session.numbers.task, "alignment", lambda *_: {"class": torch.tensor(float("nan"))})
     known = len(session.numbers.losses.entries)
     with pytest.raises(StageError, match=r"the loss after cutting blocks\.0 is nan"):
         session.numbers.score(Choice(0, frozenset({"blocks.0"})), "width_then_depth")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup, Structure, still_there
 from toolkit.errors import StageError
 from toolkit.planning.repairs import Aim, Goals, Outputs, RepairSequence, keeping
-from toolkit.planning.tables import Width, drops_before
+from toolkit.planning.tables import Criterion, Width, drops_before
 from toolkit.stages.context import StageContext
 from toolkit.stages.importance import score_groups
 from toolkit.stages.norms import batch_norms, reestimate_batch_norms
@@ -28,7 +29,7 @@ from toolkit.stages.repair import Inputs, Point, Site
 from toolkit.stages.sites import depth_site, execution_order, joining_point
 from toolkit.stages.width_plan import choose, given_cuts
 from toolkit.stages.width_repair import home_of, reader_sites
-from toolkit.task import Batch, Task
+from toolkit.task import AlignmentOptions, Batch, Task
 
 IMPORTANCE = "activation"
 
@@ -47,6 +48,7 @@ class Engine:
         blocks: Sequence[str],
         structure: Structure,
         examples: int | None = None,
+        criterion: Criterion = "loss",
     ) -> None:
         self.dense, self.task, self.context = dense, task, context
         self.blocks, self.groups = list(blocks), {group.name: group for group in structure.groups}
@@ -56,6 +58,7 @@ class Engine:
         self._batches = partial(context.batches, task, "calibration", limit=examples)
         self.calibration: list[Inputs] = [batch.inputs for batch in self._batches()]
         self.scoring: list[Batch] = list(context.batches(task, "score", limit=examples))
+        self.criterion = criterion
         self.meter = Meter()
         self.evaluations = 0
         self._outputs: dict[str, Outputs] = {
@@ -72,7 +75,7 @@ class Engine:
         return self.meter.blocks / sum(len(batch.inputs[0]) for batch in self.scoring)
 
     def loss_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> float:
-        """The task's mean loss on the scoring split, of the plan after its repairs."""
+        """The mean loss by the criterion on the scoring split, of the plan after its repairs."""
         self.evaluations += 1
         loss = self._score(self.model_of(dropped, widths, order), self._unchanged(dropped, widths))
         if not math.isfinite(loss):
@@ -206,5 +209,18 @@ class Engine:
                 stack.enter_context(forward_replaced(model.get_submodule(block), kept))
             for number, batch in enumerate(self.scoring):
                 current[:] = [number]
-                total += float(self.task.loss(model(*batch.inputs), batch.targets)) * len(batch.inputs[0])
+                total += self._loss(model(*batch.inputs), number) * len(batch.inputs[0])
         return total / sum(len(batch.inputs[0]) for batch in self.scoring)
+
+    def _loss(self, outputs: Any, number: int) -> float:
+        targets = self.scoring[number].targets
+        if self.criterion == "loss":
+            return float(self.task.loss(outputs, targets))
+        terms = self.task.alignment(outputs, self._dense_predictions[number], targets, AlignmentOptions())
+        return sum(float(term) for term in terms.values())
+
+    @cached_property
+    def _dense_predictions(self) -> list[Any]:
+        """By scoring batch."""
+        with self._metered(self.dense):
+            return [self.dense(*batch.inputs) for batch in self.scoring]

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 
 from toolkit.console import Console
+from toolkit.planning.controls import random_choice
 from toolkit.planning.costs import Profiler
 from toolkit.planning.engine import Engine
 from toolkit.planning.levels import Space
-from toolkit.planning.search import random_choice
 from toolkit.planning.solver import PlanFamily
 from toolkit.planning.store import Store
 from toolkit.planning.tables import (

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from toolkit.measure.environment import describe_environment
 from toolkit.planning.costs import Timing
+from toolkit.planning.tables import Criterion
 from toolkit.task import Task
 
 TABLES_VERSION = "2"  # goes up when the way of scoring or timing changes
 
 
-def losses_about(task: Task, dense: nn.Module, examples: int) -> dict[str, str]:
+def losses_about(task: Task, dense: nn.Module, examples: int, criterion: Criterion) -> dict[str, str]:
     """Of losses: the same wherever they were found."""
     splits = [task.batches(split, 16, limit=examples) for split in ("score", "calibration")]
     inputs = [tensor for batches in splits for batch in batches for tensor in batch.inputs]
@@ -26,6 +27,7 @@ def losses_about(task: Task, dense: nn.Module, examples: int) -> dict[str, str]:
         "weights": _digest(dense.state_dict().values()),
         "data": _digest(inputs),
         "examples": str(examples),
+        "criterion": criterion,
     }
 
 

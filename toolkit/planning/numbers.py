@@ -23,7 +23,9 @@ from toolkit.planning.levels import Space, find_space
 from toolkit.planning.search import EXAMPLES
 from toolkit.planning.store import Store, open_store
 from toolkit.planning.tables import (
+    CRITERIA,
     Choice,
+    Criterion,
     Tables,
     Width,
     dropped_in_order,
@@ -49,6 +51,7 @@ class Numbers:
     console: Console
     rebuild: bool = False
     examples: int = EXAMPLES
+    criterion: Criterion = CRITERIA[0]
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -70,8 +73,8 @@ class Numbers:
 
     @cached_property
     def losses(self) -> Store:
-        about = losses_about(self.task, self.dense, self.examples)
-        return open_store(self.folder / f"losses-{self.task.name}.json", about, self.rebuild)
+        about = losses_about(self.task, self.dense, self.examples, self.criterion)
+        return open_store(self.folder / f"losses-{self.task.name}-{self.criterion}.json", about, self.rebuild)
 
     @cached_property
     def costs(self) -> Store:
@@ -92,7 +95,7 @@ class Numbers:
     @cached_property
     def engine(self) -> Engine:
         space = self.space
-        return Engine(self.dense, self.task, self.context, space.blocks, space.structure, self.examples)
+        return Engine(self.dense, self.task, self.context, space.blocks, space.structure, self.examples, self.criterion)
 
     @cached_property
     def profiler(self) -> Profiler:

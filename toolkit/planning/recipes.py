@@ -10,6 +10,7 @@ from toolkit.planning.budget import Budget
 from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.session import open_session
 from toolkit.planning.solver import PlanFamily
+from toolkit.planning.tables import CRITERIA, Criterion
 from toolkit.recipe import Recipe
 from toolkit.stage_configs import Recover
 from toolkit.task import Task
@@ -29,6 +30,7 @@ def plan_recipe(
     tables: Path | None = None,
     rebuild: bool = False,
     examples: int = EXAMPLES,
+    criterion: Criterion = CRITERIA[0],
     model: ZooModel | None = None,
     seed: int = 0,
     console: Console | None = None,
@@ -36,6 +38,7 @@ def plan_recipe(
     """The recipe of the best plan found within the budget. Gathers the tables first, in `tables`, where they are kept.
 
     `recover` goes last, if given. Latency is timed at `batch_sizes` and the budget's. `model` goes with task `zoo`.
+    `criterion`: what plans are compared by, the distance to the dense model's predictions or the task's loss.
 
     Raises:
         UserError: the budget cannot be held, or what is kept in `tables` is damaged or of another model or machine.
@@ -49,6 +52,7 @@ def plan_recipe(
         folder=tables,
         rebuild=rebuild,
         examples=examples,
+        criterion=criterion,
         console=console,
     )
     planned = session.plan(budget, family, evaluations)

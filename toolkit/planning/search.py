@@ -1,26 +1,27 @@
-"""From the best plan on paper to the best plan as applied: a few are scored end to end. Pure; `score` is given.
-
-Controls: the best of as many random plans, and a greedy descent with as many scores.
-"""
+"""From the best plan on paper to the best plan as applied: a few are scored end to end. Pure; `score` is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from toolkit.planning.solver import Fixed, PlanFamily, minimise_cost, minimise_loss
-from toolkit.planning.tables import Choice, Tables, added_loss, cost, make_choice
+from toolkit.planning.surrogate import Surrogate
+from toolkit.planning.tables import Choice, Tables, added_loss, cost
 
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 EVALUATIONS = 6  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
-MOST_DEAD_ENDS = 200
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
-FIRST_SHARE = 0.5  # of the scores of a family goes to plans that the tables name, the rest to their neighbours
+FIRST_SHARE = 0.4  # of a family's scores goes to plans that the tables name, the rest to what is learnt from them
+COMBINED_SHARE = 2  # times as many scores as for one axis: it has far more plans
+SEED = 0  # of the draws
+MOST_KNOWN = 20  # draws in a row that name no new plan: the family has hardly any other
 
 
 @dataclass(frozen=True)
@@ -48,36 +49,76 @@ class Scorer:
             self.spent += 1
         return self.known[choice, order]
 
+    def knows(self, choice: Choice) -> bool:
+        return (choice, ORDERS[0]) in self.known
+
+    def scores(self, family: PlanFamily) -> dict[Choice, float]:
+        """Those of the family's plans, in the first order alone: what the order does is not in the tables."""
+        return {
+            choice: loss
+            for (choice, order), loss in self.known.items()
+            if order == ORDERS[0] and _is_of(choice, family)
+        }
+
+
+def num_scores(family: PlanFamily, evaluations: int) -> int:
+    """About how many plans `refine` scores."""
+    return evaluations * (2 + COMBINED_SHARE if family == "combined" else 1)
+
 
 def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, evaluations: int) -> Found | None:
-    """The best of about `evaluations` plans within the limits, by score; None if the family has none.
+    """The best of about `num_scores` plans within the limits, by score; None if the family has none.
 
-    Scored are the optimum on paper, the optima for every number of dropped blocks, and neighbours of the best so far.
-    The combined family starts from the best depth-only and width-only plans, each found with as many scores, so it is
-    never worse than either. The order of stages is tried on the best plan.
+    Scored are the optimum on paper and the optima for numbers of dropped blocks; then the optima of tables that are
+    corrected by all scores so far (`Surrogate`): as they are believed to be and, in turn, as they might be (Thompson
+    sampling). The combined family starts from the best depth-only and width-only plans, each found with as many scores,
+    so it is never worse than either. The order of stages is tried on the best plan.
     """
     first = minimise_loss(tables, limits, family)
     if first is None:
         return None
     starts = [first]
-    left = evaluations
+    own = evaluations
     if family == "combined":
+        own = COMBINED_SHARE * evaluations
         for axis in ("depth", "width"):
             found = refine(tables, limits, axis, scorer, evaluations)
             if found is not None:
                 starts.append(found.choice)
-    best = _best(scorer, [*starts, *_first_plans(tables, limits, family)], max(int(FIRST_SHARE * left), len(starts)))
-    left -= max(int(FIRST_SHARE * left), 1)
-    best = _descend(tables, limits, family, scorer, best, left)
-    tried = ORDERS if family == "combined" and evaluations else ORDERS[:1]
-    losses = {order: scorer(best, order) for order in tried}
+    number = max(round(FIRST_SHARE * evaluations), len(starts))
+    tried = list(dict.fromkeys([*starts, *_first_plans(tables, limits, family)]))[:number]
+    best = min([*tried, *_learnt(tables, limits, family, scorer, tried, own)], key=scorer)
+    orders = ORDERS if family == "combined" and evaluations else ORDERS[:1]
+    losses = {order: scorer(best, order) for order in orders}
     order = min(losses, key=losses.__getitem__)
     return Found(best, order, losses[order])
 
 
-def _best(scorer: Scorer, choices: Iterable[Choice], number: int) -> Choice:
-    chosen = list(dict.fromkeys(choices))[: max(number, 1)]
-    return min(chosen, key=scorer)
+def _learnt(
+    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, tried: Sequence[Choice], evaluations: int
+) -> list[Choice]:
+    """`evaluations` plans less those that were tried, each named by what the scores before it say."""
+    rng = np.random.default_rng(SEED)
+    found: list[Choice] = []
+    for choice in tried:
+        scorer(choice)
+    while len(tried) + len(found) < evaluations:
+        surrogate = Surrogate(tables, scorer.scores(family))
+        first = [surrogate.believed()] if len(found) % 2 == 0 else []
+        corrected = itertools.chain(first, itertools.islice(surrogate.sampled(rng), MOST_KNOWN))
+        named = (minimise_loss(one, limits, family) for one in corrected)
+        new = next((choice for choice in named if choice is not None and not scorer.knows(choice)), None)
+        if new is None:
+            break
+        scorer(new)
+        found.append(new)
+    return found
+
+
+def _is_of(choice: Choice, family: PlanFamily) -> bool:
+    if family == "depth":
+        return not choice.levels and not choice.context
+    return family == "combined" or not choice.dropped
 
 
 def _first_plans(tables: Tables, limits: Limits, family: PlanFamily) -> list[Choice]:
@@ -88,175 +129,8 @@ def _first_plans(tables: Tables, limits: Limits, family: PlanFamily) -> list[Cho
     return sorted((choice for choice in found if choice is not None), key=lambda choice: added_loss(tables, choice))
 
 
-def _descend(
-    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, best: Choice, evaluations: int
-) -> Choice:
-    """Go to the first better neighbour, those of least loss on paper first, until the scores are spent."""
-    end = scorer.spent + evaluations
-    tried = {best}
-    while scorer.spent < end:
-        options = [choice for choice in _neighbours(tables, limits, family, best) if choice not in tried]
-        better = None
-        for choice in sorted(options, key=lambda option: added_loss(tables, option)):
-            if scorer.spent >= end:
-                break
-            tried.add(choice)
-            if scorer(choice) < scorer(best):
-                better = choice
-                break
-        if better is None:
-            break
-        best = better
-    return best
-
-
-def _neighbours(tables: Tables, limits: Limits, family: PlanFamily, choice: Choice) -> Iterator[Choice]:
-    """One block more, less, or another one, with the best widths for that; and widths moved from group to group."""
-    names = [block.name for block in tables.blocks]
-    drops = [choice.dropped ^ {name} for name in names]
-    drops += [
-        choice.dropped - {one} | {other} for one in choice.dropped for other in names if other not in choice.dropped
-    ]
-    for dropped in drops if family != "width" else []:
-        if len(dropped) < len(names):
-            found = minimise_loss(tables, limits, family, Fixed(dropped=frozenset(dropped), context=choice.context))
-            if found is not None:
-                yield found
-    if family != "depth":
-        yield from _moved(tables, limits, choice)
-
-
-def _moved(tables: Tables, limits: Limits, choice: Choice) -> Iterator[Choice]:
-    """A group one step wider and another one narrower, as far as the limits hold."""
-    there = [group for group in tables.groups if group.block not in choice.dropped]
-    for wider in there:
-        level = choice.levels.get(wider.name, 0)
-        if level == 0:
-            continue
-        for narrower in there:
-            now = choice.levels.get(narrower.name, 0)
-            if narrower.name != wider.name and now + 1 < len(narrower.widths):
-                levels = {**choice.levels, wider.name: level - 1, narrower.name: now + 1}
-                moved = make_choice(tables, choice.context, choice.dropped, levels)
-                if fits(tables, limits, moved):
-                    yield moved
-
-
 def fits(tables: Tables, limits: Limits, choice: Choice) -> bool:
     return all(cost(tables, choice, name) <= limit + 1e-9 for name, limit in limits.items())
-
-
-def random_search(
-    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, evaluations: int, seed: int
-) -> Found | None:
-    """A control: the best of random plans that just hold the limits."""
-    if minimise_loss(tables, limits, family) is None:
-        return None
-    rng = np.random.default_rng(seed)
-    end = scorer.spent + evaluations
-    best: Found | None = None
-    repeats = 0
-    while scorer.spent < end and repeats < MOST_DEAD_ENDS:  # the family may have fewer plans than that
-        before = scorer.spent
-        choice = random_choice(tables, limits, family, rng)
-        loss = scorer(choice)
-        repeats = repeats + 1 if scorer.spent == before else 0
-        if best is None or loss < best.loss:
-            best = Found(choice, ORDERS[0], loss)
-    return best
-
-
-def random_choice(tables: Tables, limits: Limits, family: PlanFamily, rng: np.random.Generator) -> Choice:
-    """Single random changes of an unmodified model until the limits hold; begun anew where no change is left.
-
-    After many dead ends, the least cost that there is.
-    """
-    for _ in range(MOST_DEAD_ENDS):
-        choice = Choice()
-        while not fits(tables, limits, choice):
-            options = list(single_changes(tables, family, choice))
-            if not options:
-                break
-            choice = options[int(rng.integers(len(options)))]
-        else:
-            return choice
-    return minimise_cost(tables, next(iter(limits)), {}, family) or Choice()
-
-
-def single_changes(tables: Tables, family: PlanFamily, choice: Choice) -> Iterator[Choice]:
-    """Everything that cuts one thing more: a block, one of a group's further widths, the stream's next width."""
-    names = [block.name for block in tables.blocks]
-    if family != "width" and len(choice.dropped) + 1 < len(names):
-        for name in names:
-            if name not in choice.dropped:
-                yield make_choice(tables, choice.context, choice.dropped | {name}, choice.levels)
-    if family == "depth":
-        return
-    for group in tables.groups:
-        level = choice.levels.get(group.name, 0)
-        for lower in range(level + 1, len(group.widths)) if group.block not in choice.dropped else ():
-            yield make_choice(tables, choice.context, choice.dropped, {**choice.levels, group.name: lower})
-    if choice.context + 1 < len(tables.contexts):
-        yield Choice(choice.context + 1, choice.dropped, choice.levels)
-
-
-def greedy_search(
-    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, evaluations: int, seed: int
-) -> Found | None:
-    """A control: at every step the change of least loss per cost among some random ones, until the limits hold.
-
-    The number scored at a step shares `evaluations` out evenly over about as many steps as random changes take. What is
-    left then goes into further descents; the best one counts.
-    """
-    if minimise_loss(tables, limits, family) is None:
-        return None
-    rng = np.random.default_rng(seed)
-    steps = max(1, round(np.mean([_num_changes(random_choice(tables, limits, family, rng)) for _ in range(20)])))
-    each = max(1, evaluations // steps)
-    end = scorer.spent + evaluations
-    best: Found | None = None
-    repeats = 0
-    while repeats < MOST_DEAD_ENDS and (scorer.spent < end or best is None):
-        before = scorer.spent
-        found = _descent(tables, limits, family, scorer, each, rng, end, must_end=best is None)
-        if found is not None and (best is None or found.loss < best.loss):
-            best = found
-        repeats = repeats + 1 if scorer.spent == before else 0
-    return best
-
-
-def _descent(
-    tables: Tables,
-    limits: Limits,
-    family: PlanFamily,
-    scorer: Scorer,
-    each: int,
-    rng: np.random.Generator,
-    end: int,
-    must_end: bool,
-) -> Found | None:
-    """None where it ends outside the limits. Past `end` it stops with nothing, or goes on without a choice."""
-    primary = next(iter(limits))
-    choice, loss = Choice(), tables.dense_loss
-    while not fits(tables, limits, choice):
-        options = [one for one in single_changes(tables, family, choice) if _saves(tables, primary, choice, one)]
-        is_over = scorer.spent >= end
-        if not options or (is_over and not must_end):
-            return None
-        chosen = [options[index] for index in rng.permutation(len(options))[: 1 if is_over else each]]
-        now, before = cost(tables, choice, primary), loss
-        scores = {one: scorer(one) for one in chosen}
-        choice = min(scores, key=lambda one: (scores[one] - before) / (now - cost(tables, one, primary)))
-        loss = scores[choice]
-    return Found(choice, ORDERS[0], scorer(choice))
-
-
-def _saves(tables: Tables, resource: str, before: Choice, after: Choice) -> bool:
-    return cost(tables, after, resource) < cost(tables, before, resource) - 1e-6
-
-
-def _num_changes(choice: Choice) -> int:
-    return len(choice.dropped) + sum(choice.levels.values()) + choice.context
 
 
 def nearest(tables: Tables, limits: Limits, family: PlanFamily) -> float | None:

@@ -19,12 +19,23 @@ from toolkit.planning.costs import Timing
 from toolkit.planning.engine import Engine
 from toolkit.planning.note import PlanNote, Predicted
 from toolkit.planning.numbers import Numbers
-from toolkit.planning.search import EVALUATIONS, EXAMPLES, ORDERS, Found, Scorer, nearest_with_quality, refine
+from toolkit.planning.search import (
+    EVALUATIONS,
+    EXAMPLES,
+    ORDERS,
+    Found,
+    Scorer,
+    nearest_with_quality,
+    num_scores,
+    refine,
+)
 from toolkit.planning.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import (
+    CRITERIA,
     MACS,
     PARAMS,
     Choice,
+    Criterion,
     Tables,
     added_loss,
     cost,
@@ -78,7 +89,7 @@ class Session:
     ) -> Planned:
         """The best plan that was found within the budget.
 
-        `evaluations` plans are scored end to end, three times as many for the combined family, which begins with the
+        `evaluations` plans are scored end to end, four times as many for the combined family, which begins with the
         others. With 0 the tables alone decide. Otherwise, and if it is to be `timed`, a plan whose latency is limited
         is timed as a whole; where it misses its limit the search goes on below it.
 
@@ -102,6 +113,7 @@ class Session:
             batch_size=budget.batch_size,
             threads=self.numbers.timing.threads,
             order=found.order,
+            criterion=self.numbers.criterion,
             dropped=tuple(dropped_in_order(tables, choice)),
             widths=widths_of(tables, choice),
             predicted=Predicted(
@@ -166,8 +178,7 @@ class Session:
         if not evaluations:
             first = minimise_loss(self.numbers.tables, limits, family)
             return None if first is None else Found(first, ORDERS[0], self.numbers.tables.dense_loss)
-        total = evaluations * (3 if family == "combined" else 1)
-        with self.numbers.console.progress(f"scoring plans ({family})", total) as bar:
+        with self.numbers.console.progress(f"scoring plans ({family})", num_scores(family, evaluations)) as bar:
 
             def score(choice: Choice, order: str) -> float:
                 loss = self.numbers.score(choice, order)
@@ -230,9 +241,12 @@ def open_session(
     folder: Path | None = None,
     rebuild: bool = False,
     examples: int = EXAMPLES,
+    criterion: Criterion = CRITERIA[0],
     console: Console | None = None,
 ) -> Session:
     """`folder` defaults to `runs/tables`. `examples` of the scoring and the calibration split are used.
+
+    `criterion`: what plans are compared by, the distance to the dense model's predictions or the task's loss.
 
     Raises:
         UserError: there is no such device here.
@@ -240,4 +254,6 @@ def open_session(
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no CUDA device here; use cpu")
     timing = Timing(torch.device(device), tuple(sorted(set(batch_sizes))), threads)
-    return Session(Numbers(task, timing, folder or Path("runs") / "tables", console or Console(), rebuild, examples))
+    return Session(
+        Numbers(task, timing, folder or Path("runs") / "tables", console or Console(), rebuild, examples, criterion)
+    )

@@ -1,5 +1,8 @@
 """What a planner knows of a model, as plain numbers: what every single change costs and loses. No torch here.
 
+What is lost is the `loss` of the task, or the `distance` of the predictions to the dense model's: the task's alignment
+terms, added up. Both are of training data. A distance needs no labels, and does not reward a plan for luck with them.
+
 Costs are shares of the dense model's, by resource: `macs`, `params`, and `latency@N` for a batch of N. They add up
 within a *context*, which is a width of the residual stream: everything else of the model costs otherwise in another
 one, so every context has a table of its own. Losses add up over changes; that is the approximation.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -17,6 +21,8 @@ from toolkit.stage_configs import Heads
 Costs = dict[str, float]
 Width = int | Heads
 MACS, PARAMS = "macs", "params"
+Criterion = Literal["distance", "loss"]
+CRITERIA: tuple[Criterion, ...] = ("distance", "loss")
 
 
 def latency_of(batch_size: int) -> str:
