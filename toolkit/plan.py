@@ -20,7 +20,7 @@ from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.note import PlanNote
 from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.solver import FAMILIES
-from toolkit.planning.tables import CRITERIA, MACS, Group, latency_of
+from toolkit.planning.tables import CRITERIA, MACS, SCORED_ON, Group, latency_of
 from toolkit.recipe_yaml import dump_recipe
 from toolkit.record import write_atomically
 from toolkit.stage_configs import Heads, Recover
@@ -71,6 +71,7 @@ def session_of(args: argparse.Namespace, console: Console) -> Session:
         rebuild=args.rebuild,
         examples=args.examples,
         criterion=args.criterion,
+        scored_on=args.scored_on,
         console=console,
     )
 
@@ -98,9 +99,9 @@ def show_plan(planned: Planned, console: Console) -> None:
         measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
         console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense{measured}")
     applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
-    what = f"loss on training data: dense {note.dense_loss:.4f}"
+    what = f"loss on {note.scored_on} data: dense {note.dense_loss:.4f}"
     if note.criterion == "distance":
-        what = "distance to the dense model's predictions on training data: 0 is equal"
+        what = f"distance to the dense model's predictions on {note.scored_on} data: 0 is equal"
     console.line(
         f"{what}, the tables' sum {note.additive_loss:.4f}, the plan as applied {applied}; "
         f"{note.evaluations} plans scored, {note.seconds:.1f} s"
@@ -145,7 +146,10 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
         "--criterion",
         choices=CRITERIA,
         default=CRITERIA[0],
-        help="what plans are compared by on training data: distance to the dense predictions, or the task's loss",
+        help="what plans are compared by: the task's loss, or the distance to the dense model's predictions",
+    )
+    parser.add_argument(
+        "--scored-on", choices=SCORED_ON, default=SCORED_ON[0], help="data of that; default: %(default)s"
     )
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
 

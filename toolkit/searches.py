@@ -56,6 +56,7 @@ def _compare(args: argparse.Namespace) -> None:
             folder=args.tables,
             examples=args.examples,
             criterion=args.criterion,
+            scored_on=args.scored_on,
             console=console,
         )
         for row in _contest(session, budget, args.seeds, args.evaluations):

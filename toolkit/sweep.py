@@ -90,6 +90,7 @@ class Planner:
                 folder=self.tables,
                 examples=self.sweep.plans.examples,
                 criterion=self.sweep.plans.criterion,
+                scored_on=self.sweep.plans.scored_on,
                 console=self.console,
             )
         planned = self.sessions[cell.task].plan(cell.budget, cell.family, self.sweep.plans.evaluations)

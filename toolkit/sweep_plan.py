@@ -15,7 +15,7 @@ from toolkit.plain_faults import plain_faults
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.solver import FAMILIES, PlanFamily
-from toolkit.planning.tables import CRITERIA, Criterion
+from toolkit.planning.tables import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.recipe import Measure, Recipe, Version
 from toolkit.stage_configs import Positive, Stage
 from toolkit.tasks import TASKS
@@ -41,6 +41,7 @@ class Plans(Config):
     evaluations: Annotated[int, Field(ge=0)] = EVALUATIONS
     examples: Positive = EXAMPLES
     criterion: Criterion = CRITERIA[0]
+    scored_on: ScoredOn = SCORED_ON[0]
     then: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
 
 

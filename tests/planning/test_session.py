@@ -16,8 +16,9 @@ from toolkit.planning.budget import Budget, Limit, Resource
 from toolkit.planning.costs import Timing
 from toolkit.planning.numbers import Numbers
 from toolkit.planning.recipes import plan_recipe
+from toolkit.planning.search import EXAMPLES
 from toolkit.planning.session import LATENCY_TOLERANCE, Session, open_session
-from toolkit.planning.tables import Choice, cost, latency_of, widths_of
+from toolkit.planning.tables import Choice, Criterion, ScoredOn, cost, latency_of, widths_of
 from toolkit.recipe import Measure
 from toolkit.record import Quality
 from toolkit.runner import run
@@ -88,11 +89,33 @@ def test_scored_plans_are_kept(session: Session, folder: Path) -> None:
     assert session.numbers.engine.evaluations == before
 
 
+@pytest.mark.parametrize("scored_on", ["training", "validation"])
+@pytest.mark.parametrize("criterion", ["loss", "distance"])
+def test_what_plans_are_compared_by(criterion: Criterion, scored_on: ScoredOn, folder: Path, tmp_path: Path) -> None:
+    for file in folder.glob("costs-*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    timing = Timing(torch.device("cpu"), (1, 2), 1, repeats=3)
+    task = TinyTask()
+    numbers = Numbers(task, timing, tmp_path, Console(io.StringIO()), criterion=criterion, scored_on=scored_on)
+    planned = Session(numbers).plan(budget_of(0.7), "depth", 3)
+    assert (planned.note.criterion, planned.note.scored_on) == (criterion, scored_on)
+    assert planned.note.scored_loss is not None
+    if criterion == "distance":
+        assert planned.note.dense_loss == pytest.approx(0.0, abs=1e-6) and planned.note.scored_loss > 0
+        return
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in task.batches("score" if scored_on == "training" else "validation", 16, limit=EXAMPLES):
+            total += float(task.loss(numbers.dense(*batch.inputs), batch.targets)) * len(batch.targets)
+            count += len(batch.targets)
+    assert planned.note.dense_loss == pytest.approx(total / count, rel=1e-5)
+
+
 def test_half_a_file_and_other_weights(session: Session, folder: Path, tmp_path: Path) -> None:
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     other = session_in(tmp_path, TinyTask(train_steps=1))
-    with pytest.raises(UserError, match=r"losses-tiny-distance.json: its .* of something else \(weights: .*--rebuild"):
+    with pytest.raises(UserError, match=r"losses-tiny-loss-training.json: .* of something else \(weights: .*--rebuild"):
         other.plan(budget_of(0.5), "combined", 0)
     (kept,) = tmp_path.glob("costs-*.json")
     kept.write_bytes(kept.read_bytes()[:200])
@@ -211,7 +234,7 @@ def test_limits_hold_where_savings_do_not_add_up(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_not_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.numbers.task, "alignment", lambda *_: {"class": torch.tensor(float("nan"))})
+    monkeypatch.setattr(session.numbers.task, "loss", lambda *_: torch.tensor(float("nan")))
     known = len(session.numbers.losses.entries)
     with pytest.raises(StageError, match=r"the loss after cutting blocks\.0 is nan"):
         session.numbers.score(Choice(0, frozenset({"blocks.0"})), "width_then_depth")

@@ -20,7 +20,7 @@ from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup, Structure, still_there
 from toolkit.errors import StageError
 from toolkit.planning.repairs import Aim, Goals, Outputs, RepairSequence, keeping
-from toolkit.planning.tables import Criterion, Width, drops_before
+from toolkit.planning.tables import Criterion, ScoredOn, Width, drops_before
 from toolkit.stages.context import StageContext
 from toolkit.stages.importance import score_groups
 from toolkit.stages.norms import batch_norms, reestimate_batch_norms
@@ -29,13 +29,15 @@ from toolkit.stages.repair import Inputs, Point, Site
 from toolkit.stages.sites import depth_site, execution_order, joining_point
 from toolkit.stages.width_plan import choose, given_cuts
 from toolkit.stages.width_repair import home_of, reader_sites
-from toolkit.task import AlignmentOptions, Batch, Task
+from toolkit.task import AlignmentOptions, Batch, Split, Task
 
 IMPORTANCE = "activation"
+SCORING_SPLITS: dict[ScoredOn, Split] = {"training": "score", "validation": "validation"}
 
 
 class Engine:
-    """Makes and scores plans of one dense model, on `examples` of the scoring and as many of the calibration split.
+    """Makes and scores plans of one dense model, on `examples` of the data to score on and as many
+    of the calibration split.
 
     `evaluations` and `meter` count what that took.
     """
@@ -49,6 +51,7 @@ class Engine:
         structure: Structure,
         examples: int | None = None,
         criterion: Criterion = "loss",
+        scored_on: ScoredOn = "training",
     ) -> None:
         self.dense, self.task, self.context = dense, task, context
         self.blocks, self.groups = list(blocks), {group.name: group for group in structure.groups}
@@ -57,7 +60,7 @@ class Engine:
         self.order = execution_order(dense, self.example)
         self._batches = partial(context.batches, task, "calibration", limit=examples)
         self.calibration: list[Inputs] = [batch.inputs for batch in self._batches()]
-        self.scoring: list[Batch] = list(context.batches(task, "score", limit=examples))
+        self.scoring: list[Batch] = list(context.batches(task, SCORING_SPLITS[scored_on], limit=examples))
         self.criterion = criterion
         self.meter = Meter()
         self.evaluations = 0
@@ -75,7 +78,7 @@ class Engine:
         return self.meter.blocks / sum(len(batch.inputs[0]) for batch in self.scoring)
 
     def loss_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> float:
-        """The mean loss by the criterion on the scoring split, of the plan after its repairs."""
+        """The mean loss by the criterion on the scoring data, of the plan after its repairs."""
         self.evaluations += 1
         loss = self._score(self.model_of(dropped, widths, order), self._unchanged(dropped, widths))
         if not math.isfinite(loss):

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from toolkit.measure.environment import describe_environment
 from toolkit.planning.costs import Timing
-from toolkit.planning.tables import Criterion
+from toolkit.planning.engine import SCORING_SPLITS
+from toolkit.planning.tables import Criterion, ScoredOn
 from toolkit.task import Task
 
 TABLES_VERSION = "2"  # goes up when the way of scoring or timing changes
 
 
-def losses_about(task: Task, dense: nn.Module, examples: int, criterion: Criterion) -> dict[str, str]:
+def losses_about(
+    task: Task, dense: nn.Module, examples: int, criterion: Criterion, scored_on: ScoredOn
+) -> dict[str, str]:
     """Of losses: the same wherever they were found."""
-    splits = [task.batches(split, 16, limit=examples) for split in ("score", "calibration")]
+    splits = [task.batches(split, 16, limit=examples) for split in (SCORING_SPLITS[scored_on], "calibration")]
     inputs = [tensor for batches in splits for batch in batches for tensor in batch.inputs]
     return {
         "tables": TABLES_VERSION,
@@ -28,6 +31,7 @@ def losses_about(task: Task, dense: nn.Module, examples: int, criterion: Criteri
         "data": _digest(inputs),
         "examples": str(examples),
         "criterion": criterion,
+        "scored on": scored_on,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolkit.errors import RecordError
-from toolkit.planning.tables import Criterion
+from toolkit.planning.tables import Criterion, ScoredOn
 from toolkit.record import write_atomically
 from toolkit.stage_configs import Heads
 
@@ -29,7 +29,7 @@ class Predicted(_Part):
 
 
 class PlanNote(_Part):
-    """One plan. Losses are by its criterion (see `toolkit.planning.tables`), on the scoring split, before fine-tuning.
+    """One plan. Losses are by its criterion (see `toolkit.planning.tables`), on `scored_on`, before fine-tuning.
 
     `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
     the limited latency of the plan, timed while planning, by batch size (empty: it was not). `additive_loss` is what
@@ -45,6 +45,7 @@ class PlanNote(_Part):
     threads: int
     order: str
     criterion: Criterion = "loss"
+    scored_on: ScoredOn = "training"
     dropped: tuple[str, ...]
     widths: dict[str, int | Heads]
     predicted: Predicted

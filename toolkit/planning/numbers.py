@@ -24,8 +24,10 @@ from toolkit.planning.search import EXAMPLES
 from toolkit.planning.store import Store, open_store
 from toolkit.planning.tables import (
     CRITERIA,
+    SCORED_ON,
     Choice,
     Criterion,
+    ScoredOn,
     Tables,
     Width,
     dropped_in_order,
@@ -52,6 +54,7 @@ class Numbers:
     rebuild: bool = False
     examples: int = EXAMPLES
     criterion: Criterion = CRITERIA[0]
+    scored_on: ScoredOn = SCORED_ON[0]
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -73,8 +76,9 @@ class Numbers:
 
     @cached_property
     def losses(self) -> Store:
-        about = losses_about(self.task, self.dense, self.examples, self.criterion)
-        return open_store(self.folder / f"losses-{self.task.name}-{self.criterion}.json", about, self.rebuild)
+        about = losses_about(self.task, self.dense, self.examples, self.criterion, self.scored_on)
+        name = f"losses-{self.task.name}-{self.criterion}-{self.scored_on}.json"
+        return open_store(self.folder / name, about, self.rebuild)
 
     @cached_property
     def costs(self) -> Store:
@@ -95,7 +99,16 @@ class Numbers:
     @cached_property
     def engine(self) -> Engine:
         space = self.space
-        return Engine(self.dense, self.task, self.context, space.blocks, space.structure, self.examples, self.criterion)
+        return Engine(
+            self.dense,
+            self.task,
+            self.context,
+            space.blocks,
+            space.structure,
+            self.examples,
+            self.criterion,
+            self.scored_on,
+        )
 
     @cached_property
     def profiler(self) -> Profiler:

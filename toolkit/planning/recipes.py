@@ -10,7 +10,7 @@ from toolkit.planning.budget import Budget
 from toolkit.planning.search import EVALUATIONS, EXAMPLES
 from toolkit.planning.session import open_session
 from toolkit.planning.solver import PlanFamily
-from toolkit.planning.tables import CRITERIA, Criterion
+from toolkit.planning.tables import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.recipe import Recipe
 from toolkit.stage_configs import Recover
 from toolkit.task import Task
@@ -31,6 +31,7 @@ def plan_recipe(
     rebuild: bool = False,
     examples: int = EXAMPLES,
     criterion: Criterion = CRITERIA[0],
+    scored_on: ScoredOn = SCORED_ON[0],
     model: ZooModel | None = None,
     seed: int = 0,
     console: Console | None = None,
@@ -38,7 +39,7 @@ def plan_recipe(
     """The recipe of the best plan found within the budget. Gathers the tables first, in `tables`, where they are kept.
 
     `recover` goes last, if given. Latency is timed at `batch_sizes` and the budget's. `model` goes with task `zoo`.
-    `criterion`: what plans are compared by, the distance to the dense model's predictions or the task's loss.
+    `criterion` and `scored_on`: what plans are compared by (`toolkit.planning.tables`).
 
     Raises:
         UserError: the budget cannot be held, or what is kept in `tables` is damaged or of another model or machine.
@@ -53,6 +54,7 @@ def plan_recipe(
         rebuild=rebuild,
         examples=examples,
         criterion=criterion,
+        scored_on=scored_on,
         console=console,
     )
     planned = session.plan(budget, family, evaluations)

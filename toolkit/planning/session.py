@@ -34,8 +34,10 @@ from toolkit.planning.tables import (
     CRITERIA,
     MACS,
     PARAMS,
+    SCORED_ON,
     Choice,
     Criterion,
+    ScoredOn,
     Tables,
     added_loss,
     cost,
@@ -114,6 +116,7 @@ class Session:
             threads=self.numbers.timing.threads,
             order=found.order,
             criterion=self.numbers.criterion,
+            scored_on=self.numbers.scored_on,
             dropped=tuple(dropped_in_order(tables, choice)),
             widths=widths_of(tables, choice),
             predicted=Predicted(
@@ -242,11 +245,12 @@ def open_session(
     rebuild: bool = False,
     examples: int = EXAMPLES,
     criterion: Criterion = CRITERIA[0],
+    scored_on: ScoredOn = SCORED_ON[0],
     console: Console | None = None,
 ) -> Session:
     """`folder` defaults to `runs/tables`. `examples` of the scoring and the calibration split are used.
 
-    `criterion`: what plans are compared by, the distance to the dense model's predictions or the task's loss.
+    `criterion` and `scored_on`: what plans are compared by (`toolkit.planning.tables`).
 
     Raises:
         UserError: there is no such device here.
@@ -254,6 +258,5 @@ def open_session(
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no CUDA device here; use cpu")
     timing = Timing(torch.device(device), tuple(sorted(set(batch_sizes))), threads)
-    return Session(
-        Numbers(task, timing, folder or Path("runs") / "tables", console or Console(), rebuild, examples, criterion)
-    )
+    tables = folder or Path("runs") / "tables"
+    return Session(Numbers(task, timing, tables, console or Console(), rebuild, examples, criterion, scored_on))

@@ -1,7 +1,8 @@
 """What a planner knows of a model, as plain numbers: what every single change costs and loses. No torch here.
 
 What is lost is the `loss` of the task, or the `distance` of the predictions to the dense model's: the task's alignment
-terms, added up. Both are of training data. A distance needs no labels, and does not reward a plan for luck with them.
+terms, added up, which needs no labels. Either is found on training data, or on validation data, where models do not
+remember the labels.
 
 Costs are shares of the dense model's, by resource: `macs`, `params`, and `latency@N` for a batch of N. They add up
 within a *context*, which is a width of the residual stream: everything else of the model costs otherwise in another
@@ -21,8 +22,10 @@ from toolkit.stage_configs import Heads
 Costs = dict[str, float]
 Width = int | Heads
 MACS, PARAMS = "macs", "params"
-Criterion = Literal["distance", "loss"]
-CRITERIA: tuple[Criterion, ...] = ("distance", "loss")
+Criterion = Literal["loss", "distance"]
+CRITERIA: tuple[Criterion, ...] = ("loss", "distance")
+ScoredOn = Literal["training", "validation"]
+SCORED_ON: tuple[ScoredOn, ...] = ("training", "validation")
 
 
 def latency_of(batch_size: int) -> str:
