@@ -15,7 +15,7 @@ from toolkit.planning.tables import Choice, Tables, added_loss, cost
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
-EVALUATIONS = 6  # plans that are scored end to end for one budget
+EVALUATIONS = 4  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
 FIRST_SHARE = 0.4  # of a family's scores goes to plans that the tables name, the rest to what is learnt from them
