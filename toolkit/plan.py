@@ -57,10 +57,11 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def session_of(args: argparse.Namespace, console: Console) -> Session:
-    """Of the arguments that `add_session_arguments` adds."""
+    """Of the arguments that `add_session_arguments` adds, and `add_scoring_arguments` where something is scored."""
     if args.task not in TASKS or args.task == ZOO:
         choices = ", ".join(name for name in TASKS if name != ZOO)
         raise UserError(f"{args.task!r} is not a known task; choose one of: {choices} (your own: toolkit.plan_recipe)")
+    scoring = {name: getattr(args, name) for name in ("examples", "criterion", "scored_on") if name in args}
     sizes = (*args.batch_sizes, *([args.batch_size] if "batch_size" in args else []))
     return toolkit.open_session(
         make_task(args.task),
@@ -69,10 +70,8 @@ def session_of(args: argparse.Namespace, console: Console) -> Session:
         threads=args.threads,
         folder=args.tables,
         rebuild=args.rebuild,
-        examples=args.examples,
-        criterion=args.criterion,
-        scored_on=args.scored_on,
         console=console,
+        **scoring,
     )
 
 
@@ -139,6 +138,11 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
     parser.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
+
+
+def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """What plans are compared by."""
     parser.add_argument(
         "--examples", type=positive, default=EXAMPLES, metavar="N", help="to score and repair on (default: %(default)s)"
     )
@@ -151,7 +155,6 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scored-on", choices=SCORED_ON, default=SCORED_ON[0], help="data of that; default: %(default)s"
     )
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
 
 
 def positive(text: str) -> int:
@@ -179,6 +182,7 @@ def _finite(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description="Plan a recipe for a budget.")
     add_session_arguments(parser)
+    add_scoring_arguments(parser)
     parser.add_argument(
         "--budget",
         nargs="+",

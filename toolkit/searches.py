@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import toolkit
 from toolkit.console import Console, plain_table
 from toolkit.errors import UserError
-from toolkit.plan import add_timing_arguments, positive
+from toolkit.plan import add_scoring_arguments, add_timing_arguments, positive
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.controls import greedy_search, random_search
 from toolkit.planning.search import EVALUATIONS, Found, Scorer
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="such as tad-watch")
     add_timing_arguments(parser)
+    add_scoring_arguments(parser)
     parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="of the latency that is limited")
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of the controls (default 3)")

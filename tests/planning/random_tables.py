@@ -35,6 +35,17 @@ def random_tables(seed: int, num_blocks: int = 6, num_widths: int = 4, num_conte
     )
 
 
+def with_losses(tables: Tables, factor: float, seed: int) -> Tables:
+    """The same, where changes add other losses, all of them above 0."""
+    rng = np.random.default_rng(seed)
+    blocks = tuple(block.model_copy(update={"loss": factor * float(rng.uniform(0.1, 0.5))}) for block in tables.blocks)
+    groups = tuple(
+        group.model_copy(update={"losses": (0.0, *(factor * rng.uniform(0.05, 0.2, len(group.losses) - 1)).tolist())})
+        for group in tables.groups
+    )
+    return tables.model_copy(update={"blocks": blocks, "groups": groups})
+
+
 def _context(rng: np.random.Generator, names: list[str], groups: tuple[Group, ...], index: int) -> Context:
     scale = 1.0 - 0.25 * index
     blocks: dict[str, Costs] = {

@@ -6,22 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from random_tables import random_tables
+from random_tables import random_tables, with_losses
 
 from toolkit.planning.controls import random_choice
 from toolkit.planning.surrogate import Surrogate
 from toolkit.planning.tables import Choice, Tables, added_loss
-
-
-def with_losses(tables: Tables, factor: float, seed: int) -> Tables:
-    """The same, where changes add other losses, all of them above 0."""
-    rng = np.random.default_rng(seed)
-    blocks = tuple(block.model_copy(update={"loss": factor * float(rng.uniform(0.1, 0.5))}) for block in tables.blocks)
-    groups = tuple(
-        group.model_copy(update={"losses": (0.0, *(factor * rng.uniform(0.05, 0.2, len(group.losses) - 1)).tolist())})
-        for group in tables.groups
-    )
-    return tables.model_copy(update={"blocks": blocks, "groups": groups})
 
 
 def plans_of(tables: Tables, number: int, seed: int) -> list[Choice]:

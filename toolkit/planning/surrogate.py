@@ -19,7 +19,7 @@ from toolkit.planning.tables import Choice, Tables
 
 DOUBT = 0.3  # standard deviation of what a change adds, before any plan is scored, as a share of it
 NOISE = 0.1  # standard deviation of what a plan adds beside the sum, as a share of it
-STEADY_DRAWS = 5
+STEADY_DRAWS = 5  # after as many draws in a row the doubt has doubled
 FLOOR = 0.2  # of the median change: what those are counted as, for both, that add less
 
 Array = NDArray[np.float64]
