@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolkit.planning.solver import Fixed, PlanFamily, minimise_cost, minimise_loss
+from toolkit.planning.solver import PlanFamily, minimise_cost, minimise_loss
 from toolkit.planning.surrogate import Surrogate
-from toolkit.planning.tables import Choice, Tables, added_loss, cost
+from toolkit.planning.tables import Choice, Tables, cost
 
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
@@ -18,7 +18,6 @@ ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 EVALUATIONS = 4  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
-FIRST_SHARE = 0.4  # of a family's scores goes to plans that the tables name, the rest to what is learnt from them
 COMBINED_SHARE = 2  # times as many scores as for one axis: it has far more plans
 SEED = 0  # of the draws
 MOST_KNOWN = 20  # draws in a row that name no new plan: the family has hardly any other
@@ -69,10 +68,10 @@ def num_scores(family: PlanFamily, evaluations: int) -> int:
 def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, evaluations: int) -> Found | None:
     """The best of about `num_scores` plans within the limits, by score; None if the family has none.
 
-    Scored are the optimum on paper and the optima for numbers of dropped blocks; then the optima of tables that are
-    corrected by all scores so far (`Surrogate`): as they are believed to be and, in turn, as they might be (Thompson
-    sampling). The combined family starts from the best depth-only and width-only plans, each found with as many scores,
-    so it is never worse than either. The order of stages is tried on the best plan.
+    Scored are the optimum on paper, then the optima of tables that are corrected by all scores so far (`Surrogate`): as
+    they are believed to be and, in turn, as they might be (Thompson sampling). The combined family starts from the best
+    depth-only and width-only plans as well, so it is never worse than either. The order of stages is tried on the best
+    plan.
     """
     first = minimise_loss(tables, limits, family)
     if first is None:
@@ -85,9 +84,8 @@ def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, e
             found = refine(tables, limits, axis, scorer, evaluations)
             if found is not None:
                 starts.append(found.choice)
-    number = max(round(FIRST_SHARE * evaluations), len(starts))
-    tried = list(dict.fromkeys([*starts, *_first_plans(tables, limits, family)]))[:number]
-    best = min([*tried, *_learnt(tables, limits, family, scorer, tried, own)], key=scorer)
+    starts = list(dict.fromkeys(starts))
+    best = min([*starts, *_learnt(tables, limits, family, scorer, starts, own)], key=scorer)
     orders = ORDERS if family == "combined" and evaluations else ORDERS[:1]
     losses = {order: scorer(best, order) for order in orders}
     order = min(losses, key=losses.__getitem__)
@@ -95,14 +93,14 @@ def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, e
 
 
 def _learnt(
-    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, tried: Sequence[Choice], evaluations: int
+    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, starts: Sequence[Choice], evaluations: int
 ) -> list[Choice]:
-    """`evaluations` plans less those that were tried, each named by what the scores before it say."""
+    """`evaluations` plans less the starts, each named by what the scores before it say."""
     rng = np.random.default_rng(SEED)
     found: list[Choice] = []
-    for choice in tried:
+    for choice in starts:
         scorer(choice)
-    while len(tried) + len(found) < evaluations:
+    while len(starts) + len(found) < evaluations:
         surrogate = Surrogate(tables, scorer.scores(family))
         first = [surrogate.believed()] if len(found) % 2 == 0 else []
         corrected = itertools.chain(first, itertools.islice(surrogate.sampled(rng), MOST_KNOWN))
@@ -119,14 +117,6 @@ def _is_of(choice: Choice, family: PlanFamily) -> bool:
     if family == "depth":
         return not choice.levels and not choice.context
     return family == "combined" or not choice.dropped
-
-
-def _first_plans(tables: Tables, limits: Limits, family: PlanFamily) -> list[Choice]:
-    """The optimum for every number of dropped blocks in every context, the least loss on paper first."""
-    numbers = range(len(tables.blocks)) if family != "width" else range(1)
-    contexts = range(len(tables.contexts) if family != "depth" else 1)
-    found = [minimise_loss(tables, limits, family, Fixed(num_drops=n, context=c)) for c in contexts for n in numbers]
-    return sorted((choice for choice in found if choice is not None), key=lambda choice: added_loss(tables, choice))
 
 
 def fits(tables: Tables, limits: Limits, choice: Choice) -> bool:

@@ -29,7 +29,7 @@ from toolkit.planning.search import (
     num_scores,
     refine,
 )
-from toolkit.planning.solver import PlanFamily, minimise_loss
+from toolkit.planning.solver import PlanFamily, minimise_cost, minimise_loss
 from toolkit.planning.tables import (
     CRITERIA,
     MACS,
@@ -100,12 +100,10 @@ class Session:
         """
         started, passes = time.perf_counter(), self._passes
         tables = self.numbers.tables
-        dense_s = self._dense_s(budget)
-        solve(tables, budget, family, dense_s)  # says what is feasible
-        limits = budget.ratios(dense_s)
+        solve(tables, budget, family, self._dense_s(budget))  # says what is feasible
         scorer = Scorer(self.numbers.score)
         with reproducible(self.numbers.timing.device):
-            found, counts = self._within(limits, family, scorer, evaluations, timed and evaluations > 0)
+            found, counts = self._within(budget, family, scorer, evaluations, timed and evaluations > 0)
             self._check_quality(found, budget, family)
         choice = found.choice
         note = PlanNote(
@@ -139,19 +137,20 @@ class Session:
         return Planned(self.numbers.task.name, choice, found.order, note, tables)
 
     def _within(
-        self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int, timed: bool
+        self, budget: Budget, family: PlanFamily, scorer: Scorer, evaluations: int, timed: bool
     ) -> tuple[Found, dict[str, float]]:
         """The plan, and what it was found to take: multiply-adds, parameters and, if `timed`, the limited latencies.
 
         The tables only predict latency, and counts too where groups share layers: the limits are tightened by what
         they miss until the plan holds.
         """
-        asked, nearest = dict(limits), ""
+        asked = budget.ratios(self._dense_s(budget))
+        limits = dict(asked)
         for _ in range(MOST_TIGHTENINGS):
             found = self._search(limits, family, scorer, evaluations)
             if found is None:
                 break
-            counts = self._counts(found.choice) | (self._latencies(found.choice, asked) if timed else {})
+            counts = self._measured(found.choice, asked, timed)
             over = {
                 key: counts[key] - value
                 for key, value in asked.items()
@@ -159,13 +158,26 @@ class Session:
             }
             if not over:
                 return found, counts
-            nearest = "; the last one that was tried takes " + ", ".join(f"{key} {counts[key]:.3f}" for key in over)
             limits = {
                 key: cost(self.numbers.tables, found.choice, key) - over[key] if key in over else value
                 for key, value in limits.items()
             }
-        wanted = ", ".join(f"{key} {value:.3f}" for key, value in asked.items())
-        raise PlanError(f"no plan of family {family} was found to hold {wanted}{nearest}; give a larger budget")
+        raise PlanError(
+            f"no plan of family {family} was found to hold {budget}; {self._nearest(budget, asked, family, timed)}"
+        )
+
+    def _nearest(self, budget: Budget, asked: dict[str, float], family: PlanFamily, timed: bool) -> str:
+        """What the plan that costs least on paper takes as a whole."""
+        primary = budget.resource_of(budget.primary)
+        least = minimise_cost(self.numbers.tables, primary, asked, family)
+        assert least is not None  # the tables held plans within the budget
+        reached = self._measured(least, asked, timed).get(primary, cost(self.numbers.tables, least, primary))
+        others = ", ".join(map(str, budget.limits[1:]))
+        nearest = in_units(budget.primary, reached + 5e-4, self._dense_s(budget))
+        return f"the nearest feasible budget is about {nearest}{' within ' + others if others else ''}"
+
+    def _measured(self, choice: Choice, asked: Collection[str], timed: bool) -> dict[str, float]:
+        return self._counts(choice) | (self._latencies(choice, asked) if timed else {})
 
     def _latencies(self, choice: Choice, asked: Collection[str]) -> dict[str, float]:
         sizes = [size for size in self.numbers.timing.batch_sizes if latency_of(size) in asked]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,39 +18,27 @@ SLACK = 1e-9  # of the dense model's cost: what rounding in the solver may take
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """Parts of a plan that are settled: how many blocks go, which ones, and which context is taken (None: free)."""
-
-    num_drops: int | None = None
-    dropped: frozenset[str] | None = None
-    context: int | None = None
-
-
-def minimise_loss(
-    tables: Tables, limits: Mapping[str, float], family: PlanFamily, fixed: Fixed | None = None
-) -> Choice | None:
+def minimise_loss(tables: Tables, limits: Mapping[str, float], family: PlanFamily) -> Choice | None:
     """The plan of least added loss within all limits (shares of the dense model by resource); None if there is none.
 
     At least one block stays. Ties go to the earlier context.
     """
-    found = _over_contexts(tables, limits, family, fixed or Fixed(), None)
+    found = _over_contexts(tables, limits, family, None)
     return min(found, key=lambda choice: added_loss(tables, choice), default=None)
 
 
 def minimise_cost(tables: Tables, resource: str, limits: Mapping[str, float], family: PlanFamily) -> Choice | None:
     """The plan that costs least of `resource` within the other limits: how far a family reaches."""
     others = {name: value for name, value in limits.items() if name != resource}
-    found = _over_contexts(tables, others, family, Fixed(), resource)
+    found = _over_contexts(tables, others, family, resource)
     return min(found, key=lambda choice: cost(tables, choice, resource), default=None)
 
 
 def _over_contexts(
-    tables: Tables, limits: Mapping[str, float], family: PlanFamily, fixed: Fixed, resource: str | None
+    tables: Tables, limits: Mapping[str, float], family: PlanFamily, resource: str | None
 ) -> list[Choice]:
     contexts = range(1 if family == "depth" else len(tables.contexts))
-    chosen = [index for index in contexts if fixed.context in (None, index)]
-    solved = [_Programme(tables, index).solve(limits, family, fixed, resource) for index in chosen]
+    solved = [_Programme(tables, index).solve(limits, family, resource) for index in contexts]
     return [choice for choice in solved if choice is not None]
 
 
@@ -67,9 +54,7 @@ class _Programme:
         self.options = [(group, level) for group in tables.groups for level in range(len(group.widths))]
         self.size = len(self.blocks) + len(self.options)
 
-    def solve(
-        self, limits: Mapping[str, float], family: PlanFamily, fixed: Fixed, resource: str | None
-    ) -> Choice | None:
+    def solve(self, limits: Mapping[str, float], family: PlanFamily, resource: str | None) -> Choice | None:
         goal = self._losses() if resource is None else self._costs(resource)[0]
         if not self.size:
             return (
@@ -77,7 +62,7 @@ class _Programme:
                 if all(cost(self.tables, Choice(), name) <= limits[name] for name in limits)
                 else None
             )
-        rows = [self._one_width_each(), *self._drops(fixed)]
+        rows = [self._one_width_each(), self._one_block_stays()]
         for name, limit in limits.items():
             changes, full = self._costs(name)
             rows.append(LinearConstraint(changes[None], -np.inf, limit + SLACK - full))
@@ -110,15 +95,10 @@ class _Programme:
                 matrix[row, column] = float(other.name == group.name)
         return LinearConstraint(matrix, 1.0, 1.0)
 
-    def _drops(self, fixed: Fixed) -> Iterable[LinearConstraint]:
+    def _one_block_stays(self) -> LinearConstraint:
         row = np.zeros((1, self.size))
         row[0, : len(self.blocks)] = 1.0
-        yield LinearConstraint(row, 0.0, max(len(self.blocks) - 1, 0))
-        if fixed.num_drops is not None:
-            yield LinearConstraint(row, fixed.num_drops, fixed.num_drops)
-        if fixed.dropped is not None:
-            gone = np.array([float(name in fixed.dropped) for name in self.blocks])
-            yield LinearConstraint(np.eye(len(self.blocks), self.size), gone, gone)
+        return LinearConstraint(row, 0.0, max(len(self.blocks) - 1, 0))
 
     def _upper(self, family: PlanFamily) -> Array:
         drops = [float(family != "width")] * len(self.blocks)
