@@ -71,10 +71,13 @@ def _compare(args: argparse.Namespace) -> None:
 def _contest(session: Session, budget: Budget, seeds: int, planned_evaluations: int) -> list[dict[str, Any]]:
     tables = session.numbers.tables
     limits = budget.ratios(session.numbers.dense_latency_s(budget.batch_size))
-    planned = session.plan(budget, "combined", planned_evaluations, timed=False)
-    evaluations = session.numbers.num_single_changes + planned.note.evaluations
-    best = Found(planned.choice, planned.order, session.numbers.score(planned.choice, planned.order))
-    rows = [_row(session, budget, "planner", 0, evaluations, best)]
+    rows, evaluations = [], 0
+    for seed in range(seeds):
+        planned = session.plan(budget, "combined", planned_evaluations, timed=False, seed=seed)
+        spent = session.numbers.num_single_changes + planned.note.evaluations
+        evaluations = max(evaluations, spent)
+        best = Found(planned.choice, planned.order, session.numbers.score(planned.choice, planned.order))
+        rows.append(_row(session, budget, "planner", seed, spent, best))
     for seed in range(seeds):
         for name, search in (("random", random_search), ("greedy", greedy_search)):
             with session.numbers.console.progress(
@@ -124,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add_scoring_arguments(parser)
     parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="of the latency that is limited")
-    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of the controls (default 3)")
+    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of each search (default 3)")
     parser.add_argument(
         "--evaluations",
         type=positive,

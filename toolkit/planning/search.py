@@ -15,12 +15,11 @@ from toolkit.planning.tables import Choice, Tables, cost
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
-EVALUATIONS = 4  # plans that are scored end to end for one budget
+EVALUATIONS = 2  # plans that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
-COMBINED_SHARE = 2  # times as many scores as for one axis: it has far more plans
-SEED = 0  # of the draws
-MOST_KNOWN = 20  # draws in a row that name no new plan: the family has hardly any other
+COMBINED_SHARE = 4  # times as many scores as for one axis: it has far more plans
+MOST_KNOWN = 40  # draws in a row that name no new plan: the family has hardly any other
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,15 @@ def num_scores(family: PlanFamily, evaluations: int) -> int:
     return evaluations * (2 + COMBINED_SHARE if family == "combined" else 1)
 
 
-def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, evaluations: int) -> Found | None:
+def refine(
+    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, evaluations: int, seed: int = 0
+) -> Found | None:
     """The best of about `num_scores` plans within the limits, by score; None if the family has none.
 
     Scored are the optimum on paper, then the optima of tables that are corrected by all scores so far (`Surrogate`): as
     they are believed to be and, in turn, as they might be (Thompson sampling). The combined family starts from the best
     depth-only and width-only plans as well, so it is never worse than either. The order of stages is tried on the best
-    plan.
+    plan. `seed` is that of the draws.
     """
     first = minimise_loss(tables, limits, family)
     if first is None:
@@ -81,11 +82,12 @@ def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, e
     if family == "combined":
         own = COMBINED_SHARE * evaluations
         for axis in ("depth", "width"):
-            found = refine(tables, limits, axis, scorer, evaluations)
+            found = refine(tables, limits, axis, scorer, evaluations, seed)
             if found is not None:
                 starts.append(found.choice)
     starts = list(dict.fromkeys(starts))
-    best = min([*starts, *_learnt(tables, limits, family, scorer, starts, own)], key=scorer)
+    rng = np.random.default_rng(seed)
+    best = min([*starts, *_learnt(tables, limits, family, scorer, starts, own, rng)], key=scorer)
     orders = ORDERS if family == "combined" and evaluations else ORDERS[:1]
     losses = {order: scorer(best, order) for order in orders}
     order = min(losses, key=losses.__getitem__)
@@ -93,10 +95,15 @@ def refine(tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, e
 
 
 def _learnt(
-    tables: Tables, limits: Limits, family: PlanFamily, scorer: Scorer, starts: Sequence[Choice], evaluations: int
+    tables: Tables,
+    limits: Limits,
+    family: PlanFamily,
+    scorer: Scorer,
+    starts: Sequence[Choice],
+    evaluations: int,
+    rng: np.random.Generator,
 ) -> list[Choice]:
     """`evaluations` plans less the starts, each named by what the scores before it say."""
-    rng = np.random.default_rng(SEED)
     found: list[Choice] = []
     for choice in starts:
         scorer(choice)

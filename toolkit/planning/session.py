@@ -87,11 +87,11 @@ class Session:
     numbers: Numbers
 
     def plan(
-        self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS, *, timed: bool = True
+        self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS, *, timed: bool = True, seed: int = 0
     ) -> Planned:
         """The best plan that was found within the budget.
 
-        `evaluations` plans are scored end to end, four times as many for the combined family, which begins with the
+        `evaluations` plans are scored end to end, six times as many for the combined family, which begins with the
         others. With 0 the tables alone decide. Otherwise, and if it is to be `timed`, a plan whose latency is limited
         is timed as a whole; where it misses its limit the search goes on below it.
 
@@ -103,7 +103,7 @@ class Session:
         solve(tables, budget, family, self._dense_s(budget))  # says what is feasible
         scorer = Scorer(self.numbers.score)
         with reproducible(self.numbers.timing.device):
-            found, counts = self._within(budget, family, scorer, evaluations, timed and evaluations > 0)
+            found, counts = self._within(budget, family, scorer, evaluations, timed and evaluations > 0, seed)
             self._check_quality(found, budget, family)
         choice = found.choice
         note = PlanNote(
@@ -137,7 +137,7 @@ class Session:
         return Planned(self.numbers.task.name, choice, found.order, note, tables)
 
     def _within(
-        self, budget: Budget, family: PlanFamily, scorer: Scorer, evaluations: int, timed: bool
+        self, budget: Budget, family: PlanFamily, scorer: Scorer, evaluations: int, timed: bool, seed: int
     ) -> tuple[Found, dict[str, float]]:
         """The plan, and what it was found to take: multiply-adds, parameters and, if `timed`, the limited latencies.
 
@@ -147,7 +147,7 @@ class Session:
         asked = budget.ratios(self._dense_s(budget))
         limits = dict(asked)
         for _ in range(MOST_TIGHTENINGS):
-            found = self._search(limits, family, scorer, evaluations)
+            found = self._search(limits, family, scorer, evaluations, seed)
             if found is None:
                 break
             counts = self._measured(found.choice, asked, timed)
@@ -189,7 +189,9 @@ class Session:
             return {key: cost(tables, choice, key) for key in (MACS, PARAMS)}
         return self.numbers.profiler.counts(dropped_in_order(tables, choice), widths_of(tables, choice))
 
-    def _search(self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int) -> Found | None:
+    def _search(
+        self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int, seed: int
+    ) -> Found | None:
         if not evaluations:
             first = minimise_loss(self.numbers.tables, limits, family)
             return None if first is None else Found(first, ORDERS[0], self.numbers.tables.dense_loss)
@@ -201,7 +203,7 @@ class Session:
                 return loss
 
             scorer.score = score
-            return refine(self.numbers.tables, limits, family, scorer, evaluations)
+            return refine(self.numbers.tables, limits, family, scorer, evaluations, seed)
 
     def _dense_s(self, budget: Budget) -> float | None:
         in_ms = any(limit.unit == "ms" for limit in budget.limits)

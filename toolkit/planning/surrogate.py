@@ -24,17 +24,19 @@ DOUBT_OF_FACTOR = 1.0  # standard deviation
 DOUBTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # root mean square over changes, in median losses that plans add
 NOISES = (0.1, 0.2, 0.4, 0.8)  # in the same unit; a plan that adds more has more
 FLOOR = 0.2  # of the median change: what all are counted with beside their own, for their doubt
-STEADY_DRAWS = 5  # after as many draws in a row the doubt has doubled
+LEAST_NOISE = 1e-4  # of the largest change: keeps equations solvable where scores hardly differ
+BOLDNESS = 0.5  # share of the doubt by which the first draw differs from what is believed
+STEADY_DRAWS = 5  # after as many draws in a row it has doubled, and so on
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """Covariances of what changes add, and of what plans were scored to add, before the scores are known."""
+    """What is believed before the scores are known: standard deviations of each change and of each score's noise."""
 
-    of_changes: Array
-    of_scores: Array
+    doubts: Array
+    noises: Array
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,22 @@ class Surrogate:
 
     def believed(self) -> Tables:
         """With what every change is most likely to add."""
-        means = [self._mean(setting) for setting in self._settings]
-        return self._with(np.average(means, axis=0, weights=self._weights))
+        means = [self._corrections(setting, self._missed) for setting in self._settings]
+        return self._with(self._alone + np.average(means, axis=0, weights=self._weights))
 
     def sampled(self, rng: np.random.Generator) -> Iterator[Tables]:
-        """Endlessly, with what every change might add (Thompson, Biometrika 1933), doubted more with every draw."""
+        """Endlessly, with what every change might add (Thompson, Biometrika 1933), farther and farther off.
+
+        What might be is drawn as if no score were known, then corrected as the scores would (Matheron's rule).
+        """
         for draw in itertools.count():
             setting = self._settings[int(rng.choice(len(self._settings), p=self._weights))]
-            doubt = rng.multivariate_normal(np.zeros(len(self._alone)), self._covariance(setting), method="eigh")
-            yield self._with(self._mean(setting) + (1.0 + draw / STEADY_DRAWS) * doubt)
+            factor = DOUBT_OF_FACTOR * rng.standard_normal()
+            doubt = factor * self._alone + setting.doubts * rng.standard_normal(len(self._alone))
+            scored = self._made @ doubt + setting.noises * rng.standard_normal(len(self._plans))
+            off = doubt - self._corrections(setting, scored)
+            believed = self._corrections(setting, self._missed)
+            yield self._with(self._alone + believed + BOLDNESS * 2.0 ** (draw / STEADY_DRAWS) * off)
 
     @cached_property
     def _alone(self) -> Array:
@@ -87,40 +96,36 @@ class Surrogate:
         return missed
 
     @cached_property
-    def _unit(self) -> float:
-        """What a plan adds, or a change as long as no plan is known: the median."""
-        return max(float(np.median(np.abs(self._added if self._plans else self._alone))), 1e-12)
-
-    @cached_property
     def _settings(self) -> list[_Setting]:
         """All doubts with all noises."""
-        noise = np.diag(np.maximum(np.abs(self._added), self._unit) ** 2)
         size = np.abs(self._alone)
         size = size + FLOOR * np.median(size) + 1e-12
-        own = self._unit**2 * np.diag(size / size.mean())  # a small change is doubted more for its size
-        common = DOUBT_OF_FACTOR**2 * np.outer(self._alone, self._alone)
-        own_of_plans, common_of_plans = (self._made @ part @ self._made.T for part in (own, common))
-        return [
-            _Setting(doubt**2 * own + common, doubt**2 * own_of_plans + common_of_plans + share**2 * noise)
-            for doubt, share in itertools.product(DOUBTS, NOISES)
-        ]
+        own = np.sqrt(size / size.mean())  # a small change is doubted more for its size
+        unit = np.median(np.abs(self._added if self._plans else self._alone))
+        unit = max(float(unit), LEAST_NOISE * float(np.abs(self._alone).max()), 1e-12)
+        noise = np.maximum(np.abs(self._added), unit)
+        return [_Setting(doubt * unit * own, share * noise) for doubt, share in itertools.product(DOUBTS, NOISES)]
 
     @cached_property
     def _weights(self) -> Array:
         """How far each setting is believed in."""
-        likelihoods = np.array([_log_likelihood(self._missed, setting.of_scores) for setting in self._settings])
+        likelihoods = np.array([_log_likelihood(self._missed, self._of_scores(one)) for one in self._settings])
         weights = np.exp(likelihoods - likelihoods.max())
         shares: Array = weights / weights.sum()
         return shares
 
-    def _mean(self, setting: _Setting) -> Array:
-        corrections: Array = setting.of_changes @ self._made.T @ np.linalg.solve(setting.of_scores, self._missed)
-        return self._alone + corrections
+    def _of_scores(self, setting: _Setting) -> Array:
+        """Covariance of what plans are scored to add."""
+        own, common = self._made * setting.doubts, DOUBT_OF_FACTOR * self._made @ self._alone
+        covariance: Array = own @ own.T + np.outer(common, common) + np.diag(setting.noises**2)
+        return covariance
 
-    def _covariance(self, setting: _Setting) -> Array:
-        known = self._made @ setting.of_changes
-        left: Array = setting.of_changes - known.T @ np.linalg.solve(setting.of_scores, known)
-        return left
+    def _corrections(self, setting: _Setting, missed: Array) -> Array:
+        """To what each change adds alone, if plans were scored to add so much more than the sum."""
+        told = np.linalg.solve(self._of_scores(setting), missed) @ self._made
+        common = DOUBT_OF_FACTOR**2 * self._alone * float(self._alone @ told)
+        corrections: Array = setting.doubts**2 * told + common
+        return corrections
 
     def _changes(self, choice: Choice) -> Array:
         """1 for each change that the plan makes."""
