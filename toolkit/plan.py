@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_not_negative,
         default=EVALUATIONS,
         metavar="N",
-        help="plans scored; 0: tables alone",
+        help="plans scored for one axis, six times as many for both (default 2); 0: tables alone",
     )
     parser.add_argument("--recover-steps", type=_not_negative, default=300, metavar="N", help="fine-tuning; 0: none")
     parser.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="of the recipe")

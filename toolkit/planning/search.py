@@ -15,7 +15,7 @@ from toolkit.planning.tables import Choice, Tables, cost
 Limits = Mapping[str, float]
 Score = Callable[[Choice, str], float]  # the loss of a plan applied in an order; lower is better
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
-EVALUATIONS = 2  # plans that are scored end to end for one budget
+EVALUATIONS = 2  # plans of one axis that are scored end to end for one budget
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
 COMBINED_SHARE = 4  # times as many scores as for one axis: it has far more plans
