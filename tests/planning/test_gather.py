@@ -1,4 +1,4 @@
-"""The correction from parts to whole models, and tables from their two halves."""
+"""From times of parts to times of whole models, and tables from their two halves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from random_tables import random_tables
 
 from toolkit.console import Console
 from toolkit.planning.gather import (
-    Correction,
+    anchored,
     corrected,
     drop_name,
     fit_plans,
-    fit_whole_models,
+    fit_widths,
     stream_name,
     width_name,
     with_losses,
@@ -24,12 +24,12 @@ from toolkit.planning.gather import (
 from toolkit.planning.store import Store
 from toolkit.planning.tables import Choice, Tables, added_loss, cost
 
-TRUE = Correction(constant=0.04, blocks=0.9, widths=0.6)
+SAVED = 0.6
 
 
 def profiler_of(raw: Tables, folder: Path) -> Any:
-    """Whole models that take a constant, nine tenths of what blocks take alone, and save six tenths of the widths'."""
-    truth = corrected(raw, {"latency@1": TRUE})
+    """Whole models in which widths save six tenths of what they save in their blocks."""
+    truth = corrected(raw, {"latency@1": SAVED})
     plans = iter(fit_plans(raw))
 
     class Measured(Store):
@@ -39,21 +39,29 @@ def profiler_of(raw: Tables, folder: Path) -> Any:
     return SimpleNamespace(timing=SimpleNamespace(batch_sizes=(1,)), store=Measured(folder / "costs.json", {}, {}))
 
 
-def test_the_correction_is_found(tmp_path: Path) -> None:
+def test_what_widths_save_in_whole_models_is_found(tmp_path: Path) -> None:
     raw = random_tables(0, num_contexts=2)
-    raw = raw.model_copy(update={"contexts": tuple(_with_rest(one) for one in raw.contexts)})
-    found = fit_whole_models(raw, fit_plans(raw), profiler_of(raw, tmp_path), Console(io.StringIO()))["latency@1"]
-    dense = cost(corrected(raw, {"latency@1": TRUE}), Choice(), "latency@1")
-    assert dense == pytest.approx(1.0), "made so, since the dense model is one of the points"
-    assert (found.constant, found.blocks, found.widths) == pytest.approx((0.04, 0.9, 0.6), abs=1e-6)
+    found = fit_widths(raw, fit_plans(raw), profiler_of(raw, tmp_path), Console(io.StringIO()))
+    assert found == {"latency@1": pytest.approx(SAVED)}
+    before, after = raw.contexts[1], corrected(raw, found).contexts[1]
+    assert after.blocks == before.blocks and after.rest == before.rest, "whole models without widths are exact as timed"
 
 
-def _with_rest(context: Any) -> Any:
-    """So much outside of the blocks that the dense model takes 1 after the true correction."""
-    blocks = sum(costs["latency@1"] for costs in context.blocks.values())
-    return context.model_copy(
-        update={"rest": {**context.rest, "latency@1": 1.0 - TRUE.constant - TRUE.blocks * blocks}}
-    )
+def test_an_error_in_the_time_of_a_block_is_not_counted_for_every_block() -> None:
+    """The whole and the bare model are as timed, whatever was found for the blocks by themselves."""
+    raw = random_tables(0)
+    context, homes = raw.contexts[0], {group.name: group.block for group in raw.groups}
+    off = {name: {**costs, "latency@1": 1.3 * costs["latency@1"]} for name, costs in context.blocks.items()}
+    whole = {key: context.rest[key] + sum(costs[key] for costs in context.blocks.values()) for key in context.rest}
+    found = anchored(context.model_copy(update={"blocks": off}), whole, homes)
+    assert found.rest == context.rest
+    for name, costs in context.blocks.items():
+        assert found.blocks[name] == pytest.approx(costs)
+    for group, widths in context.groups.items():
+        share = 1 / 1.3 if homes[group] else 1.0
+        for before, after in zip(widths, found.groups[group], strict=True):
+            assert after["latency@1"] == pytest.approx(share * before["latency@1"])
+            assert after["macs"] == pytest.approx(before["macs"])
 
 
 def test_plans_to_fit_on_are_the_same_on_every_call_and_cover_both_axes() -> None:

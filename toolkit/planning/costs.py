@@ -1,8 +1,10 @@
 """What every change costs: multiply-adds, parameters, and latency measured on the device at hand.
 
 A block is timed by itself, on the inputs that it has in the network, in turns with the whole model, and each of its
-narrower forms in turns with the block. Blocks that are alike (types, shapes, inputs) are timed once. What the sum of
-such times misses of whole models is fitted on a few random plans, which are applied for nothing else.
+narrower forms in turns with the block. Blocks that are alike (types, shapes, inputs) are timed once. Models with all of
+their blocks and with none are timed as they are: what blocks take is made to add up to the difference, or an error in
+the time of one block would be counted once for every block. What widths save in whole models is fitted on a few random
+plans, which are applied for nothing else.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from toolkit.planning.tables import MACS, PARAMS, Costs, Width, latency_of
 from toolkit.stages.width_plan import choose, even_scores, given_cuts
 
 REPEATS, WARMUP = 30, 3
+ANCHOR = 3  # times as many repeats for models that all sums hang on
 NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # what tells blocks apart that are alike
 
 
@@ -82,12 +85,24 @@ class Profiler:
         """The model of a context, at full width but for the stream."""
         if not self.space.streams[label]:
             return dict.fromkeys(self.timing.resources, 1.0)
-        return self._known(f"{label} | whole", lambda: self._ratios(self._stream(label), self.dense, None))
+        return self._known(f"{label} | whole", lambda: self._of_model(self._stream(label)))
+
+    def bare(self, label: str) -> Costs:
+        """The model of a context without any block."""
+
+        def measure() -> dict[str, float]:
+            model = copy.deepcopy(self._stream(label))
+            for block in find_blocks(model, self.inputs[1]):
+                if block in self.space.blocks:
+                    drop_block(model, block)
+            return self._of_model(model)
+
+        return self._known(f"{label} | bare", measure)
 
     def block(self, label: str, name: str) -> Costs:
         def measure() -> dict[str, float]:
             model = self._stream(label)
-            found = self._ratios(model, model, name)
+            found = self._of_block(model, name)
             whole = self.whole(label)
             return {key: value * whole[key] if key.startswith("latency") else value for key, value in found.items()}
 
@@ -149,19 +164,20 @@ class Profiler:
 
         return dict(zip(self.timing.resources, self.store.get(name, values), strict=True))
 
-    def _ratios(self, model: nn.Module, to: nn.Module, block: str | None) -> dict[str, float]:
-        """Costs of the model, or of one block of it; counts are shares of the dense model's, times of `to`'s."""
-        if block is None:
-            counts, part = self._counts(model, self.inputs[1]), model
-        else:
-            call = _call_of(model, block, self.inputs[1])
-            counts, part = self._counts(call[0], call[1]), model.get_submodule(block)
+    def _of_model(self, model: nn.Module) -> dict[str, float]:
+        """Costs as shares of the dense model's."""
+        counts = self._counts(model, self.inputs[1])
         found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
         for size in self.timing.batch_sizes:
-            inputs = self.inputs[size]
-            found[latency_of(size)] = (
-                self._part_of(model, block, inputs, size) if block else self._timed(part, to, inputs, size)
-            )
+            found[latency_of(size)] = self._timed(model, self.dense, self.inputs[size], size, ANCHOR)
+        return found
+
+    def _of_block(self, model: nn.Module, block: str) -> dict[str, float]:
+        """Counts are shares of the dense model's, times of this one's."""
+        counts = self._counts(*_call_of(model, block, self.inputs[1]))
+        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
+        for size in self.timing.batch_sizes:
+            found[latency_of(size)] = self._part_of(model, block, self.inputs[size], size)
         return found
 
     def _part_of(self, model: nn.Module, block: str, inputs: tuple[Tensor, ...], size: int) -> float:
@@ -189,7 +205,9 @@ class Profiler:
             )
         return found
 
-    def _timed(self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int) -> float:
+    def _timed(
+        self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int, times: int = 1
+    ) -> float:
         """Of the lower quartiles: what else the machine does only ever adds to a sample."""
         found = measure_latency(
             model,
@@ -199,7 +217,7 @@ class Profiler:
             batch_size=size,
             threads=self.timing.threads,
             warmup=WARMUP,
-            repeats=self.timing.repeats,
+            repeats=self.timing.repeats * times,
         )
         quartiles = [statistics.quantiles(each, n=4)[0] for each in (found.samples_s, found.dense_samples_s)]
         return quartiles[0] / quartiles[1]

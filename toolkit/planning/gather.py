@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -105,7 +104,7 @@ def gather_costs(space: Space, profiler: Profiler, console: Console) -> Tables:
     raw = raw.model_copy(
         update={"counts_add_up": all(_adds_up(raw, plan, profiler) for plan in plans[::COUNTED_EVERY])}
     )
-    return corrected(raw, fit_whole_models(raw, plans, profiler, console)) if profiler.timing.batch_sizes else raw
+    return corrected(raw, fit_widths(raw, plans, profiler, console)) if profiler.timing.batch_sizes else raw
 
 
 def _adds_up(raw: Tables, plan: Choice, profiler: Profiler) -> bool:
@@ -143,9 +142,29 @@ def _context(space: Space, profiler: Profiler, label: str, stream: dict[str, int
         name: (zero, *(profiler.width(label, name, width) for width in widths[1:]))
         for name, widths in space.widths.items()
     }
-    whole = profiler.whole(label)
-    rest = {key: value - sum(costs[key] for costs in blocks.values()) for key, value in whole.items()}
-    return Context(label=label, widths=stream, loss=0.0, rest=rest, blocks=blocks, groups=groups)
+    context = Context(label=label, widths=stream, loss=0.0, rest=profiler.bare(label), blocks=blocks, groups=groups)
+    return anchored(context, profiler.whole(label), {name: space.home(name) for name in groups})
+
+
+def anchored(context: Context, whole: Costs, homes: Mapping[str, str | None]) -> Context:
+    """With blocks, and the widths in them, scaled so that the sum of all is what the whole model takes."""
+    scales = {}
+    for key, rest in context.rest.items():
+        total = sum(costs[key] for costs in context.blocks.values())
+        scales[key] = (whole[key] - rest) / total if total else 1.0
+
+    def scaled(costs: Costs) -> Costs:
+        return {key: value * scales[key] for key, value in costs.items()}
+
+    return context.model_copy(
+        update={
+            "blocks": {name: scaled(costs) for name, costs in context.blocks.items()},
+            "groups": {
+                name: widths if homes[name] is None else tuple(map(scaled, widths))
+                for name, widths in context.groups.items()
+            },
+        }
+    )
 
 
 def fit_plans(raw: Tables) -> list[Choice]:
@@ -158,17 +177,11 @@ def fit_plans(raw: Tables) -> list[Choice]:
     return plans
 
 
-@dataclass(frozen=True)
-class Correction:
-    """Of latencies, from parts to whole models: a constant, and scales of blocks and of what widths save."""
+def fit_widths(raw: Tables, plans: list[Choice], profiler: Profiler, console: Console) -> dict[str, float]:
+    """By resource, the share of what widths save in their blocks that they save in whole models.
 
-    constant: float
-    blocks: float
-    widths: float
-
-
-def fit_whole_models(raw: Tables, plans: list[Choice], profiler: Profiler, console: Console) -> dict[str, Correction]:
-    """By resource: least squares of relative errors on plans that are used for nothing else, and the dense model."""
+    Least squares of relative errors, on plans that are used for nothing else.
+    """
     with _bar(console, "timing whole models", len(plans)) as advance:
         measured = []
         for number, plan in enumerate(plans):
@@ -178,14 +191,11 @@ def fit_whole_models(raw: Tables, plans: list[Choice], profiler: Profiler, conso
     found = {}
     for place, size in enumerate(profiler.timing.batch_sizes):
         key = latency_of(size)
-        choices = [Choice(), *plans]
-        wanted = np.array([1.0, *(values[place] for values in measured)])
-        rest = np.array([raw.contexts[choice.context].rest[key] for choice in choices])
-        widths = np.array([_saved(raw, choice, key) for choice in choices])
-        blocks = np.array([cost(raw, choice, key) for choice in choices]) - rest - widths
-        rows = np.stack([np.ones_like(blocks), blocks, widths], axis=1) / wanted[:, None]
-        solution, *_ = np.linalg.lstsq(rows, (wanted - rest) / wanted, rcond=None)
-        found[key] = Correction(*map(float, solution))
+        wanted = np.array([values[place] for values in measured])
+        saved = np.array([_saved(raw, plan, key) for plan in plans])
+        missed = wanted - np.array([cost(raw, plan, key) for plan in plans])
+        squares = float(((saved / wanted) ** 2).sum())
+        found[key] = 1.0 + float((saved * missed / wanted**2).sum()) / squares if squares else 1.0
     return found
 
 
@@ -194,25 +204,15 @@ def _saved(raw: Tables, choice: Choice, resource: str) -> float:
     return sum(groups[name][level][resource] for name, level in choice.levels.items())
 
 
-def corrected(raw: Tables, fit: Mapping[str, Correction]) -> Tables:
-    """Latencies of all parts as whole models take them."""
+def corrected(raw: Tables, scales: Mapping[str, float]) -> Tables:
+    """With what widths add times a scale, by resource."""
 
-    def rest(costs: Costs) -> Costs:
-        return {key: value + fit[key].constant if key in fit else value for key, value in costs.items()}
-
-    def block(costs: Costs) -> Costs:
-        return {key: value * fit[key].blocks if key in fit else value for key, value in costs.items()}
-
-    def width(costs: Costs) -> Costs:
-        return {key: value * fit[key].widths if key in fit else value for key, value in costs.items()}
+    def scaled(costs: Costs) -> Costs:
+        return {key: value * scales.get(key, 1.0) for key, value in costs.items()}
 
     contexts = tuple(
         context.model_copy(
-            update={
-                "rest": rest(context.rest),
-                "blocks": {name: block(costs) for name, costs in context.blocks.items()},
-                "groups": {name: tuple(map(width, widths)) for name, widths in context.groups.items()},
-            }
+            update={"groups": {name: tuple(map(scaled, widths)) for name, widths in context.groups.items()}}
         )
         for context in raw.contexts
     )
