@@ -36,10 +36,8 @@ def write_sweep_table(folder: Path, name: str, cells: Sequence[str]) -> None:
     cellwise = [_cells(row) for row in rows]
     lines = [f"# {name}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_line, cellwise), ""]
     lines += ["Mean (least to most over seeds). MACs are multiply-adds as a share of the dense model's; latency is the"]
-    lines += [
-        "median over the dense model's, timed in turns, at the largest batch measured. Block passes: blocks run to"
-    ]
-    lines += ["score the candidates, as a share of n(n - 1) per round, repairs not counted.", ""]
+    lines += ["median of the ratios to the dense model, timed in turns, at the largest batch measured. Block passes:"]
+    lines += ["blocks run to score the candidates, as a share of n(n - 1) per round, repairs not counted.", ""]
     lines += [f"Not run: {', '.join(missing) or 'none'}.", ""]
     write_atomically(folder / "table.md", "\n".join(lines))
     text = io.StringIO()

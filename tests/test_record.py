@@ -30,6 +30,7 @@ DAMAGES: dict[str, Any] = {
     "no parameters": lambda c: c["steps"][0]["measurement"].update(num_params=0),
     "no time": lambda c: c["steps"][0]["measurement"]["latency"][0].update(samples_s=[0.0]),
     "no samples": lambda c: c["steps"][0]["measurement"]["latency"][0].update(samples_s=[]),
+    "a sample alone": lambda c: c["steps"][0]["measurement"]["latency"][0]["samples_s"].append(0.1),
     "another seed": lambda c: c["recipe"].update(seed=7),
     "another version": lambda c: c.update(schema_version=2),
     "an unknown key": lambda c: c.update(extra=1),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from toolkit.record import Latency, Measurement, Quality, RunRecord, StepRecord
+from toolkit.record import Latency, Measurement, Quality, RunRecord, StepRecord, percentile
 
 MACS_NOTE = "MACs are multiply-adds of one example; fvcore calls them flops, but an operation count is twice that."
 DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, the metric as a difference to it."
-LATENCY_NOTE = "Latency: median over the dense model's median, timed in turns; below 1 is faster."
+LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
 CUTTING = ("block_drop", "channel_prune")
 
 
@@ -23,7 +23,7 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
 def slower_steps(record: RunRecord) -> list[str]:
     """A line for every cut that made the model slower than it was, by device and batch size, beyond the spread.
 
-    Slower: the middle half of the samples, as shares of the dense model's median, lies above that of the step before.
+    Slower: the middle half of the ratios to the dense model lies above that of the step before.
     """
     lines = []
     for index, (before, step) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
@@ -41,7 +41,7 @@ def slower_steps(record: RunRecord) -> list[str]:
 
 
 def _quartiles(latency: Latency) -> tuple[float, float]:
-    return latency.percentile_s(25) / latency.dense_median_s, latency.percentile_s(75) / latency.dense_median_s
+    return percentile(latency.ratios, 25), percentile(latency.ratios, 75)
 
 
 def closing_quality(measurement: Measurement) -> Quality | None:

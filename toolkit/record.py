@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Sequence
+from operator import truediv
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -55,15 +57,36 @@ class Latency(Entry):
         return statistics.median(self.dense_samples_s)
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """Of each sample to the dense model's that was taken in turn with it; below 1 is faster than dense."""
+        return paired_ratios(self.samples_s, self.dense_samples_s)
+
+    @property
     def ratio(self) -> float:
-        """Median over the dense model's median; below 1 is faster than dense."""
-        return self.median_s / self.dense_median_s
+        """The median of `ratios`: steadier than a ratio of medians where the machine has faster and slower moments."""
+        return statistics.median(self.ratios)
 
     def percentile_s(self, percent: int) -> float:
-        """`percent` in 1..99, by linear interpolation between samples."""
-        if len(self.samples_s) == 1:
-            return self.samples_s[0]
-        return statistics.quantiles(self.samples_s, n=100, method="inclusive")[percent - 1]
+        return percentile(self.samples_s, percent)
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Latency:
+        paired_ratios(self.samples_s, self.dense_samples_s)
+        return self
+
+
+def paired_ratios(samples_s: Sequence[float], others_s: Sequence[float]) -> tuple[float, ...]:
+    """ValueError if there are more of one than of the other."""
+    if len(samples_s) != len(others_s):
+        raise ValueError(f"it has {len(samples_s)} samples of one model and {len(others_s)} of the other")
+    return tuple(map(truediv, samples_s, others_s))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """`percent` in 1..99, by linear interpolation."""
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 class Quality(Entry):

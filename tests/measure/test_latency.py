@@ -56,6 +56,21 @@ def test_samples_and_ratio() -> None:
     assert (latency.device, latency.batch_size, latency.threads, latency.dtype) == ("cpu", 2, 1, "float32")
 
 
+def test_ratio_is_of_the_same_moments() -> None:
+    """The machine becomes slower between the third samples of the two models."""
+    latency = Latency(
+        device="cpu",
+        batch_size=1,
+        threads=1,
+        dtype="float32",
+        samples_s=(1.0, 1.0, 1.0, 2.0, 2.0),
+        dense_samples_s=(2.0, 2.0, 4.0, 4.0, 4.0),
+    )
+    assert latency.ratios == (0.5, 0.5, 0.25, 0.5, 0.5)
+    assert latency.ratio == 0.5
+    assert latency.median_s / latency.dense_median_s == 0.25
+
+
 def test_models_take_turns_and_alternate_who_is_first() -> None:
     _, _, _, log = measure(0.25, 0.5)
     assert log[-8:] == ["dense", "model", "model", "dense"] * 2

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.record import Entry, Environment, Samples
+from toolkit.record import Entry, Environment, Samples, paired_ratios
 
 Format = Literal["onnx", "torch_export"]
 FORMATS: tuple[Format, ...] = ("onnx", "torch_export")
@@ -89,8 +89,8 @@ class ExportedLatency(Entry):
 
     @property
     def ratio(self) -> float:
-        """Median over the eager median; below 1 is faster than eager."""
-        return self.median_s / self.eager_median_s
+        """The median of the ratios of samples taken in turns; below 1 is faster than eager."""
+        return statistics.median(paired_ratios(self.samples_s, self.eager_samples_s))
 
 
 class ExportedFile(Entry):

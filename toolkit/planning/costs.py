@@ -10,7 +10,6 @@ plans, which are applied for nothing else.
 from __future__ import annotations
 
 import copy
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -208,8 +207,7 @@ class Profiler:
     def _timed(
         self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int, times: int = 1
     ) -> float:
-        """Of the lower quartiles: what else the machine does only ever adds to a sample."""
-        found = measure_latency(
+        return measure_latency(
             model,
             other,
             inputs,
@@ -218,9 +216,7 @@ class Profiler:
             threads=self.timing.threads,
             warmup=WARMUP,
             repeats=self.timing.repeats * times,
-        )
-        quartiles = [statistics.quantiles(each, n=4)[0] for each in (found.samples_s, found.dense_samples_s)]
-        return quartiles[0] / quartiles[1]
+        ).ratio
 
     @staticmethod
     def _counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, float]:

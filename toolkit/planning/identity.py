@@ -15,7 +15,8 @@ from toolkit.planning.engine import SCORING_SPLITS
 from toolkit.planning.tables import Criterion, ScoredOn
 from toolkit.task import Task
 
-TABLES_VERSION = "2"  # goes up when the way of scoring or timing changes
+LOSSES_VERSION = "2"  # goes up when the way of scoring changes
+COSTS_VERSION = "3"  # goes up when the way of timing changes
 
 
 def losses_about(
@@ -25,7 +26,7 @@ def losses_about(
     splits = [task.batches(split, 16, limit=examples) for split in (SCORING_SPLITS[scored_on], "calibration")]
     inputs = [tensor for batches in splits for batch in batches for tensor in batch.inputs]
     return {
-        "tables": TABLES_VERSION,
+        "tables": LOSSES_VERSION,
         "task": task.name,
         "weights": _digest(dense.state_dict().values()),
         "data": _digest(inputs),
@@ -42,7 +43,7 @@ def costs_about(dense: nn.Module, inputs: tuple[Tensor, ...], timing: Timing) ->
     environment = describe_environment()
     on_gpu = timing.device.type == "cuda"
     return {
-        "tables": TABLES_VERSION,
+        "tables": COSTS_VERSION,
         "model": hashlib.sha256(f"{dense} {shapes} {seen}".encode()).hexdigest(),
         "device": (environment.gpu or "cuda") if on_gpu else f"{environment.processor}, {environment.num_cores} cores",
         "dtype": str(next(dense.parameters()).dtype).removeprefix("torch."),
