@@ -224,4 +224,5 @@ def _settings(record: RunRecord | None) -> str:
     where = f"{environment.processor}, GPU: {environment.gpu or 'none'}, {recipe.measure.threads} threads"
     quality = record.baseline.measurement.quality_on("test")
     examples = f"{quality.num_examples} test examples" if quality else ""
-    return f"Device {recipe.device} ({where}), torch {environment.packages.get('torch', 'unknown')}, {examples}."
+    other = "" if recipe.device == "cuda" else " CUDA: not measured."
+    return f"Device {recipe.device} ({where}), torch {environment.packages.get('torch', 'unknown')}, {examples}.{other}"

@@ -29,6 +29,7 @@ def test_every_cell_is_somewhere(tmp_path: Path) -> None:
         "plain_smaller",
     }
     assert "24 test examples" in fronts.settings
+    assert "CUDA: not measured" in fronts.settings
 
 
 def test_numbers_are_those_of_the_record(tmp_path: Path) -> None:
