@@ -15,9 +15,12 @@ def narrowed_twice(first: float, second: float) -> RunRecord:
 
 
 def test_a_cut_that_measures_slower_is_named() -> None:
-    lines = slower_steps(narrowed_twice(0.8, 0.95))
+    made = narrowed_twice(0.8, 0.95)
+    before, after = (step.measurement.latency[0].ratio for step in made.steps[1:])
+    lines = slower_steps(made)
     assert [line.split(":")[0] for line in lines] == ["SLOWER"] * 2
-    assert "stage 2 channel_prune made the model slower on cpu at batch 1: latency ratio 0.7" in lines[0]
+    assert f"stage 2 channel_prune made the model slower on cpu at batch 1: latency ratio {before:.3f}" in lines[0]
+    assert f"-> {after:.3f}, although it does less" in lines[0]
 
 
 def test_noise_and_gains_are_not_named() -> None:
