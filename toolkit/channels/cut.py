@@ -10,16 +10,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.channels.groups import ChannelGroup, Slot
 from toolkit.channels.layers import is_conv, is_grouped
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch_pruning as tp
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,15 @@ def patch_attributes(model: nn.Module, choice: Choice) -> None:
             setattr(owner, name, value)
 
 
+def _torch_pruning() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch_pruning  # noqa: PLC0415  # takes seconds: it imports timm and torchvision where they are
+    return torch_pruning
+
+
 def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
+    tp = _torch_pruning()
     flags = [(name, part.requires_grad) for name, part in module.named_parameters(recurse=False)]
     if isinstance(module, nn.Linear):
         (tp.prune_linear_out_channels if outputs else tp.prune_linear_in_channels)(module, gone)
