@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.comparison import load_runs
-from reports.comparison_page import write_comparison
-from reports.front_cells import holds_fronts, load_fronts
-from reports.fronts_page import write_fronts
-from toolkit.errors import UserError
+from reports.comparison.page import write_comparison
+from reports.comparison.runs import load_runs
+from reports.fronts.cells import holds_fronts, load_fronts
+from reports.fronts.page import write_fronts
+from toolkit.base.errors import UserError
 
 DEFAULT_OUT = Path("runs/comparison")
 

@@ -6,12 +6,12 @@ import io
 
 import pytest
 import torch
-from tiny_task import TinyTask
 from torch import nn
 
-from toolkit.console import Console
+from tests.helpers.tiny_task import TinyTask
+from toolkit.base.console import Console
 from toolkit.measure.macs import count_macs
-from toolkit.stages import StageContext
+from toolkit.stages.context import StageContext
 
 
 @pytest.fixture(scope="session", autouse=True)

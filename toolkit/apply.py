@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import toolkit
-from reports.page import write_page
-from toolkit.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table, slower_steps
-from toolkit.console import Console
-from toolkit.errors import Fault, RecipeError, StageError
-from toolkit.estimate import duration_text, estimate_s
-from toolkit.recipe import Recipe
-from toolkit.recipe_yaml import dump_recipe, read_recipe
-from toolkit.record import RUN_FILE, RunRecord
-from toolkit.tasks import TASKS
-from toolkit.verb import exit_code
-from toolkit.yaml_nodes import Lines
+from reports.run.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table, slower_steps
+from reports.run.page import write_page
+from toolkit.base.command import exit_code
+from toolkit.base.console import Console
+from toolkit.base.errors import Fault, RecipeError, StageError
+from toolkit.recipe.estimate import duration_text, estimate_s
+from toolkit.recipe.read import dump_recipe, read_recipe
+from toolkit.recipe.recipe import Recipe
+from toolkit.recipe.yaml_nodes import Lines
+from toolkit.record.run import RUN_FILE, RunRecord
+from toolkit.tasks.cards import TASKS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-from torch import Tensor
-
-from toolkit.checkpoint import load_model
-from toolkit.console import Console
-from toolkit.errors import ExportError
-from toolkit.exporting.exporter import export_model
+from toolkit.base.command import count, exit_code, number, tolerance
+from toolkit.base.console import Console
+from toolkit.checkpoint.factory import example_inputs_of
+from toolkit.checkpoint.load import load_model
+from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
+from toolkit.exporting.export import export_model
 from toolkit.exporting.report import FORMATS, SUFFIX, TOLERANCE, ExportReport, ExportSettings
-from toolkit.manifest import MANIFEST_FILE, Manifest, read_manifest
-from toolkit.run_folder import MODEL_FOLDER
-from toolkit.tasks import TASKS, ZOO, make_task
-from toolkit.verb import exit_code
-from toolkit.zoo.config import ZooModel
-from toolkit.zoo.inputs import example_inputs
+from toolkit.running.folder import MODEL_FOLDER
 
 REPEATS = 20
 
@@ -32,10 +25,12 @@ PARITY_NOTE = (
     "Compared with the model in PyTorch, on the CPU and the same inputs, after reading the file back. "
     "Scale: the largest absolute number in the model's output."
 )
+
 LATENCY_NOTE = (
     "Latency: median per call, timed in turns with the model in PyTorch; a ratio below 1 is faster. "
     "On a busy machine it says little: time it on an idle one."
 )
+
 PICKLE_NOTE = (
     "torch.export.load reads it. This file holds no pickle, but that function unpickles what another file brings: "
     "load only files that you trust."
@@ -69,30 +64,6 @@ def _export(directory: Path, out: Path | None, settings: ExportSettings) -> None
     model = load_model(folder)
     report = export_model(model, inputs_of, path, settings, weights_sha256=manifest.weights.sha256)
     show_report(report, path, Console())
-
-
-def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[Tensor, ...]]:
-    """Example inputs by batch size, for what a manifest can say how to build.
-
-    Raises:
-        ExportError: the model was built by its user's own code, or the manifest is damaged.
-    """
-    factory = manifest.factory
-    if ZOO in factory:
-        try:
-            chosen = ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
-        except ValidationError as error:
-            raise ExportError(f"{place}: factory: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
-        return lambda size: example_inputs(chosen.name, chosen.arguments, size, input_size=chosen.input_size)
-    name = factory.get("task")
-    if not isinstance(name, str) or name not in TASKS:
-        raise ExportError(
-            f"{place}: this model was built by code of its user's own, so that its inputs are not known here; export "
-            "it from Python: toolkit.exporting.exporter.export_model(model, example_inputs_of, path, settings)"
-        )
-    task: Any = make_task(name)
-    inputs_of: Callable[[int], tuple[Tensor, ...]] = task.example_inputs
-    return inputs_of
 
 
 def show_report(report: ExportReport, path: Path, console: Console) -> None:
@@ -144,45 +115,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/exported.onnx or DIR/exported.pt2")
     parser.add_argument(
         "--batch-size",
-        type=_number,
+        type=number,
         metavar="N",
         help="check the file at 1 and N examples (default 2); a file of fixed batch size is for N (default 1)",
     )
     parser.add_argument("--static-batch", action="store_true", help="fix the batch size, instead of any")
-    parser.add_argument("--opset", type=_number, metavar="K", help="of ONNX (default: torch's own)")
+    parser.add_argument("--opset", type=number, metavar="K", help="of ONNX (default: torch's own)")
     parser.add_argument(
         "--tolerance",
-        type=_tolerance,
+        type=tolerance,
         metavar="T",
         default=TOLERANCE,
         help="largest difference, as a share of an output's largest absolute number (default 1e-4)",
     )
-    parser.add_argument("--threads", type=_number, metavar="K", help="threads that compute (default: torch's number)")
+    parser.add_argument("--threads", type=number, metavar="K", help="threads that compute (default: torch's number)")
     parser.add_argument(
-        "--repeats", type=_count, metavar="R", default=REPEATS, help=f"latency samples (default {REPEATS}; 0: none)"
+        "--repeats", type=count, metavar="R", default=REPEATS, help=f"latency samples (default {REPEATS}; 0: none)"
     )
     return parser
-
-
-def _number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return number
-
-
-def _tolerance(text: str) -> float:
-    number = float(text)
-    if not 0.0 < number < 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number
 
 
 if __name__ == "__main__":

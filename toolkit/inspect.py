@@ -15,16 +15,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from toolkit.checkpoint import load_model
-from toolkit.config import Config
-from toolkit.console import Console
-from toolkit.errors import UserError
-from toolkit.manifest import MANIFEST_FILE
-from toolkit.overview import Overview, overview
-from toolkit.record import RUN_FILE, load_record, write_atomically
-from toolkit.tasks import TASKS, ZOO, make_task
-from toolkit.verb import exit_code
-from toolkit.zoo.config import ZooModel
+from toolkit.base.command import exit_code
+from toolkit.base.console import Console
+from toolkit.base.errors import UserError
+from toolkit.base.files import write_atomically
+from toolkit.base.settings import Config
+from toolkit.checkpoint.load import load_model
+from toolkit.checkpoint.manifest import MANIFEST_FILE
+from toolkit.planning.profile.overview import Overview, overview
+from toolkit.record.run import RUN_FILE, load_record
+from toolkit.tasks.cards import TASKS, ZOO, make_task
+from toolkit.zoo.settings import ZooModel
 
 
 class Subject(Config):
@@ -73,7 +74,9 @@ def _saved(folder: Path) -> Subject:
         raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
     recipe = load_record(folder).recipe
     if recipe.task not in TASKS:
-        raise UserError(f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.overview")
+        raise UserError(
+            f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.planning.profile.overview"
+        )
     task = make_task(recipe.task, recipe.model, folder)
     return Subject(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)
 

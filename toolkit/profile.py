@@ -9,10 +9,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from toolkit.console import Console
-from toolkit.plan import add_session_arguments, session_of
+import toolkit
+from toolkit.base.command import exit_code
+from toolkit.base.console import Console
+from toolkit.planning.arguments import add_session_arguments, check_tasks, settings_of
 from toolkit.planning.tables import latency_of
-from toolkit.verb import exit_code
+from toolkit.tasks.cards import make_task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,13 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _profile(args: argparse.Namespace) -> None:
     console = Console()
-    session = session_of(args, console)
-    first = session.numbers.cost_tables.contexts[0]
-    resources = [latency_of(size) for size in session.numbers.timing.batch_sizes]
+    check_tasks([args.task])
+    planner = toolkit.open_session(make_task(args.task), settings_of(args), console=console)
+    first = planner.profile.cost_tables.contexts[0]
+    resources = [latency_of(size) for size in planner.profile.timing.batch_sizes]
     rows = [[name, *(f"{costs[key]:.4f}" for key in resources)] for name, costs in first.blocks.items()]
     rows.append(["all else", *(f"{first.rest[key]:.4f}" for key in resources)])
     console.table("share of the dense model's latency", ["block", *resources], rows)
-    console.line(f"tables: {session.numbers.folder}")
+    console.line(f"tables: {planner.profile.folder}")
 
 
 if __name__ == "__main__":

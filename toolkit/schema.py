@@ -7,22 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from toolkit.recipe import Recipe
-from toolkit.record import write_atomically
-
-
-def recipe_schema() -> dict[str, Any]:
-    """The schema of a recipe file. Stricter than the Python model: a file names every stage's type, and every top-level
-    key but `model`.
-    """
-    schema = Recipe.model_json_schema()
-    schema["required"] = [name for name in Recipe.model_fields if name != "model"]
-    for definition in schema["$defs"].values():
-        if "type" in definition.get("properties", {}):  # any JSON value is a definition without them
-            definition["required"] = ["type", *definition.get("required", [])]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+from toolkit.base.files import write_atomically
+from toolkit.recipe.schema import recipe_schema
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,19 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from toolkit.console import Console
-from toolkit.errors import UserError
-from toolkit.evaluation import evaluate
-from toolkit.fitting import FitConfig, FitResult, fit
+from toolkit.base.command import exit_code
+from toolkit.base.console import Console
+from toolkit.base.errors import Fault, RecipeError, UserError
+from toolkit.base.files import sha256_of, write_atomically
 from toolkit.measure.environment import describe_environment
-from toolkit.record import Quality, write_atomically
-from toolkit.task import Task
-from toolkit.tasks import make_task
-from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, sha256_of
-from toolkit.training import CurvePoint, TrainConfig, TrainRecord, read_train_config
-from toolkit.verb import exit_code
+from toolkit.measure.results import Quality
+from toolkit.recipe.check import check_task
+from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.yaml_nodes import read_yaml
+from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, CurvePoint, TrainConfig, TrainRecord
+from toolkit.tasks.cards import make_task
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.task import Task
+from toolkit.training.checkpoint import FitResult
+from toolkit.training.fit import FitConfig, fit
 
 
 def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.Module, FitResult]:
@@ -111,6 +116,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="a new folder for weights and record")
     parser.add_argument("--test", action="store_true", help="evaluate the test split once, when training is over")
     return parser
+
+
+def read_train_config(path: Path) -> TrainConfig:
+    """Read a training configuration, with the same strictness as recipes.
+
+    Raises:
+        RecipeError: with every fault, its file and line.
+    """
+    document = read_yaml(path)
+    try:
+        config = TrainConfig.model_validate(document.data)
+        faults = check_task(config.task)
+    except ValidationError as error:
+        faults = plain_faults(error, TrainConfig)
+    placed = [Fault(f.path, f.message, document.lines.at(f.path)) for f in faults if not document.refuses(f.path)]
+    if document.faults or placed:
+        raise RecipeError(sorted([*document.faults, *placed], key=lambda fault: fault.line or 0), path)
+    return config
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.errors import ExportError
+from toolkit.base.errors import ExportError
 from toolkit.exporting.parity import check_tolerance, compare
 from toolkit.exporting.report import Parity
 

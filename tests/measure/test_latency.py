@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.measure.latency import measure_latency
-from toolkit.record import Latency
+from toolkit.measure.results import Latency
 
 
 class Clock:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 from toolkit.measure.macs import count_macs
 
 T, C, HEADS, HIDDEN = 10, 8, 2, 24

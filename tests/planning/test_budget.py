@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 from toolkit.planning.budget import Budget, Limit, parse_limits
 
 

@@ -7,27 +7,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_task import CHANNELS, CLASSES, TinyTask
 from torch import nn
 
-from toolkit.console import Console
-from toolkit.errors import PlanError, StageError, UserError
+from tests.helpers.tiny_task import CHANNELS, CLASSES, TinyTask
+from toolkit.base.console import Console
+from toolkit.base.errors import PlanError, StageError, UserError
+from toolkit.measure.results import Quality
 from toolkit.planning.budget import Budget, Limit, Resource
-from toolkit.planning.costs import Timing
-from toolkit.planning.numbers import Numbers
-from toolkit.planning.recipes import plan_recipe
-from toolkit.planning.search import EXAMPLES
-from toolkit.planning.session import LATENCY_TOLERANCE, Session, open_session
-from toolkit.planning.tables import Choice, Criterion, ScoredOn, cost, latency_of, widths_of
-from toolkit.recipe import Measure
-from toolkit.record import Quality
-from toolkit.runner import run
-from toolkit.stage_configs import Recover
+from toolkit.planning.plan_recipe import plan_recipe
+from toolkit.planning.profile.costs import TimingSettings
+from toolkit.planning.profile.model_profile import ModelProfile
+from toolkit.planning.search.refine import EXAMPLES
+from toolkit.planning.session import LATENCY_TOLERANCE, Planner, open_session
+from toolkit.planning.settings import PlanSettings
+from toolkit.planning.tables import Plan, cost, latency_of, widths_of
+from toolkit.recipe.recipe import Measure
+from toolkit.record.plan import Criterion, ScoredOn
+from toolkit.running.runner import run
+from toolkit.stages.recover.settings import Recover
 
 
-def session_in(folder: Path, task: TinyTask, rebuild: bool = False) -> Session:
-    timing = Timing(torch.device("cpu"), (1, 2), 1, repeats=3)
-    return Session(Numbers(task, timing, folder, Console(io.StringIO()), rebuild))
+def session_in(folder: Path, task: TinyTask, rebuild: bool = False) -> Planner:
+    timing = TimingSettings(torch.device("cpu"), (1, 2), 1, repeats=3)
+    return Planner(ModelProfile(task, timing, folder, Console(io.StringIO()), rebuild))
 
 
 def budget_of(value: float, resource: Resource = "macs", **more: object) -> Budget:
@@ -40,28 +42,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def session(folder: Path) -> Session:
+def session(folder: Path) -> Planner:
     one = session_in(folder, TinyTask())
-    assert one.numbers.tables.blocks
+    assert one.profile.tables.blocks
     return one
 
 
-def test_costs_add_up(session: Session) -> None:
+def test_costs_add_up(session: Planner) -> None:
     """Multiply-adds and parameters of a plan are those of its model, exactly."""
-    tables = session.numbers.tables
+    tables = session.profile.tables
     for key in ("macs", "params"):
-        assert cost(tables, Choice(), key) == pytest.approx(1.0, abs=1e-9)
-    choice = Choice(0, frozenset({"blocks.2"}), {"blocks.0.mlp.fc1": 2, "blocks.3.attn": 1})
-    model = session.numbers.profiler.built(["blocks.2"], widths_of(tables, choice))
-    assert cost(tables, choice, "macs") == pytest.approx(session.numbers.context.macs_ratio(model), abs=1e-9)
+        assert cost(tables, Plan(), key) == pytest.approx(1.0, abs=1e-9)
+    choice = Plan(0, frozenset({"blocks.2"}), {"blocks.0.mlp.fc1": 2, "blocks.3.attn": 1})
+    model = session.profile.profiler.built(["blocks.2"], widths_of(tables, choice))
+    assert cost(tables, choice, "macs") == pytest.approx(session.profile.context.macs_ratio(model), abs=1e-9)
     total = sum(parameter.numel() for parameter in model.parameters())
-    dense = sum(parameter.numel() for parameter in session.numbers.dense.parameters())
+    dense = sum(parameter.numel() for parameter in session.profile.dense.parameters())
     assert cost(tables, choice, "params") == pytest.approx(total / dense, abs=1e-9)
 
 
-def test_a_plan_runs_as_predicted(session: Session, tmp_path: Path) -> None:
+def test_a_plan_runs_as_predicted(session: Planner, tmp_path: Path) -> None:
     planned = session.plan(budget_of(0.5), "combined", 8)
-    assert planned.note.scored_loss == session.numbers.score(planned.choice, planned.order)
+    assert planned.note.scored_loss == session.profile.score(planned.choice, planned.order)
     recipe = planned.recipe((Recover(max_steps=2),)).model_copy(
         update={"measure": Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)}
     )
@@ -71,22 +73,22 @@ def test_a_plan_runs_as_predicted(session: Session, tmp_path: Path) -> None:
     assert ratio <= 0.5
 
 
-def test_replanning_scores_nothing(session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replanning_scores_nothing(session: Planner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = session_in(folder, TinyTask())
-    monkeypatch.setattr(Numbers, "engine", property(lambda _: pytest.fail("something was scored")))
-    monkeypatch.setattr(Numbers, "profiler", property(lambda _: pytest.fail("something was timed")))
-    monkeypatch.setattr(Numbers, "space", property(lambda _: pytest.fail("the model was searched")))
+    monkeypatch.setattr(ModelProfile, "engine", property(lambda _: pytest.fail("something was scored")))
+    monkeypatch.setattr(ModelProfile, "profiler", property(lambda _: pytest.fail("something was timed")))
+    monkeypatch.setattr(ModelProfile, "space", property(lambda _: pytest.fail("the model was searched")))
     planned = again.plan(budget_of(0.6), "width", 0)
     assert planned.note.predicted.macs_ratio <= 0.6
     assert not planned.note.dropped and planned.note.evaluations == 0
 
 
-def test_scored_plans_are_kept(session: Session, folder: Path) -> None:
+def test_scored_plans_are_kept(session: Planner, folder: Path) -> None:
     session.plan(budget_of(0.7), "depth", 4)
-    before = session.numbers.engine.evaluations
+    before = session.profile.engine.evaluations
     session_in(folder, TinyTask()).plan(budget_of(0.7), "depth", 4)
     session.plan(budget_of(0.7), "depth", 4)
-    assert session.numbers.engine.evaluations == before
+    assert session.profile.engine.evaluations == before
 
 
 @pytest.mark.parametrize("scored_on", ["training", "validation"])
@@ -94,10 +96,10 @@ def test_scored_plans_are_kept(session: Session, folder: Path) -> None:
 def test_what_plans_are_compared_by(criterion: Criterion, scored_on: ScoredOn, folder: Path, tmp_path: Path) -> None:
     for file in folder.glob("costs-*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    timing = Timing(torch.device("cpu"), (1, 2), 1, repeats=3)
+    timing = TimingSettings(torch.device("cpu"), (1, 2), 1, repeats=3)
     task = TinyTask()
-    numbers = Numbers(task, timing, tmp_path, Console(io.StringIO()), criterion=criterion, scored_on=scored_on)
-    planned = Session(numbers).plan(budget_of(0.7), "depth", 3)
+    profile = ModelProfile(task, timing, tmp_path, Console(io.StringIO()), criterion=criterion, scored_on=scored_on)
+    planned = Planner(profile).plan(budget_of(0.7), "depth", 3)
     assert (planned.note.criterion, planned.note.scored_on) == (criterion, scored_on)
     assert planned.note.scored_loss is not None
     if criterion == "distance":
@@ -106,12 +108,12 @@ def test_what_plans_are_compared_by(criterion: Criterion, scored_on: ScoredOn, f
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in task.batches("score" if scored_on == "training" else "validation", 16, limit=EXAMPLES):
-            total += float(task.loss(numbers.dense(*batch.inputs), batch.targets)) * len(batch.targets)
+            total += float(task.loss(profile.dense(*batch.inputs), batch.targets)) * len(batch.targets)
             count += len(batch.targets)
     assert planned.note.dense_loss == pytest.approx(total / count, rel=1e-5)
 
 
-def test_half_a_file_and_other_weights(session: Session, folder: Path, tmp_path: Path) -> None:
+def test_half_a_file_and_other_weights(session: Planner, folder: Path, tmp_path: Path) -> None:
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     other = session_in(tmp_path, TinyTask(train_steps=1))
@@ -123,17 +125,17 @@ def test_half_a_file_and_other_weights(session: Session, folder: Path, tmp_path:
         session_in(tmp_path, TinyTask()).plan(budget_of(0.5), "combined", 0)
 
 
-def test_half_of_what_is_derived_is_made_again(session: Session, folder: Path, tmp_path: Path) -> None:
+def test_half_of_what_is_derived_is_made_again(session: Planner, folder: Path, tmp_path: Path) -> None:
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (derived,) = tmp_path.glob("tables-*.json")
     whole = derived.read_bytes()
     derived.write_bytes(whole[:100])
-    assert session_in(tmp_path, TinyTask()).numbers.tables == session.numbers.tables
+    assert session_in(tmp_path, TinyTask()).profile.tables == session.profile.tables
     assert derived.read_bytes() == whole
 
 
-def test_quality_that_no_plan_keeps(session: Session) -> None:
+def test_quality_that_no_plan_keeps(session: Planner) -> None:
     with pytest.raises(
         PlanError, match=r"accuracy 0\.\d+ on validation .*below min_quality 1; the dense model has 0\.\d+$"
     ):
@@ -141,35 +143,35 @@ def test_quality_that_no_plan_keeps(session: Session) -> None:
     assert session.plan(budget_of(0.9, min_quality=0.01), "combined", 0).note.predicted.macs_ratio <= 0.9
 
 
-def test_the_nearest_budget_that_keeps_a_quality_is_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def quality(one: Session, choice: Choice, order: str) -> Quality:
-        left = cost(one.numbers.tables, choice, "macs")
+def test_the_nearest_budget_that_keeps_a_quality_is_named(session: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quality(one: Planner, choice: Plan, order: str) -> Quality:
+        left = cost(one.profile.tables, choice, "macs")
         return Quality(metric="accuracy", split="validation", value=left, num_examples=1)
 
-    monkeypatch.setattr(Session, "_quality", quality)
+    monkeypatch.setattr(Planner, "_quality", quality)
     monkeypatch.setattr("toolkit.planning.session.nearest_with_quality", lambda *_: (0.62, 0.61))
     with pytest.raises(PlanError, match=r"below min_quality 0.6; about macs=0.620 keeps 0.6100$"):
         session.plan(budget_of(0.4, min_quality=0.6), "combined", 0)
 
 
-def test_an_impossible_budget(session: Session) -> None:
+def test_an_impossible_budget(session: Planner) -> None:
     with pytest.raises(PlanError, match=r"family depth reaches macs=0.01; the nearest feasible budget is macs=0\.\d+"):
         session.plan(budget_of(0.01), "depth", 4)
 
 
-def test_a_plan_that_is_slower_than_predicted_is_made_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slower(numbers: Numbers, choice: Choice, batch_size: int) -> float:
-        return 1.2 * cost(numbers.tables, choice, latency_of(batch_size))
+def test_a_plan_that_is_slower_than_predicted_is_made_again(session: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slower(profile: ModelProfile, choice: Plan, batch_size: int) -> float:
+        return 1.2 * cost(profile.tables, choice, latency_of(batch_size))
 
-    monkeypatch.setattr(Numbers, "measured_latency", slower)
+    monkeypatch.setattr(ModelProfile, "measured_latency", slower)
     note = session.plan(budget_of(0.7, "latency"), "combined", 4).note
     assert note.measured_latency_ratio == {1: pytest.approx(1.2 * note.predicted.latency_ratio[1])}
     assert note.measured_latency_ratio[1] <= 0.7 * (1 + LATENCY_TOLERANCE)
     assert not session.plan(budget_of(0.7, "latency"), "combined", 0).note.measured_latency_ratio, "from tables alone"
 
 
-def test_a_latency_that_no_plan_holds_when_timed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Numbers, "measured_latency", lambda *_: 0.9)
+def test_a_latency_that_no_plan_holds_when_timed(session: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelProfile, "measured_latency", lambda *_: 0.9)
     with pytest.raises(PlanError, match=r"found to hold latency=0.7; the nearest feasible .* is about latency=0.90\d$"):
         session.plan(budget_of(0.7, "latency"), "depth", 4)
 
@@ -177,7 +179,7 @@ def test_a_latency_that_no_plan_holds_when_timed(session: Session, monkeypatch: 
 def test_an_unknown_device() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="torch finds no CUDA device here"):
-            open_session(TinyTask(), device="cuda")
+            open_session(TinyTask(), PlanSettings(device="cuda"))
 
 
 def test_one_call(folder: Path) -> None:
@@ -185,9 +187,8 @@ def test_one_call(folder: Path) -> None:
         TinyTask(),
         budget_of(0.5),
         family="depth",
-        batch_sizes=(1,),
         evaluations=0,
-        tables=folder / "own",
+        settings=PlanSettings(batch_sizes=(1,), tables=folder / "own"),
         console=Console(io.StringIO()),
     )
     assert recipe.name == "depth-macs_0.5" and recipe.family == "depth"
@@ -223,19 +224,19 @@ class SharedLayersTask(TinyTask):
 
 def test_limits_hold_where_savings_do_not_add_up(tmp_path: Path) -> None:
     task = SharedLayersTask(train_steps=5)
-    numbers = Numbers(task, Timing(torch.device("cpu"), (), 1), tmp_path, Console(io.StringIO()))
-    planned = Session(numbers).plan(budget_of(0.6), "width", 0)
-    assert not numbers.tables.counts_add_up
-    model = numbers.profiler.built([], planned.note.widths)
-    counted = numbers.context.macs_ratio(model)
+    profile = ModelProfile(task, TimingSettings(torch.device("cpu"), (), 1), tmp_path, Console(io.StringIO()))
+    planned = Planner(profile).plan(budget_of(0.6), "width", 0)
+    assert not profile.tables.counts_add_up
+    model = profile.profiler.built([], planned.note.widths)
+    counted = profile.context.macs_ratio(model)
     assert counted <= 0.6
     assert planned.note.predicted.macs_ratio == pytest.approx(counted, abs=1e-9)
-    assert cost(numbers.tables, planned.choice, "macs") != pytest.approx(counted, abs=1e-3)
+    assert cost(profile.tables, planned.choice, "macs") != pytest.approx(counted, abs=1e-3)
 
 
-def test_a_loss_that_is_no_number_is_not_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.numbers.task, "loss", lambda *_: torch.tensor(float("nan")))
-    known = len(session.numbers.losses.entries)
+def test_a_loss_that_is_no_number_is_not_kept(session: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.profile.task, "loss", lambda *_: torch.tensor(float("nan")))
+    known = len(session.profile.losses.entries)
     with pytest.raises(StageError, match=r"the loss after cutting blocks\.0 is nan"):
-        session.numbers.score(Choice(0, frozenset({"blocks.0"})), "width_then_depth")
-    assert len(session.numbers.losses.entries) == known
+        session.profile.score(Plan(0, frozenset({"blocks.0"})), "width_then_depth")
+    assert len(session.profile.losses.entries) == known

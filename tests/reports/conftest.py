@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from example_records import combined_record, depth_record, save, width_record
 
-from reports.page import write_page
+from reports.run.page import write_page
+from tests.helpers.example_records import combined_record, depth_record, save, width_record
 
 
 @pytest.fixture

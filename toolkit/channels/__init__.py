@@ -1,1 +1,1 @@
-"""Which channels of a model can be cut together, and cutting them: found by what the model computes, not by class."""
+"""Width: finds which channels hang together, cuts them, and proves every cut."""

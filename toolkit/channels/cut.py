@@ -20,7 +20,7 @@ from toolkit.channels.layers import is_conv, is_grouped
 
 
 @dataclass(frozen=True)
-class Choice:
+class KeptUnits:
     """What stays of a group: `units`, and of each of them the channels in `inner`, all of them where that is empty."""
 
     group: ChannelGroup
@@ -55,7 +55,7 @@ def _part(places: tuple[int, ...], inner: tuple[int, ...], group: ChannelGroup) 
     return (places[part * size + channel] for part in range(len(places) // size) for channel in inner)
 
 
-def cut(model: nn.Module, choices: Iterable[Choice]) -> None:
+def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
     """Cut all groups as chosen, in place. Whether the model then computes what it should is `masked.py`'s to say."""
     gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)
     choices = [choice for choice in choices if choice.changes]
@@ -74,7 +74,7 @@ def cut(model: nn.Module, choices: Iterable[Choice]) -> None:
         patch_attributes(model, choice)
 
 
-def patch_attributes(model: nn.Module, choice: Choice) -> None:
+def patch_attributes(model: nn.Module, choice: KeptUnits) -> None:
     """Tell the forward code of an attention module how many heads it has now, and how wide they are."""
     group = choice.group
     if not group.owner:

@@ -1,233 +1,93 @@
-"""Find the groups of channels that can be cut together, by changing channels and watching where the change arrives."""
+"""All groups of a model that can be cut, each tried out on a copy: what fails is refused with the reason."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
-from toolkit.channels.attention import attributes_of, head_counts
-from toolkit.channels.groups import ChannelGroup, Kind, Places, Slot, Structure
-from toolkit.channels.layers import is_conv, num_outputs
-from toolkit.channels.layout import candidate_layouts, granules, random_units, spread_units
-from toolkit.channels.replay import Mask, Replay, Response, Source, replaying
-from toolkit.channels.tensors import tensor_slots
-from toolkit.patterns import matches_any
+from toolkit.channels.cut import KeptUnits, cut
+from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.proof import TOLERANCE, cut_error
+from toolkit.channels.propose import propose_groups
 
-_PROBES = 2
+_INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
 
 
-@dataclass
-class _Cluster:
-    """Layers whose outputs reach the same channels of the same readers."""
-
-    producers: list[str] = field(default_factory=list)
-    read: dict[str, Tensor] = field(default_factory=dict)  # layer -> indices of its inputs
-    through: dict[str, dict[int, Mask]] = field(default_factory=dict)
-    reason: str = ""
-
-
-class _NotSeparableError(Exception):
-    """Why the channels of a cluster cannot be removed one by one."""
-
-
-def propose_groups(
+def find_groups(
     model: nn.Module, inputs: tuple[Tensor, ...], blocks: Sequence[str], protected: Sequence[str] = ()
 ) -> Structure:
-    """Groups by what one forward pass computes; a cut has not been tried yet. `blocks` as `find_blocks` names them.
+    """The groups of `propose_groups` that compute the right thing when half of their units are gone.
 
-    Layers that match a `protected` pattern keep their outputs, and so do those that reach the model's outputs.
+    `protected` are patterns (see `toolkit.channels.patterns`) of layers that keep their outputs. The model is left
+    as it was.
     """
-    with replaying(model, inputs) as replay:
-        clusters, refused = _clusters(model, replay, protected)
-        groups = []
-        for cluster in clusters:
-            try:
-                if cluster.reason:
-                    raise _NotSeparableError(cluster.reason)
-                groups.append(_describe(model, replay, cluster, blocks))
-            except _NotSeparableError as reason:
-                refused[cluster.producers[0]] = str(reason)
-        return tensor_slots(model, replay, groups, refused)
+    proposed = propose_groups(model, inputs, blocks, protected)
+    refused = dict(proposed.refused)
+    groups = list(_settled(model, proposed.groups, inputs, refused))
+    if groups and _fault(model, groups, inputs) is not None:
+        faults = {group.name: _fault(model, [group], inputs) for group in groups}
+        refused |= {name: fault for name, fault in faults.items() if fault is not None}
+        groups = [group for group in groups if faults[group.name] is None]
+    return Structure(tuple(groups), refused)
 
 
-def _clusters(model: nn.Module, replay: Replay, protected: Sequence[str]) -> tuple[list[_Cluster], dict[str, str]]:
-    """Join the layers that write to the same inputs of a reader; why the others can never be cut."""
-    clusters: list[_Cluster] = []
-    refused: dict[str, str] = {f"{name}": "computes with layers that it does not call" for name in replay.opaque}
-    for name in replay.layers:
-        everything = torch.ones(num_outputs(model.get_submodule(name)), dtype=torch.bool)
-        found = replay.respond({Source(name): everything})
-        if found.outputs_changed or not found.read:
-            refused[name] = "is an output of the model" if found.outputs_changed else "no layer reads it"
-            if not found.read:
-                continue
-        new = _Cluster([name], {layer: mask.nonzero()[:, 0] for layer, mask in found.read.items()}, found.through)
-        new.reason = _reason_against(name, found, protected)
-        refused.pop(name, None)
-        for old in [cluster for cluster in clusters if _overlap(cluster, new)]:
-            clusters.remove(old)
-            new = _joined(old, new)
-        clusters.append(new)
-    return clusters, refused
+def half_of(group: ChannelGroup) -> KeptUnits:
+    """Every second unit stays."""
+    return KeptUnits(group, tuple(range(0, group.num_units, 2)))
 
 
-def _reason_against(name: str, found: Response, protected: Sequence[str]) -> str:
-    if found.outputs_changed:
-        return "is an output of the model"
-    if found.opaque:
-        return f"is read by {sorted(found.opaque)[0]}, which computes with layers that it does not call"
-    return f"{name} is protected" if matches_any(name, protected) else ""
+def half_dims_of(group: ChannelGroup) -> KeptUnits:
+    """Every second channel of every head stays."""
+    inner = tuple(range(0, group.head_dim, 2))
+    return KeptUnits(group, tuple(range(group.num_units)), (inner,) * group.num_units)
 
 
-def _overlap(one: _Cluster, other: _Cluster) -> bool:
-    shared = one.read.keys() & other.read.keys()
-    return any(bool(torch.isin(one.read[layer], other.read[layer]).any()) for layer in shared)
+def _settled(
+    model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...], refused: dict[str, str]
+) -> Iterator[ChannelGroup]:
+    """Attention groups with those attributes that have to be patched, found once for each class of owner."""
+    known: dict[tuple[type, tuple[str, ...]], tuple[ChannelGroup | None, str]] = {}
+    for group in groups:
+        if group.kind != "attention":
+            yield group
+            continue
+        key = (type(model.get_submodule(group.owner)), group.width_attributes)
+        if key not in known:
+            known[key] = _settle(model, group, inputs)
+        pattern, fault = known[key]
+        if pattern is None:
+            refused[group.name] = fault
+        else:
+            yield replace(group, width_attributes=pattern.width_attributes, dims_are_free=pattern.dims_are_free)
 
 
-def _joined(one: _Cluster, other: _Cluster) -> _Cluster:
-    """What one of them changes counts: a gate's change cannot be seen where what it gates is zero."""
-    read = dict(one.read)
-    for layer, indices in other.read.items():
-        read[layer] = _union(indices, read.get(layer))
-    reason = one.reason or other.reason
-    return _Cluster(one.producers + other.producers, read, one.through | other.through, reason)
+def _settle(model: nn.Module, group: ChannelGroup, inputs: tuple[Tensor, ...]) -> tuple[ChannelGroup | None, str]:
+    names = group.width_attributes
+    likely = tuple(name for name in names if any(word in name for word in _INNER_NAMES))
+    first = ""
+    for chosen in dict.fromkeys([likely, (), names, *((name,) for name in names)]):
+        trial = replace(group, width_attributes=chosen)
+        fault = _fault(model, [trial], inputs)
+        if fault is None:
+            dims = group.head_dim > 1 and _fault_of(model, [half_dims_of(trial)], inputs) is None
+            return replace(trial, dims_are_free=dims), ""
+        first = first or fault
+    return None, first
 
 
-def _union(one: Tensor, other: Tensor | None) -> Tensor:
-    return one if other is None else torch.tensor(sorted({*one.tolist(), *other.tolist()}))
+def _fault(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...]) -> str | None:
+    return _fault_of(model, [half_of(group) for group in groups], inputs)
 
 
-def _describe(model: nn.Module, replay: Replay, cluster: _Cluster, blocks: Sequence[str]) -> ChannelGroup:
-    """Single channels as units if that works, else whole groups of convolutions and norms, else attention heads.
-
-    Raises:
-        _NotSeparableError: a change of some units changes others, whatever the units.
-    """
-    names = tuple(cluster.producers)
-    sizes = [num_outputs(model.get_submodule(name)) for name in names]
-    width = min([*map(len, cluster.read.values()), *sizes])
-    modules = [model.get_submodule(name) for name in (*names, *cluster.through)]
-    kind = _kind(model, cluster, blocks)
-    for granule in granules([model.get_submodule(name) for name in cluster.through], width):
-        slots = _slots(model, replay, cluster, width // granule)
-        if slots is not None:
-            return _group(model, kind, slots, width // granule, modules)
-    for count in head_counts(model, (*names, *cluster.read), width):
-        slots = _slots(model, replay, cluster, count.num_heads)
-        if slots is not None:
-            owner = model.get_submodule(count.owner)
-            group = _group(model, "attention", slots, count.num_heads, modules)
-            return replace(
-                group,
-                name=count.owner,
-                owner=count.owner,
-                head_attributes=attributes_of(owner, count.num_heads, ("head",)),
-                dim_attributes=attributes_of(owner, width // count.num_heads, ("head", "size")),
-                width_attributes=attributes_of(owner, width),
-            )
-    raise _NotSeparableError("a change of some of its channels reaches all of them")
-
-
-def _kind(model: nn.Module, cluster: _Cluster, blocks: Sequence[str]) -> Kind:
-    layers = [*cluster.producers, *cluster.read]
-    homes = {next((block for block in blocks if layer.startswith(f"{block}.")), "") for layer in layers}
-    if len(homes) > 1:
-        return "embedding"
-    return "conv" if any(is_conv(model.get_submodule(layer)) for layer in layers) else "mlp"
-
-
-def _group(
-    model: nn.Module, kind: Kind, slots: tuple[Slot, ...], num_units: int, modules: Sequence[nn.Module]
-) -> ChannelGroup:
-    shapes = [(type(module).__name__, [tuple(p.shape) for p in module.parameters(recurse=False)]) for module in modules]
-    signature = hashlib.sha256(repr((kind, num_units, shapes)).encode()).hexdigest()[:12]
-    return ChannelGroup(slots[0].module, kind, slots, num_units, signature=signature)
-
-
-def _slots(model: nn.Module, replay: Replay, cluster: _Cluster, num_units: int) -> tuple[Slot, ...] | None:
-    """Where the units lie in every layer, if a change of some of them always changes just them; None otherwise."""
-    if num_units < 2:
-        return None
-    read = {layer: list(_layouts_at(indices.tolist(), num_units)) for layer, indices in cluster.read.items()}
-    sizes = {name: num_outputs(model.get_submodule(name)) for name in cluster.producers}
-    layouts = {name: list(candidate_layouts(size, num_units)) for name, size in sizes.items()}
-    if not all(read.values()) or not all(layouts.values()):
-        return None
-    outs = {name: found[0] for name, found in layouts.items()}
-    found = _fits(replay, outs, sizes, read)
-    if found is None and max(map(len, layouts.values())) > 1:  # not all in a row: look at one layer at a time
-        outs = {
-            name: next((p for p in could if _fits(replay, {name: p}, sizes, dict(read), alone=True) is not None), ())
-            for name, could in layouts.items()
-        }
-        found = _fits(replay, outs, sizes, read) if all(outs.values()) else None
-    through = None if found is None else _through(found, num_units)
-    if through is None or cluster.through.keys() != through.keys():
-        return None
-    slots = [Slot(name, "out", places) for name, places in outs.items()]
-    slots += through.values()
-    slots += [Slot(layer, "in", places[0]) for layer, places in read.items()]
-    order = {name: place for place, name in enumerate(replay.order)}
-    slots.sort(key=lambda slot: (slot.role != "out", slot.role == "in", order[slot.module]))
-    return tuple(slots)
-
-
-def _fits(
-    replay: Replay,
-    outs: dict[str, Places],
-    sizes: dict[str, int],
-    read: dict[str, list[Places]],
-    *,
-    alone: bool = False,
-) -> list[tuple[Response, list[int]]] | None:
-    """The responses to changes of random units of all these layers, if each reader changed in just those units.
-
-    Of the layouts in `read` those that the responses contradict are taken out, if one is left for each reader. A layer
-    `alone` need not reach all channels of the units.
-    """
-    left = dict(read)
-    num_units = len(next(iter(outs.values())))
-    responses = []
-    for seed in range(_PROBES):
-        units = random_units(num_units, seed)
-        found = replay.respond({Source(name): spread_units(outs[name], units, sizes[name]) for name in outs})
-        if found.outputs_changed or not found.read:
-            return None
-        for layer, mask in found.read.items():
-            could = left.get(layer, [])
-            spread = [(places, spread_units(places, units, len(mask))) for places in could]
-            left[layer] = [p for p, all_of in spread if torch.equal(mask & all_of, mask if alone else all_of | mask)]
-            if not left[layer]:
-                return None
-        responses.append((found, units))
-    read.update(left)
-    return responses
-
-
-def _layouts_at(indices: list[int], num_units: int) -> Iterator[Places]:
-    """The layouts that units could have among these inputs of a layer."""
-    for places in candidate_layouts(len(indices), num_units):
-        yield tuple(tuple(indices[place] for place in unit) for unit in places)
-
-
-def _through(found: list[tuple[Response, list[int]]], num_units: int) -> dict[str, Slot] | None:
-    """Where the units lie in each leaf on the way; None if they cannot be told apart in one."""
-    slots = {name: next(_possible_slots(name, found, num_units), None) for name in found[0][0].through}
-    known = {name: slot for name, slot in slots.items() if slot is not None}
-    return known if len(known) == len(slots) else None
-
-
-def _possible_slots(name: str, found: list[tuple[Response, list[int]]], num_units: int) -> Iterator[Slot]:
-    masks = found[0][0].through[name]
-    for dim in sorted(masks, reverse=True):
-        size = len(masks[dim])
-        for places in candidate_layouts(size, num_units):
-            if all(
-                name in response.through and torch.equal(response.through[name][dim], spread_units(places, units, size))
-                for response, units in found
-            ):
-                yield Slot(name, "through", places, dim=dim)
+def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], inputs: tuple[Tensor, ...]) -> str | None:
+    """Why this cut would go wrong; None if a copy of the model computes what it should."""
+    narrow = copy.deepcopy(model)
+    try:
+        cut(narrow, choices)
+        error = cut_error(model, narrow, choices, inputs)
+    except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
+        return f"it cannot be cut: {fault}"
+    return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

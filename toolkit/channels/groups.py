@@ -9,10 +9,12 @@ from typing import Literal
 
 from torch import nn
 
-from toolkit.dropped import DroppedBlock
+from toolkit.blocks.dropped import DroppedBlock
 
 Kind = Literal["mlp", "attention", "conv", "embedding"]
+
 Role = Literal["out", "in", "through", "tensor"]
+
 Places = tuple[tuple[int, ...], ...]
 
 

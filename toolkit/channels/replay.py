@@ -24,9 +24,11 @@ from toolkit.channels.layers import (
     output_dim,
     own_parameters,
 )
-from toolkit.observe import evaluating, tensors_in, without_fast_path
+from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.tensors import tensors_in
 
 Mask = Tensor  # bool [channels]
+
 _FAR = 50.0
 
 

@@ -1,1 +1,1 @@
-"""Models in the formats of other programs, each file checked against the model that it was made from."""
+"""Writes models in other formats and proves that the files compute what the models do."""

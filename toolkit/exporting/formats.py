@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.errors import ExportError
-from toolkit.exporting.capture import BATCH, Captured, Inputs
-from toolkit.exporting.hush import explained
+from toolkit.base.errors import ExportError
+from toolkit.exporting.graph import BATCH, Inputs, TracedGraph
+from toolkit.exporting.quiet import explained
 from toolkit.exporting.report import Format, TensorInfo
 
 Runner = Callable[[Inputs], list[Tensor]]
 
 PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
+
 _ONE_FILE_BYTES = 2**31 - 2**24  # of weights; a protobuf file holds less than 2 GiB, the graph included
 
 
@@ -42,7 +43,7 @@ def require_packages(format_: Format) -> None:
         )
 
 
-def write(captured: Captured, path: Path, format_: Format, *, opset: int | None) -> Written:
+def write(captured: TracedGraph, path: Path, format_: Format, *, opset: int | None) -> Written:
     """Raises ExportError with the exporter's reason where the format cannot express the model."""
     if format_ == "onnx":
         return _write_onnx(captured, path, opset)
@@ -58,7 +59,7 @@ def read(path: Path, format_: Format, threads: int) -> Runner:
         return _read_onnx(path, threads) if format_ == "onnx" else _read_torch(path)
 
 
-def _write_onnx(captured: Captured, path: Path, opset: int | None) -> Written:
+def _write_onnx(captured: TracedGraph, path: Path, opset: int | None) -> Written:
     with explained("ONNX cannot express this model"):
         program: Any = torch.onnx.export(
             captured.program,
@@ -79,7 +80,7 @@ def _write_onnx(captured: Captured, path: Path, opset: int | None) -> Written:
     return Written((path, beside) if beside.exists() else (path,), inputs, outputs, found)
 
 
-def _name_ends(graph: Any, captured: Captured) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+def _name_ends(graph: Any, captured: TracedGraph) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Give inputs and outputs the model's own names, with underscores added where a value within has that name."""
     within = [value for node in graph.all_nodes() for value in node.outputs]
     taken = {value.name for value in (*within, *graph.inputs, *graph.initializers.values())}
@@ -123,6 +124,6 @@ def _read_torch(path: Path) -> Runner:
     return run
 
 
-def _num_bytes(captured: Captured) -> int:
+def _num_bytes(captured: TracedGraph) -> int:
     tensors = [*captured.program.state_dict.values(), *captured.program.constants.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from toolkit.errors import ExportError
+from toolkit.base.errors import ExportError
 from toolkit.exporting.report import Parity
 
 

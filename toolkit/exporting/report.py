@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.record import Entry, Environment, Samples, paired_ratios
+from toolkit.measure.results import Entry, Environment, Samples, paired_ratios
 
 Format = Literal["onnx", "torch_export"]
-FORMATS: tuple[Format, ...] = ("onnx", "torch_export")
-SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 
+FORMATS: tuple[Format, ...] = ("onnx", "torch_export")
+
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 TOLERANCE = 1e-4  # right for float32
 

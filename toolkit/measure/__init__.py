@@ -1,0 +1,1 @@
+"""Multiply-adds, latency, shares of time, and the environment that they were measured in."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from toolkit.record import Environment
+from toolkit.measure.results import Environment
 
 PACKAGES = ("torch", "torch-pruning", "fvcore", "numpy")
+
 CPUINFO = Path("/proc/cpuinfo")
 
 

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from toolkit.measure.quiet import machine_alone
-from toolkit.observe import evaluating
-from toolkit.record import Latency
+from toolkit.hooks.modes import evaluating
+from toolkit.measure.results import Latency
+from toolkit.measure.timing_lock import machine_alone
 
 _SHORTEST_SAMPLE_S = 5e-3  # shorter samples are mostly the clock and the scheduler
+
 _MOST_CALLS = 1000
+
 _LARGEST_KEPT_BLOCK = 2**25 - 2**16  # bytes; DEFAULT_MMAP_THRESHOLD_MAX of glibc, less its own headers
 
 Clock = Callable[[], float]
+
 Timer = Callable[[nn.Module, int], float]  # (model, calls) -> seconds per call
 
 

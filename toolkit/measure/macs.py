@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import UserError
-from toolkit.measure.handles import NORMALISATION, operator_handles
-from toolkit.observe import evaluating, tensors_in, without_fast_path
-from toolkit.record import Macs
+from toolkit.base.errors import UserError
+from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.tensors import tensors_in
+from toolkit.measure.mac_rules import NORMALISATION, operator_handles
+from toolkit.measure.results import Macs
 
 with warnings.catch_warnings():  # fvcore scripts functions on import, which torch deprecates with a warning
     warnings.simplefilter("ignore")
@@ -48,7 +49,7 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
         calls = ", ".join(f"{name} ({number} calls)" for name, number in sorted(unknown.items()))
         raise UserError(
             f"the multiply-adds of this model cannot be counted: {calls} may be heavy and have no count; "
-            "write the layer with matrix products or convolutions, or add the operator to toolkit/measure/handles.py"
+            "write the layer with matrix products or convolutions, or add the operator to toolkit/measure/mac_rules.py"
         )
     by_operator = {name: number for name, number in counts.items() if "::" not in name and name != NORMALISATION}
     return Macs(

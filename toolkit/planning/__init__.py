@@ -1,1 +1,1 @@
-"""From a budget to a recipe: tables of what every change costs and loses, the search over them, and what it found."""
+"""Plans a recipe for a budget: budget, tables, search, and what is measured for them."""

@@ -9,14 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from toolkit.config import Config
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
+from toolkit.base.settings import Config, Positive
 from toolkit.planning.tables import MACS, PARAMS, latency_of
-from toolkit.stage_configs import Positive
 
 Resource = Literal["latency", "macs", "params"]
+
 RESOURCES: tuple[Resource, ...] = ("latency", "macs", "params")
+
 _FORM = re.compile(r"^(?P<what>\w+)=(?P<value>[0-9.eE+-]+)(?P<unit>ms)?$")
+
 _EXAMPLES = "latency=0.5, latency=12ms, macs=0.6 or params=0.4"
 
 

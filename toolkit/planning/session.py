@@ -5,39 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import torch
 
-from toolkit.console import Console
-from toolkit.errors import PlanError, UserError
-from toolkit.evaluation import evaluate
-from toolkit.planner import in_units, solve, stages_of
+from toolkit.base.console import Console
+from toolkit.base.errors import PlanError, UserError
+from toolkit.measure.reproducible import reproducible
+from toolkit.measure.results import Quality
 from toolkit.planning.budget import Budget
-from toolkit.planning.costs import Timing
-from toolkit.planning.engine import Engine
-from toolkit.planning.note import PlanNote, Predicted
-from toolkit.planning.numbers import Numbers
-from toolkit.planning.search import (
+from toolkit.planning.profile.costs import TimingSettings
+from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.profile.model_profile import ModelProfile
+from toolkit.planning.search.refine import (
     EVALUATIONS,
-    EXAMPLES,
     ORDERS,
-    Found,
-    Scorer,
+    BestPlan,
+    CountingScorer,
     nearest_with_quality,
     num_scores,
     refine,
 )
-from toolkit.planning.solver import PlanFamily, minimise_cost, minimise_loss
+from toolkit.planning.search.solver import PlanFamily, minimise_cost, minimise_loss
+from toolkit.planning.settings import PlanSettings
+from toolkit.planning.solve import in_units, solve, stages_of
 from toolkit.planning.tables import (
-    CRITERIA,
     MACS,
     PARAMS,
-    SCORED_ON,
-    Choice,
-    Criterion,
-    ScoredOn,
+    Plan,
     Tables,
     added_loss,
     cost,
@@ -45,14 +39,15 @@ from toolkit.planning.tables import (
     latency_of,
     widths_of,
 )
-from toolkit.recipe import Measure, Recipe
-from toolkit.record import Quality
-from toolkit.reproducible import reproducible
-from toolkit.stage_configs import Stage
-from toolkit.task import Task
-from toolkit.zoo.config import ZooModel
+from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.record.plan import PlanRecord, Predicted
+from toolkit.stages.settings import Stage
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.task import Task
+from toolkit.zoo.settings import ZooModel
 
 MOST_TIGHTENINGS = 8
+
 LATENCY_TOLERANCE = 0.02  # of a limit: what a repeated timing may differ by
 
 
@@ -61,9 +56,9 @@ class Planned:
     """A plan, and what is to be kept of it."""
 
     task: str
-    choice: Choice
+    choice: Plan
     order: str
-    note: PlanNote
+    note: PlanRecord
     tables: Tables
 
     def recipe(self, then: Sequence[Stage] = (), *, seed: int = 0, model: ZooModel | None = None) -> Recipe:
@@ -81,10 +76,10 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Session:
+class Planner:
     """Makes plans."""
 
-    numbers: Numbers
+    profile: ModelProfile
 
     def plan(
         self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS, *, timed: bool = True, seed: int = 0
@@ -99,33 +94,33 @@ class Session:
             PlanError: no plan of the family holds the limits, or none keeps the quality that was asked for.
         """
         started, passes = time.perf_counter(), self._passes
-        tables = self.numbers.tables
+        tables = self.profile.tables
         solve(tables, budget, family, self._dense_s(budget))  # says what is feasible
-        scorer = Scorer(self.numbers.score)
-        with reproducible(self.numbers.timing.device):
+        scorer = CountingScorer(self.profile.score)
+        with reproducible(self.profile.timing.device):
             found, counts = self._within(budget, family, scorer, evaluations, timed and evaluations > 0, seed)
             self._check_quality(found, budget, family)
         choice = found.choice
-        note = PlanNote(
+        note = PlanRecord(
             family=family,
             budget=str(budget),
-            device=self.numbers.timing.device.type,
+            device=self.profile.timing.device.type,
             batch_size=budget.batch_size,
-            threads=self.numbers.timing.threads,
+            threads=self.profile.timing.threads,
             order=found.order,
-            criterion=self.numbers.criterion,
-            scored_on=self.numbers.scored_on,
+            criterion=self.profile.criterion,
+            scored_on=self.profile.scored_on,
             dropped=tuple(dropped_in_order(tables, choice)),
             widths=widths_of(tables, choice),
             predicted=Predicted(
                 macs_ratio=counts[MACS],
                 params_ratio=counts[PARAMS],
                 latency_ratio={
-                    size: cost(tables, choice, latency_of(size)) for size in self.numbers.timing.batch_sizes
+                    size: cost(tables, choice, latency_of(size)) for size in self.profile.timing.batch_sizes
                 },
             ),
             measured_latency_ratio={
-                size: counts[key] for size in self.numbers.timing.batch_sizes if (key := latency_of(size)) in counts
+                size: counts[key] for size in self.profile.timing.batch_sizes if (key := latency_of(size)) in counts
             },
             dense_loss=tables.dense_loss,
             additive_loss=tables.dense_loss + added_loss(tables, choice),
@@ -134,11 +129,11 @@ class Session:
             block_passes=self._passes - passes,
             seconds=time.perf_counter() - started,
         )
-        return Planned(self.numbers.task.name, choice, found.order, note, tables)
+        return Planned(self.profile.task.name, choice, found.order, note, tables)
 
     def _within(
-        self, budget: Budget, family: PlanFamily, scorer: Scorer, evaluations: int, timed: bool, seed: int
-    ) -> tuple[Found, dict[str, float]]:
+        self, budget: Budget, family: PlanFamily, scorer: CountingScorer, evaluations: int, timed: bool, seed: int
+    ) -> tuple[BestPlan, dict[str, float]]:
         """The plan, and what it was found to take: multiply-adds, parameters and, if `timed`, the limited latencies.
 
         The tables only predict latency, and counts too where groups share layers: the limits are tightened by what
@@ -159,7 +154,7 @@ class Session:
             if not over:
                 return found, counts
             limits = {
-                key: cost(self.numbers.tables, found.choice, key) - over[key] if key in over else value
+                key: cost(self.profile.tables, found.choice, key) - over[key] if key in over else value
                 for key, value in limits.items()
             }
         raise PlanError(
@@ -169,53 +164,53 @@ class Session:
     def _nearest(self, budget: Budget, asked: dict[str, float], family: PlanFamily, timed: bool) -> str:
         """What the plan that costs least on paper takes as a whole."""
         primary = budget.resource_of(budget.primary)
-        least = minimise_cost(self.numbers.tables, primary, asked, family)
+        least = minimise_cost(self.profile.tables, primary, asked, family)
         assert least is not None  # the tables held plans within the budget
-        reached = self._measured(least, asked, timed).get(primary, cost(self.numbers.tables, least, primary))
+        reached = self._measured(least, asked, timed).get(primary, cost(self.profile.tables, least, primary))
         others = ", ".join(map(str, budget.limits[1:]))
         nearest = in_units(budget.primary, reached + 5e-4, self._dense_s(budget))
         return f"the nearest feasible budget is about {nearest}{' within ' + others if others else ''}"
 
-    def _measured(self, choice: Choice, asked: Collection[str], timed: bool) -> dict[str, float]:
+    def _measured(self, choice: Plan, asked: Collection[str], timed: bool) -> dict[str, float]:
         return self._counts(choice) | (self._latencies(choice, asked) if timed else {})
 
-    def _latencies(self, choice: Choice, asked: Collection[str]) -> dict[str, float]:
-        sizes = [size for size in self.numbers.timing.batch_sizes if latency_of(size) in asked]
-        return {latency_of(size): self.numbers.measured_latency(choice, size) for size in sizes}
+    def _latencies(self, choice: Plan, asked: Collection[str]) -> dict[str, float]:
+        sizes = [size for size in self.profile.timing.batch_sizes if latency_of(size) in asked]
+        return {latency_of(size): self.profile.measured_latency(choice, size) for size in sizes}
 
-    def _counts(self, choice: Choice) -> dict[str, float]:
-        tables = self.numbers.tables
+    def _counts(self, choice: Plan) -> dict[str, float]:
+        tables = self.profile.tables
         if tables.counts_add_up:
             return {key: cost(tables, choice, key) for key in (MACS, PARAMS)}
-        return self.numbers.profiler.counts(dropped_in_order(tables, choice), widths_of(tables, choice))
+        return self.profile.profiler.counts(dropped_in_order(tables, choice), widths_of(tables, choice))
 
     def _search(
-        self, limits: dict[str, float], family: PlanFamily, scorer: Scorer, evaluations: int, seed: int
-    ) -> Found | None:
+        self, limits: dict[str, float], family: PlanFamily, scorer: CountingScorer, evaluations: int, seed: int
+    ) -> BestPlan | None:
         if not evaluations:
-            first = minimise_loss(self.numbers.tables, limits, family)
-            return None if first is None else Found(first, ORDERS[0], self.numbers.tables.dense_loss)
-        with self.numbers.console.progress(f"scoring plans ({family})", num_scores(family, evaluations)) as bar:
+            first = minimise_loss(self.profile.tables, limits, family)
+            return None if first is None else BestPlan(first, ORDERS[0], self.profile.tables.dense_loss)
+        with self.profile.console.progress(f"scoring plans ({family})", num_scores(family, evaluations)) as bar:
 
-            def score(choice: Choice, order: str) -> float:
-                loss = self.numbers.score(choice, order)
+            def score(choice: Plan, order: str) -> float:
+                loss = self.profile.score(choice, order)
                 bar.advance()
                 return loss
 
             scorer.score = score
-            return refine(self.numbers.tables, limits, family, scorer, evaluations, seed)
+            return refine(self.profile.tables, limits, family, scorer, evaluations, seed)
 
     def _dense_s(self, budget: Budget) -> float | None:
         in_ms = any(limit.unit == "ms" for limit in budget.limits)
-        return self.numbers.dense_latency_s(budget.batch_size) if in_ms else None
+        return self.profile.dense_latency_s(budget.batch_size) if in_ms else None
 
     @property
     def _passes(self) -> float:
         """Block passes so far, over the examples that are scored."""
-        engine: Engine | None = vars(self.numbers).get("engine")
+        engine: PlanScorer | None = vars(self.profile).get("engine")
         return 0.0 if engine is None else engine.block_passes
 
-    def _check_quality(self, found: Found, budget: Budget, family: PlanFamily) -> None:
+    def _check_quality(self, found: BestPlan, budget: Budget, family: PlanFamily) -> None:
         if budget.min_quality is None:
             return
         quality = self._quality(found.choice, found.order)
@@ -227,12 +222,12 @@ class Session:
         )
 
     def _where_kept(self, floor: float, budget: Budget, family: PlanFamily) -> str:
-        tables, dense_s = self.numbers.tables, self._dense_s(budget)
+        tables, dense_s = self.profile.tables, self._dense_s(budget)
 
-        def quality(choice: Choice) -> float:
+        def quality(choice: Plan) -> float:
             return self._quality(choice, ORDERS[0]).value
 
-        dense = quality(Choice())
+        dense = quality(Plan())
         if dense < floor:
             return f"the dense model has {dense:.4f}"
         kept = nearest_with_quality(tables, budget.ratios(dense_s), family, quality, floor)
@@ -240,37 +235,33 @@ class Session:
             return f"the dense model has {dense:.4f}, and no budget that was tried keeps it"
         return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"
 
-    def _quality(self, choice: Choice, order: str) -> Quality:
-        gone, widths = dropped_in_order(self.numbers.tables, choice), widths_of(self.numbers.tables, choice)
-        return evaluate(self.numbers.task, self.numbers.engine.model_of(gone, widths, order), "validation")
+    def _quality(self, choice: Plan, order: str) -> Quality:
+        gone, widths = dropped_in_order(self.profile.tables, choice), widths_of(self.profile.tables, choice)
+        return evaluate(self.profile.task, self.profile.engine.model_of(gone, widths, order), "validation")
 
 
 def _tolerance(resource: str) -> float:
     return 0.0 if resource in (MACS, PARAMS) else LATENCY_TOLERANCE
 
 
-def open_session(
-    task: Task,
-    *,
-    device: Literal["cpu", "cuda"] = "cpu",
-    batch_sizes: tuple[int, ...] = (1, 16),
-    threads: int = 2,
-    folder: Path | None = None,
-    rebuild: bool = False,
-    examples: int = EXAMPLES,
-    criterion: Criterion = CRITERIA[0],
-    scored_on: ScoredOn = SCORED_ON[0],
-    console: Console | None = None,
-) -> Session:
-    """`folder` defaults to `runs/tables`. `examples` of the scoring and the calibration split are used.
-
-    `criterion` and `scored_on`: what plans are compared by (`toolkit.planning.tables`).
+def open_session(task: Task, settings: PlanSettings | None = None, *, console: Console | None = None) -> Planner:
+    """Returns a planner for `task`. Nothing is scored or timed before a plan asks for it.
 
     Raises:
         UserError: there is no such device here.
     """
-    if device == "cuda" and not torch.cuda.is_available():
+    settings = settings or PlanSettings()
+    if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no CUDA device here; use cpu")
-    timing = Timing(torch.device(device), tuple(sorted(set(batch_sizes))), threads)
-    tables = folder or Path("runs") / "tables"
-    return Session(Numbers(task, timing, tables, console or Console(), rebuild, examples, criterion, scored_on))
+    timing = TimingSettings(torch.device(settings.device), tuple(sorted(set(settings.batch_sizes))), settings.threads)
+    profile = ModelProfile(
+        task,
+        timing,
+        settings.tables,
+        console or Console(),
+        settings.rebuild,
+        settings.examples,
+        settings.criterion,
+        settings.scored_on,
+    )
+    return Planner(profile)

@@ -4,7 +4,7 @@ What is lost is the `loss` of the task, or the `distance` of the predictions to 
 terms, added up, which needs no labels. Either is found on training data, or on validation data, where models do not
 remember the labels.
 
-Costs are shares of the dense model's, by resource: `macs`, `params`, and `latency@N` for a batch of N. They add up
+PlanCosts are shares of the dense model's, by resource: `macs`, `params`, and `latency@N` for a batch of N. They add up
 within a *context*, which is a width of the residual stream: everything else of the model costs otherwise in another
 one, so every context has a table of its own. Losses add up over changes; that is the approximation.
 """
@@ -13,19 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from toolkit.stage_configs import Heads
+from toolkit.stages.channel_prune.settings import Heads
 
-Costs = dict[str, float]
+PlanCosts = dict[str, float]
+
 Width = int | Heads
+
 MACS, PARAMS = "macs", "params"
-Criterion = Literal["loss", "distance"]
-CRITERIA: tuple[Criterion, ...] = ("loss", "distance")
-ScoredOn = Literal["training", "validation"]
-SCORED_ON: tuple[ScoredOn, ...] = ("training", "validation")
 
 
 def latency_of(batch_size: int) -> str:
@@ -37,15 +34,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Block(_Part):
+class PlanBlock(_Part):
     """A residual block that can be dropped; `loss` is what that adds to the task's loss, after its repair."""
 
     name: str
     loss: float
 
 
-class Group(_Part):
-    """Channels that can be cut to `widths`, the full one first; `losses` as in `Block`, 0 first.
+class PlanGroup(_Part):
+    """Channels that can be cut to `widths`, the full one first; `losses` as in `PlanBlock`, 0 first.
 
     `block`: the residual block that holds all of it, None if none does.
     """
@@ -57,7 +54,7 @@ class Group(_Part):
     losses: tuple[float, ...]
 
     @model_validator(mode="after")
-    def _one_loss_each(self) -> Group:
+    def _one_loss_each(self) -> PlanGroup:
         if len(self.widths) != len(self.losses) or self.losses[0] != 0.0:
             raise ValueError(f"{self.name}: a loss for each width, and 0 for the full one")
         return self
@@ -73,9 +70,9 @@ class Context(_Part):
     label: str
     widths: dict[str, int]
     loss: float
-    rest: Costs
-    blocks: dict[str, Costs]
-    groups: dict[str, tuple[Costs, ...]]
+    rest: PlanCosts
+    blocks: dict[str, PlanCosts]
+    groups: dict[str, tuple[PlanCosts, ...]]
 
 
 class Tables(_Part):
@@ -85,8 +82,8 @@ class Tables(_Part):
     """
 
     dense_loss: float
-    blocks: tuple[Block, ...]
-    groups: tuple[Group, ...]
+    blocks: tuple[PlanBlock, ...]
+    groups: tuple[PlanGroup, ...]
     contexts: tuple[Context, ...]
     counts_add_up: bool = True
 
@@ -102,7 +99,7 @@ class Tables(_Part):
 
 
 @dataclass(frozen=True)
-class Choice:
+class Plan:
     """A plan in terms of its tables: dropped blocks, and the place of each narrower group's width in `widths`."""
 
     context: int = 0
@@ -116,17 +113,17 @@ class Choice:
         return hash(self.key())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Choice) and self.key() == other.key()
+        return isinstance(other, Plan) and self.key() == other.key()
 
 
-def make_choice(tables: Tables, context: int, dropped: Iterable[str], levels: Mapping[str, int]) -> Choice:
+def make_plan(tables: Tables, context: int, dropped: Iterable[str], levels: Mapping[str, int]) -> Plan:
     """Without what a dropped block voids."""
     gone = frozenset(dropped)
     home = {group.name: group.block for group in tables.groups}
-    return Choice(context, gone, {name: level for name, level in levels.items() if level and home[name] not in gone})
+    return Plan(context, gone, {name: level for name, level in levels.items() if level and home[name] not in gone})
 
 
-def cost(tables: Tables, choice: Choice, resource: str) -> float:
+def cost(tables: Tables, choice: Plan, resource: str) -> float:
     """Share of the dense model's."""
     context = tables.contexts[choice.context]
     total = context.rest[resource]
@@ -134,14 +131,14 @@ def cost(tables: Tables, choice: Choice, resource: str) -> float:
     return total + sum(context.groups[name][level][resource] for name, level in choice.levels.items())
 
 
-def added_loss(tables: Tables, choice: Choice) -> float:
+def added_loss(tables: Tables, choice: Plan) -> float:
     """What the changes add to the dense model's loss, each taken alone."""
     total = tables.contexts[choice.context].loss
     total += sum(block.loss for block in tables.blocks if block.name in choice.dropped)
     return total + sum(group.losses[choice.levels.get(group.name, 0)] for group in tables.groups)
 
 
-def dropped_in_order(tables: Tables, choice: Choice) -> list[str]:
+def dropped_in_order(tables: Tables, choice: Plan) -> list[str]:
     """In the order of execution: the repair of each dropped block then aims past the one before."""
     return [block.name for block in tables.blocks if block.name in choice.dropped]
 
@@ -151,7 +148,7 @@ def drops_before(order: str, number: int) -> int:
     return {"depth_then_width": number, "width_then_depth": 0, "interleaved": number // 2}[order]
 
 
-def widths_of(tables: Tables, choice: Choice) -> dict[str, Width]:
+def widths_of(tables: Tables, choice: Plan) -> dict[str, Width]:
     """As a recipe's channel stage takes them."""
     own = {
         group.name: group.widths[choice.levels[group.name]] for group in tables.groups if group.name in choice.levels

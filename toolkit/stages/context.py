@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from toolkit.console import Console
-from toolkit.errors import StageError
-from toolkit.stages.round_store import Detail, RoundStore
-from toolkit.task import Batch, Split, Task
-
-__all__ = ["Apply", "Detail", "StageContext", "to_device"]
+from toolkit.base.console import Console
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+from toolkit.stages.rounds import RoundStore
+from toolkit.tasks.task import Batch, Split, Task
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from toolkit.errors import UserError
-from toolkit.training import TrainRecord
+from toolkit.base.errors import UserError
+from toolkit.base.settings import Config, Positive, Version
+from toolkit.measure.results import Entry, Environment, Quality
 
 WEIGHTS_FILE = "weights.safetensors"
+
 RECORD_FILE = "training.json"
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_baseline(folder: Path) -> dict[str, Tensor] | None:
@@ -37,3 +36,39 @@ def read_baseline(folder: Path) -> dict[str, Tensor] | None:
         return load(content)
     except (OSError, ValidationError, SafetensorError) as error:
         raise UserError(f"{folder}: not a trained baseline: {error}") from error
+
+
+class TrainConfig(Config):
+    """How a baseline is trained: AdamW, warm-up + cosine, averaged weights, the best validation is kept."""
+
+    version: Version
+    task: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    max_steps: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)]
+    validate_every: Positive
+    patience: Positive | None = None
+
+
+class CurvePoint(Entry):
+    step: int
+    loss: float
+    validation: float
+
+
+class TrainRecord(Entry):
+    """How a trained baseline came to be; lies beside its weights."""
+
+    command: str
+    config: TrainConfig
+    environment: Environment
+    seconds: float
+    weights_sha256: str
+    best_step: int
+    curve: tuple[CurvePoint, ...]
+    validation: Quality
+    test: Quality | None  # evaluated once, after training, only on demand

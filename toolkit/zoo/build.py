@@ -17,15 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 from toolkit.zoo.limits import MOST_BYTES, TooLargeError, check_size, counting
 from toolkit.zoo.names import OF_TRANSFORMERS, REFUSED, argument_faults, split_name
 from toolkit.zoo.skeleton import without_weights
-from toolkit.zoo.types import TYPES
+from toolkit.zoo.transformers_types import TYPES
 
 SEED = 0
+
 TORCHVISION_MODULES = ("torchvision.models", "torchvision.models.video", "torchvision.models.segmentation")
+
 MOST_TABLE = 2**22  # numbers that a video model computes in Python for its positions
+
 Arguments = Mapping[str, Any]
 
 
@@ -193,4 +196,5 @@ _KNOWN: dict[str, Callable[[], list[str]]] = {
     "timm": _names_of_timm,
     "transformers": lambda: list(TYPES),
 }
+
 _BUILD = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}

@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 from toolkit.zoo.build import Arguments, checked, library_of
-from toolkit.zoo.types import TYPES, Kind
+from toolkit.zoo.transformers_types import TYPES, Kind
 
 LARGEST_ELEMENTS = 2**23  # of one example
+
 TOKENS, SAMPLES = 64, 16_000
+
 FIRST_WORD = 5  # ids below are padding and marks in most vocabularies
+
 # (frames, side) where a video model of torchvision does not take 8 frames of 112 x 112
 VIDEO_SIZES = {"s3d": (16, 224), "mvit": (16, 224), "swin3d": (16, 224)}
 
@@ -174,6 +177,7 @@ _SHAPE: dict[str, Callable[[str, Arguments, int | None], InputShape]] = {
     "timm": _timm_shape,
     "transformers": _transformers_shape,
 }
+
 _MAKE: dict[Kind, Callable[[InputShape, torch.Generator], tuple[Tensor, ...]]] = {
     "image": _image,
     "video": _video,

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from toolkit.errors import UserError
-from toolkit.observe import tensors_in
+from toolkit.base.errors import UserError
+from toolkit.hooks.tensors import tensors_in
 
 MOST_BYTES = 8 * 2**30  # of the weights and buffers of a model that a recipe names
+
 MOST_MODULES = 50_000
 
 

@@ -11,17 +11,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from toolkit.zoo.types import TYPES
+from toolkit.zoo.transformers_types import TYPES
 
 LIBRARIES: Final = ("torchvision", "timm", "transformers")
+
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+
 WORD: Final = re.compile(r"[A-Za-z0-9_]{0,32}")  # the only text that an argument can be: no path, no address
 
 MOST_ARGUMENTS = 32
+
 MOST_ITEMS = 32  # of a list
+
 LARGEST = 2**20  # a width, a vocabulary, a length
+
 # Some models loop in Python over layers, or over pairs of positions, before a tensor is made.
 MOST_OF: Final = {"depth": 512, "layers": 512, "blocks": 512, "stages": 64, "size": 2048, "window": 32, "frames": 512}
+
 MOST_OF_SIZE_OF = {"vocab_size": LARGEST, "num_labels": 2**16, "hidden_size": 2**16, "intermediate_size": 2**18}
 
 _TORCHVISION = """
@@ -29,6 +35,7 @@ num_classes image_size dropout attention_dropout stochastic_depth_prob width_mul
 zero_init_residual groups width_per_group replace_stride_with_dilation layer_scale growth_rate drop_rate
 memory_efficient aux_logits aux_loss transform_input
 """
+
 _TIMM = """
 num_classes img_size in_chans global_pool drop_rate drop_path_rate drop_block_rate proj_drop_rate attn_drop_rate
 pos_drop_rate patch_drop_rate patch_size embed_dim embed_dims depth depths num_heads mlp_ratio mlp_ratios qkv_bias
@@ -37,9 +44,13 @@ strict_img_size window_size dims kernel_sizes ls_init_value conv_mlp use_grn hea
 output_stride stem_width stem_type avg_down zero_init_last base_width cardinality layers channels widths num_features
 expand_ratio drop
 """
+
 ALLOWED: Final = {"torchvision": frozenset(_TORCHVISION.split()), "timm": frozenset(_TIMM.split())}
+
 ATTENTION = ("sdpa", "eager")
+
 OF_TRANSFORMERS = frozenset({"attn_implementation", "num_labels"})  # beside the fields of the configuration class
+
 # Fields of a configuration that might name a file or a place, or that take time and memory before there is a tensor.
 REFUSED = re.compile(
     r"^_|path|file|dir$|cache|url|repo|hub|revision|pretrained|checkpoint|weights$|config|backbone$|name|sinusoid"

@@ -14,11 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
+
 MOST_FAULTS = 5
+
 SPARE_BYTES = 16 * 2**20
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 from toolkit.tasks.tad.metric import Detections
 
 

@@ -4,47 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import UserError
-from toolkit.record import Quality, Segment, Timeline
-from toolkit.task import AlignmentOptions, Batch, Split
+from toolkit.base.errors import UserError
+from toolkit.measure.results import Quality, Segment, Timeline
 from toolkit.tasks.tad import losses
 from toolkit.tasks.tad.metric import Detections, bootstrap_interval, mean_average_precision
 from toolkit.tasks.tad.model import DetectorConfig, TransformerDetector
-from toolkit.tasks.tad.splice import Stream
+from toolkit.tasks.tad.streams import Stream, StreamSource
 from toolkit.tasks.tad.windows import as_batch, cut_window, decode, make_targets, stitch, window_starts
+from toolkit.tasks.task import AlignmentOptions, Batch, Split
 
 EVALUATION_BATCH = 16
+
 POOL_WINDOWS = 2048  # what all training data counts as where a share of it is asked for
+
 REPORTED: tuple[Split, ...] = ("validation", "test")
+
 KEPT_SCORE = 0.02  # predictions below this are not kept for the report's timeline, which draws the stronger ones
-
-
-class StreamSource(Protocol):
-    """Where streams come from. `fixed` are the same on every call; `train` is spliced or cut afresh."""
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def sample_rate_hz(self) -> int: ...
-
-    @property
-    def mean(self) -> Tensor:
-        """[channels, 1], of the training subjects."""
-
-    @property
-    def deviation(self) -> Tensor:
-        """[channels, 1], of the training subjects."""
-
-    def fixed(self, split: Split) -> tuple[Stream, ...]: ...
-
-    def train(self, duration_s: float, rng: np.random.Generator) -> Stream: ...
 
 
 @dataclass(frozen=True)

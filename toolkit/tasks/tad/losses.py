@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit.task import AlignmentOptions
+from toolkit.tasks.divergence import bernoulli_divergence, softmax_divergence
+from toolkit.tasks.task import AlignmentOptions
 
 Outputs = tuple[Tensor, Tensor]
+
 Targets = tuple[Tensor, Tensor]
 
 
@@ -58,24 +60,6 @@ def detection_loss(outputs: Outputs, targets: Targets) -> Tensor:
     classification = sigmoid_focal(logits, classes).sum() / count
     localisation = (1 - diou(distances[positive], segments[positive])).sum() / count
     return classification + localisation
-
-
-def bernoulli_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) of two outcomes per class, elementwise, from logits: right for a sigmoid head."""
-    student, teacher = student / temperature, teacher / temperature
-    probability = teacher.sigmoid()
-    cross_entropy = F.binary_cross_entropy_with_logits(student, probability, reduction="none")
-    entropy = F.binary_cross_entropy_with_logits(teacher, probability, reduction="none")
-    return temperature**2 * (cross_entropy - entropy)
-
-
-def softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) over the classes, the last dimension, from logits; zero where there is one class.
-
-    The form of Progressive Block Drop (CVPR 2025); wrong for independent classes.
-    """
-    student, teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
 
 
 def prediction_alignment(student: Outputs, teacher: Outputs, options: AlignmentOptions) -> dict[str, Tensor]:

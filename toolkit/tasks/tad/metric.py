@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import UserError
+from toolkit.base.errors import UserError
 
 THUMOS_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+
 Array = NDArray[np.float64]
+
 Flags = NDArray[np.bool_]
 
 

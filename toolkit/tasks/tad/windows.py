@@ -11,13 +11,16 @@ from torch import Tensor
 
 from toolkit.tasks.tad.losses import Outputs, Targets
 from toolkit.tasks.tad.metric import Detections, temporal_iou
-from toolkit.tasks.tad.splice import Stream
+from toolkit.tasks.tad.streams import Stream
 
 Array = NDArray[np.float64]
 
 MIN_SCORE = 1e-3
+
 MAX_SEGMENTS = 2000
+
 SOFT_NMS_SIGMA = 0.7
+
 CANDIDATES_PER_CLASS = 200
 
 

@@ -1,0 +1,1 @@
+"""What all pages are drawn with: HTML, words, figures and interactive plots."""

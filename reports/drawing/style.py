@@ -1,0 +1,83 @@
+"""What all figures share: a colour-blind safe palette (Okabe and Ito), sizes, and deterministic saving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from toolkit.base.files import write_atomically
+
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#007A5A", "#AA4499", "#8CC4E8"
+
+GREY, LIGHT, INK = "#6E6E6E", "#D9D9D9", "#1B1B1B"
+
+WIDTH_IN = 11.0
+
+PNG_DPI = 150
+
+SETTINGS: Any = {  # only newer matplotlib has a type for it
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "figure.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a `$` in a name is a dollar sign, not a formula
+    "text.usetex": False,
+    "svg.fonttype": "path",  # looks the same everywhere, no font needed
+    "svg.hashsalt": "reports",  # the same figure gives the same bytes
+}
+
+
+@contextmanager
+def drawing_style() -> Iterator[None]:
+    """Draw and save figures inside this."""
+    with mpl.rc_context(SETTINGS):
+        yield
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the stem of its files, and the caption that says what to see."""
+
+    stem: str
+    figure: Figure
+    caption: str
+
+
+def new_figure(height_in: float, title: str, width_in: float = WIDTH_IN) -> Figure:
+    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.06))
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def light_grid(axes: Axes, along: str) -> None:
+    """Pale lines behind the data, at the ticks of axis `along` ("x" or "y")."""
+    axes.set_axisbelow(True)
+    (axes.xaxis if along == "x" else axes.yaxis).grid(True, color="#E6E6E6", linewidth=0.8)
+
+
+def save(drawing: Drawing, directory: Path) -> bytes:
+    """Write `<stem>.svg` and `<stem>.png`, each whole or not at all; returns the SVG."""
+    svg = BytesIO()
+    drawing.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    write_atomically(directory / f"{drawing.stem}.svg", svg.getvalue().decode())
+    part = directory / f"{drawing.stem}.png.part"
+    drawing.figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    os.replace(part, directory / f"{drawing.stem}.png")
+    return svg.getvalue()

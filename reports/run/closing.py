@@ -1,0 +1,83 @@
+"""The table at the end of a run: what every stage gained and lost. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from toolkit.measure.results import Latency, Measurement, Quality, percentile
+from toolkit.record.run import RunRecord, StepRecord
+
+MACS_NOTE = "MACs are multiply-adds of one example; fvcore calls them flops, but an operation count is twice that."
+
+DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, the metric as a difference to it."
+
+LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
+
+CUTTING = ("block_drop", "channel_prune")
+
+
+def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: one row per step, the baseline first; one latency column per device and batch size."""
+    dense = record.baseline.measurement
+    quality = closing_quality(dense)
+    latencies = [f"latency {entry.device} batch {entry.batch_size}" for entry in dense.latency]
+    metrics = [] if quality is None else [f"{quality.metric} ({quality.split})"]
+    columns = ["stage", "MACs", "params", *latencies, *metrics]
+    return columns, [_row(index, step, dense, quality) for index, step in enumerate(record.steps)]
+
+
+def slower_steps(record: RunRecord) -> list[str]:
+    """A line for every cut that made the model slower than it was, by device and batch size, beyond the spread.
+
+    Slower: the middle half of the ratios to the dense model lies above that of the step before.
+    """
+    lines = []
+    for index, (before, step) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
+        if step.stage not in CUTTING:
+            continue
+        for now in step.measurement.latency:
+            old = _like(before.measurement, now)
+            if old is not None and _quartiles(now)[0] > _quartiles(old)[1]:
+                lines.append(
+                    f"SLOWER: stage {index} {step.stage} made the model slower on {now.device} at batch "
+                    f"{now.batch_size}: latency ratio {old.ratio:.3f} -> {now.ratio:.3f}, although it does less; "
+                    "other widths (round_to, heads instead of head_dim) or fewer blocks may serve better"
+                )
+    return lines
+
+
+def _quartiles(latency: Latency) -> tuple[float, float]:
+    return percentile(latency.ratios, 25), percentile(latency.ratios, 75)
+
+
+def closing_quality(measurement: Measurement) -> Quality | None:
+    """Quality on the test split, or on the first one that was measured."""
+    return measurement.quality_on("test") or next(iter(measurement.quality), None)
+
+
+def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Quality | None) -> list[str]:
+    now = step.measurement
+    share = now.macs.total / dense.macs.total
+    row = [f"{index} {step.stage}", f"{_short(now.macs.total)} ({share:.3f})", _short(now.num_params)]
+    row += [_ratio_like(now, entry) for entry in dense.latency]
+    if dense_quality is not None:
+        quality = now.quality_on(dense_quality.split)
+        row.append("-" if quality is None else f"{quality.value:.3f} ({quality.value - dense_quality.value:+.3f})")
+    return row
+
+
+def _ratio_like(measurement: Measurement, wanted: Latency) -> str:
+    found = _like(measurement, wanted)
+    return "-" if found is None else f"{found.ratio:.3f}"
+
+
+def _like(measurement: Measurement, wanted: Latency) -> Latency | None:
+    """The latency on the same device at the same batch size."""
+    settings = (wanted.device, wanted.batch_size)
+    return next((entry for entry in measurement.latency if (entry.device, entry.batch_size) == settings), None)
+
+
+def _short(number: int) -> str:
+    """12345678 -> "12.35 M"."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {letter}"
+    return str(number)

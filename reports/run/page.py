@@ -1,0 +1,41 @@
+"""A run's page: one self-contained HTML file that shows what was gained and lost, and its figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.drawing.html import Safe, document, el, figure_element, together
+from reports.drawing.style import drawing_style
+from reports.drawing.words import FAMILY_WORDS
+from reports.run.sections import Section, sections_of
+from toolkit.base.files import write_atomically
+from toolkit.record.run import load_record
+
+REPORT_FOLDER = "report"
+
+PAGE_FILE = "index.html"
+
+
+def write_page(run_dir: Path) -> Path:
+    """Write `run_dir/report/index.html` and its figures from `run_dir/run.json` alone; returns the page's path.
+
+    The run may be unfinished; the page then says so.
+
+    Raises:
+        RecordError: no readable run record in `run_dir`.
+    """
+    record = load_record(run_dir)
+    folder = run_dir / REPORT_FOLDER
+    folder.mkdir(exist_ok=True)
+    with drawing_style():
+        written = [_written(section, folder) for section in sections_of(record)]
+    recipe = record.recipe
+    lead = el("p", f"{FAMILY_WORDS[recipe.family]} · task {recipe.task} · device {recipe.device}", class_="note")
+    text = document(f"{recipe.name}: compression run", el("h1", recipe.name), lead, *written)
+    write_atomically(folder / PAGE_FILE, text)
+    return folder / PAGE_FILE
+
+
+def _written(section: Section, folder: Path) -> Safe:
+    figures = [figure_element(drawing, folder) for drawing in section.drawings]
+    return el("section", el("h2", section.title), section.text, together(figures))

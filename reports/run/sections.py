@@ -1,0 +1,163 @@
+"""The sections of a run's page: each reads the record and says nothing where there is nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reports.drawing.html import Safe, bullets, el, together
+from reports.drawing.style import Drawing
+from reports.drawing.words import MACS_NOTE, setting, stage_in_words
+from reports.run.channels_figure import draw_channels, kept_by_kind
+from reports.run.details import BlockDropDetail, ChannelPruneDetail, RecoverDetail, reading_of, readings, repairs_of
+from reports.run.importance_figure import direction, draw_importance
+from reports.run.recovery_figure import draw_recovery
+from reports.run.repairs_figure import draw_repairs
+from reports.run.tables import (
+    closing_table,
+    counted_operators,
+    facts_table,
+    quality_details,
+    raw_details,
+    summary_tiles,
+    uncounted_operators,
+    unstable_timings,
+)
+from reports.run.timeline_figure import SHOWN_SHARE, draw_timeline
+from reports.run.waterfall_figure import LATENCY_NOISE, draw_waterfall
+from toolkit.record.run import RunRecord
+
+REPAIR_CAPTION = (
+    "Relative squared error where the layer writes to, against the same place before this stage; 0 is no error. "
+    "Hollow: without repair, filled: with the least-squares repair, which takes no gradient step."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: Safe
+    drawings: tuple[Drawing, ...] = ()
+
+
+def sections_of(record: RunRecord) -> list[Section]:
+    """In reading order; sections without content are left out. Draws: call it in `drawing_style()`."""
+    always = [what_was_done(record)]
+    if not record.steps:
+        return [*always, Section("Results", el("p", "Nothing was measured yet.", class_="warning")), raw_recipe(record)]
+    makers: tuple[Callable[[RunRecord], Section | None], ...] = (
+        results, importance, channels, repairs, recovery, timeline, operators, other_stages, raw_recipe,
+    )  # fmt: skip
+    return always + [section for maker in makers if (section := maker(record)) is not None]
+
+
+def what_was_done(record: RunRecord) -> Section:
+    stages = record.recipe.stages
+    items = [together([el("strong", stage.type), " ", stage_in_words(stage)]) for stage in stages]
+    told = bullets(items, "ol") if items else el("p", "The recipe has no stages: the dense model was only measured.")
+    done = max(len(record.steps) - 1, 0)
+    state = "" if record.finished else f"This run is not finished: {done} of {len(stages)} stages are done."
+    warning = el("p", state, class_="warning") if state else Safe("")
+    return Section("What was done", together([warning, told, facts_table(record)]))
+
+
+def results(record: RunRecord) -> Section:
+    note = (
+        f"{MACS_NOTE} Ratios are to the dense model; latency is timed in turns with it, so the ratio is of one moment."
+    )
+    unstable = unstable_timings(record.steps)
+    warning = (
+        "Widely spread latency samples (p90 − p10 above half the median), best measured again on an idle machine: "
+    )
+    parts = [summary_tiles(record), closing_table(record), el("p", note, class_="note")]
+    parts += [el("p", warning + "; ".join(unstable), class_="warning")] if unstable else []
+    caption = (
+        "Each bar starts where the stage before ended; the dashed line is the dense model. "
+        f"Latency that moves by at most {setting(LATENCY_NOISE)} of dense counts as unchanged. "
+        f"{MACS_NOTE} The quality axes are zoomed."
+    )
+    figure = Drawing("waterfall", draw_waterfall(record.steps), caption)
+    return Section("Result after each stage", together([*parts, quality_details(record.steps)]), (figure,))
+
+
+def importance(record: RunRecord) -> Section | None:
+    drawings = tuple(
+        Drawing(
+            f"importance-{number}",
+            draw_importance(detail, f"Stage {number}: importance of each block, round by round"),
+            f"{direction(detail)} Dropped, in this order: {', '.join(turn.dropped for turn in detail.rounds)}.",
+        )
+        for number, detail in readings(record.steps, BlockDropDetail)
+        if any(turn.scores for turn in detail.rounds)
+    )
+    return Section("Block importance", Safe(""), drawings) if drawings else None
+
+
+def channels(record: RunRecord) -> Section | None:
+    drawings = []
+    for number, detail in readings(record.steps, ChannelPruneDetail):
+        sums = "; ".join(f"{kind}: {kept} of {original} kept" for kind, kept, original in kept_by_kind(detail))
+        caption = f"Channels chosen by importance “{detail.importance}”. {sums}."
+        if detail.groups:
+            figure = draw_channels(detail, f"Stage {number}: channels kept in each layer")
+            drawings.append(Drawing(f"channels-{number}", figure, caption))
+    return Section("Channels kept per layer", Safe(""), tuple(drawings)) if drawings else None
+
+
+def repairs(record: RunRecord) -> Section | None:
+    drawings = []
+    for number, step in enumerate(record.steps):
+        if made := repairs_of(step):
+            figure = draw_repairs(made, f"Stage {number}: error of each repaired layer")
+            caption = REPAIR_CAPTION
+            drawings.append(Drawing(f"repairs-{number}", figure, caption))
+    return Section("Repair", Safe(""), tuple(drawings)) if drawings else None
+
+
+def recovery(record: RunRecord) -> Section | None:
+    stopped = {"max_steps": "all its steps were used", "patience": "validation stopped improving"}
+    drawings = []
+    for number, detail in readings(record.steps, RecoverDetail):
+        levels = [record.steps[index].measurement.quality_on("validation") for index in (0, number - 1)]
+        dense, before = (level.value if level else None for level in levels)
+        figure = draw_recovery(detail, f"Stage {number}: fine-tuning", dense, before)
+        reason = stopped.get(detail.stopped, detail.stopped)
+        kept = "" if detail.kept_step is None else f" The weights of step {detail.kept_step} were kept."
+        drawings.append(Drawing(f"recovery-{number}", figure, f"Ended after {detail.steps} steps: {reason}.{kept}"))
+    return Section("Recovery", Safe(""), tuple(drawings)) if drawings else None
+
+
+def timeline(record: RunRecord) -> Section | None:
+    title = "One test stream"
+    before, after = (record.steps[index].measurement.timeline for index in (0, -1))
+    if before is None or after is None or before.stream != after.stream:
+        return Section(title, el("p", "No timeline of one and the same stream was recorded before and after."))
+    caption = (
+        f"Stream {before.stream}, {before.duration_s:.0f} s. Shown are predictions with at least "
+        f"{setting(SHOWN_SHARE)} of each model's highest score; stronger colour is a higher score."
+    )
+    return Section(title, Safe(""), (Drawing("timeline", draw_timeline(before, after), caption),))
+
+
+def operators(record: RunRecord) -> Section:
+    parts = [
+        el("p", f"{MACS_NOTE} Operators without a count add nothing to them.", class_="note"),
+        uncounted_operators(record.steps),
+        el("h3", "Where the MACs are"),
+        counted_operators(record.steps),
+    ]
+    return Section("Uncounted operators", together(parts))
+
+
+def other_stages(record: RunRecord) -> Section | None:
+    unknown = [(number, step) for number, step in enumerate(record.steps) if reading_of(step) is None]
+    if not unknown:
+        return None
+    note = el("p", "This page has no figure for these; run.json holds what they recorded:", class_="note")
+    return Section("Other stages", together([note, raw_details(unknown)]))
+
+
+def raw_recipe(record: RunRecord) -> Section:
+    note = el("p", "As resolved, with all defaults filled in; JSON is YAML too.", class_="note")
+    written = el("pre", record.recipe.model_dump_json(indent=2))
+    return Section("Recipe", together([note, written, el("p", f"SHA-256: {record.recipe_sha256}", class_="note")]))

@@ -1,0 +1,152 @@
+"""The tables and summary tiles of a run's page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from reports.drawing.html import Safe, el, table, together
+from reports.drawing.timings import Timing, timings_of
+from reports.drawing.words import FAMILY_WORDS, change, count, duration, milliseconds, percent, step_names
+from toolkit.measure.results import Measurement
+from toolkit.record.run import RunRecord, StepRecord
+
+UNSTABLE_SPREAD = 0.5  # p90 - p10 over the median
+
+LONGEST_RAW = 20_000  # characters
+
+
+def summary_tiles(record: RunRecord) -> Safe:
+    """The last step against the dense model, in a few large numbers."""
+    dense, last = record.baseline.measurement, record.steps[-1].measurement
+    tiles = [(f"{last.macs.total / dense.macs.total:.2f} ×", "MACs (multiply-adds)")]
+    tiles += [(f"{last.num_params / dense.num_params:.2f} ×", "parameters")]
+    for timing in timings_of(dense):
+        if latency := timing.of(last):
+            tiles.append((f"{latency.ratio:.2f} ×", f"latency, {timing.words}"))
+    for quality in last.quality:
+        reference = dense.quality_on(quality.split)
+        moved = f" ({change(quality.value - reference.value)})" if reference else ""
+        tiles.append((f"{quality.value:.3f}", f"{quality.metric}, {quality.split}{moved}"))
+    return el("div", *(el("div", el("strong", number), what, class_="tile") for number, what in tiles), class_="tiles")
+
+
+def closing_table(record: RunRecord) -> Safe:
+    """One row per step; every ratio is to the dense model."""
+    dense = record.baseline.measurement
+    timings, splits = timings_of(dense), [quality.split for quality in dense.quality]
+    head = ["stage", "MACs (multiply-adds)", "normalisation operations (kept apart)", "parameters"]
+    head += [f"latency, {timing.words}: median [p10 .. p90], ms" for timing in timings]
+    head += [f"{q.metric}, {q.split}{' [95 % interval]' if q.interval else ''}" for q in dense.quality]
+    rows = [
+        [
+            _two_lines(name, f"took {duration(step.seconds)}"),
+            _two_lines(count(now.macs.total), f"{percent(now.macs.total / dense.macs.total)} of dense"),
+            count(now.macs.normalisation),
+            _two_lines(count(now.num_params), f"{percent(now.num_params / dense.num_params)} of dense"),
+            *(_latency_cell(now, timing) for timing in timings),
+            *(_quality_cell(now, dense, split) for split in splits),
+        ]
+        for name, step in zip(step_names(record.steps), record.steps, strict=True)
+        for now in [step.measurement]
+    ]
+    return table(head, rows)
+
+
+def quality_details(steps: Sequence[StepRecord]) -> Safe:
+    """The parts of the metric (mAP at each tIoU, ...) for each split that has any."""
+    tables = []
+    for quality in steps[0].measurement.quality:
+        names = list(quality.details)
+        found = [step.measurement.quality_on(quality.split) for step in steps]
+        rows = [
+            [label, *(f"{entry.details[name]:.3f}" if entry and name in entry.details else "–" for name in names)]
+            for label, entry in zip(step_names(steps), found, strict=True)
+        ]
+        if names:
+            tables.append(table(["stage", *names], rows, caption=f"{quality.metric} in parts, {quality.split} split"))
+    return together(tables)
+
+
+def unstable_timings(steps: Sequence[StepRecord]) -> list[str]:
+    """Latencies whose samples are spread too widely to trust the ratio, in words."""
+    return [
+        f"{label}, {entry.device}, batch {entry.batch_size}"
+        for label, step in zip(step_names(steps), steps, strict=True)
+        for entry in step.measurement.latency
+        if entry.percentile_s(90) - entry.percentile_s(10) > UNSTABLE_SPREAD * entry.median_s
+    ]
+
+
+def facts_table(record: RunRecord) -> Safe:
+    """Where and with what the run was made."""
+    recipe, environment, measure = record.recipe, record.environment, record.recipe.measure
+    facts = [
+        ("recipe", recipe.name),
+        ("family", FAMILY_WORDS[recipe.family]),
+        ("task", recipe.task),
+        ("seed", str(recipe.seed)),
+        ("device", recipe.device),
+        ("processor", f"{environment.processor}, {environment.num_cores} cores"),
+        ("GPU", environment.gpu or "none"),
+        ("system", f"Python {environment.python}, {environment.platform}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))),
+        (
+            "latency settings",
+            f"{measure.threads} threads, {measure.repeats} samples after {measure.warmup} untimed calls",
+        ),
+    ]
+    return table(["what", "value"], facts, text_columns=2)
+
+
+def uncounted_operators(steps: Sequence[StepRecord]) -> Safe:
+    """Calls that carry no count, dense against the last step."""
+    first, last = steps[0].measurement.macs.uncounted, steps[-1].measurement.macs.uncounted
+    names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))
+    if not names:
+        return el("p", "None: every operator carries a count.")
+    head = ["operator", "calls, dense", "calls, last step"]
+    return table(head, [[name, str(first.get(name, 0)), str(last.get(name, 0))] for name in names])
+
+
+def counted_operators(steps: Sequence[StepRecord]) -> Safe:
+    """MACs by operator, dense against the last step."""
+    first, last = steps[0].measurement.macs.by_operator, steps[-1].measurement.macs.by_operator
+    names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))
+    head = ["operator", "MACs (multiply-adds), dense", "MACs (multiply-adds), last step"]
+    return table(head, [[name, f"{first.get(name, 0):,}", f"{last.get(name, 0):,}"] for name in names])
+
+
+def raw_details(steps: Sequence[tuple[int, StepRecord]]) -> Safe:
+    """What a stage recorded, for stage types that have no figure here."""
+    return together(
+        el("details", el("summary", f"{number} {step.stage}"), el("pre", _cut(json.dumps(step.detail, indent=1))))
+        for number, step in steps
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_RAW else f"{text[:LONGEST_RAW]}\n... (cut here; all of it is in run.json)"
+
+
+def _two_lines(main: str, below: str) -> Safe:
+    return together([main, el("small", below)])
+
+
+def _latency_cell(now: Measurement, timing: Timing) -> Safe:
+    entry = timing.of(now)
+    if entry is None:
+        return Safe("–")
+    spread = f"[{milliseconds(entry.percentile_s(10))} .. {milliseconds(entry.percentile_s(90))}]"
+    return _two_lines(f"{milliseconds(entry.median_s)} {spread}", f"× {entry.ratio:.2f} of dense")
+
+
+def _quality_cell(now: Measurement, dense: Measurement, split: str) -> Safe:
+    entry, reference = now.quality_on(split), dense.quality_on(split)
+    if entry is None or reference is None:
+        return Safe("–")
+    value = f"{entry.value:.3f}"
+    if entry.interval is not None:
+        value += f" [{entry.interval[0]:.3f} .. {entry.interval[1]:.3f}]"
+    moved = "" if now is dense else f"{change(entry.value - reference.value)}, "
+    return _two_lines(value, f"{moved}{entry.num_examples} examples")

@@ -1,0 +1,145 @@
+"""The command line around an export, on the task that ships; what is exported and how is tested in tests/exporting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from toolkit import export
+from toolkit.blocks.drop import drop_block
+from toolkit.blocks.find import find_blocks
+from toolkit.checkpoint.factory import example_inputs_of
+from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
+from toolkit.checkpoint.save import save_model
+from toolkit.export import main
+from toolkit.tasks.cards import make_task
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As a run leaves it: `model/` holds the detector without one of its blocks."""
+    folder = tmp_path_factory.mktemp("run")
+    task = make_task("tad-watch")
+    model, inputs = task.load_baseline(), task.example_inputs(1)
+    find_blocks(model, inputs)
+    drop_block(model, "blocks.4")
+    save_model(
+        folder / "model",
+        model,
+        task.build_model(),
+        factory={"task": "tad-watch"},
+        example_inputs=inputs,
+        recipe_sha256=None,
+    )
+    return folder
+
+
+def test_onnx_of_a_run(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "watch.onnx"
+    words = [str(run_folder), "--format", "onnx", "--out", str(path), "--repeats", "2", "--threads", "1"]
+    assert main([*words, "--batch-size", "3"]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert "parity: all below the tolerance of 0.0001 of the output's scale" in printed.out
+    assert f"exported model: {path}    (onnx, opset " in printed.out and "any batch size" in printed.out
+    assert "latency on the CPU" in printed.out
+    record = json.loads((tmp_path / "watch.onnx.json").read_text())
+    assert record["weights_sha256"] == read_manifest(run_folder / "model" / MANIFEST_FILE).weights.sha256
+    assert record["inputs"] == [{"name": "signal", "shape": ["batch", 6, 3840], "dtype": "float32"}]
+    assert {entry["batch_size"] for entry in record["parity"]} == {1, 3}
+    assert [len(entry["samples_s"]) for entry in record["latency"]] == [2, 2]
+    inputs = make_task("tad-watch").example_inputs(2)
+    found = onnxruntime.InferenceSession(path).run(None, {"signal": inputs[0].numpy()})
+    with torch.no_grad():
+        wanted = export.load_model(run_folder)(*inputs)
+    assert all(torch.allclose(torch.as_tensor(one), other, atol=1e-3) for one, other in zip(found, wanted, strict=True))
+
+
+def test_torch_export_of_a_saved_model(run_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = run_folder / "model"
+    assert main([str(folder), "--format", "torch_export", "--repeats", "0"]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == "" and "latency" not in printed.out
+    assert f"exported model: {folder / 'exported.pt2'}    (torch_export, any batch size)" in printed.out
+    assert "load only files that you trust" in printed.out
+    assert main([str(folder), "--format", "torch_export"]) == 2
+    assert "exported.pt2: exists already" in capfd.readouterr().err
+
+
+def test_a_miss_is_an_error_and_leaves_nothing(
+    run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(run_folder), "--format", "onnx", "--out", str(tmp_path / "x.onnx"), "--static-batch"]
+    assert main([*words, "--tolerance", "1e-12"]) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "the exported file does not compute what the model does: output" in printed.err
+    assert "the tolerance is 1e-12" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fixed_batch_size_is_announced(
+    run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * int(x.shape[0])
+
+    monkeypatch.setattr(export, "load_model", lambda _: Fixed())
+    assert main([str(run_folder), "--format", "torch_export", "--out", str(tmp_path / "x.pt2"), "--repeats", "0"]) == 0
+    printed = capfd.readouterr().out
+    assert printed.startswith("The batch size is fixed at 1. Any batch size was not possible:\n  the model cannot be")
+    assert "(torch_export, batch size 1)" in printed
+
+
+def test_inputs_of_a_zoo_model(run_folder: Path) -> None:
+    manifest = read_manifest(run_folder / "model" / MANIFEST_FILE)
+    factory = {"zoo": "torchvision/resnet18", "arguments": {}, "input_size": 32}
+    inputs_of = example_inputs_of(manifest.model_copy(update={"factory": factory}), Path("model.json"))
+    assert [tuple(tensor.shape) for tensor in inputs_of(3)] == [(3, 3, 32, 32)]
+
+
+def test_a_model_of_ones_own_goes_through_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model, inputs = nn.Linear(3, 2), (torch.ones(1, 3),)
+    save_model(tmp_path / "own", model, model, factory={"task": "own"}, example_inputs=inputs, recipe_sha256=None)
+    assert main([str(tmp_path / "own"), "--format", "onnx"]) == 2
+    assert "export it from Python: toolkit.exporting.exporter.export_model(" in capfd.readouterr().err
+
+
+def test_no_model_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--format", "onnx"]) == 2
+    assert str(tmp_path / "model.json") in capfd.readouterr().err
+
+
+def test_interrupted(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export_model", interrupt)
+    assert main([str(run_folder), "--format", "onnx"]) == 130
+    assert capfd.readouterr().err == "interrupted; nothing was kept\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("", "required: --format"),
+        ("--format tflite", "invalid choice: 'tflite'"),
+        ("--format onnx --batch-size 0", "--batch-size: 0 is not 1 or more"),
+        ("--format onnx --batch-size two", "--batch-size: invalid"),
+        ("--format onnx --tolerance 2", "--tolerance: 2 is not between 0 and 1"),
+        ("--format onnx --tolerance nan", "--tolerance: nan is not between 0 and 1"),
+        ("--format onnx --repeats -1", "--repeats: -1 is not 0 or more"),
+        ("--format torch_export --opset 18", "--opset: is for --format onnx only"),
+    ],
+)
+def test_wrong_arguments(words: str, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["somewhere", *words.split()])
+    assert caught.value.code == 2
+    assert fault in capsys.readouterr().err

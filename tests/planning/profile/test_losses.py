@@ -1,0 +1,144 @@
+"""Plans as models: the same as the stages make, scored the same with and without what is shared."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.tiny_task import TinyTask
+from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.profile.space import Space, find_space
+from toolkit.planning.tables import Width
+from toolkit.stages.block_drop.apply import apply_block_drop
+from toolkit.stages.block_drop.criteria import model_score
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune.apply import apply_channel_prune
+from toolkit.stages.channel_prune.settings import ChannelPrune, Heads
+from toolkit.stages.context import StageContext
+from toolkit.tasks.divergence import bernoulli_divergence
+from toolkit.tasks.task import Task
+
+
+class StreamTask(TinyTask):
+    """The tiny task, whose stream can be cut too."""
+
+    protected = ("head",)
+
+
+@pytest.fixture(scope="module")
+def task() -> StreamTask:
+    return StreamTask()
+
+
+@pytest.fixture
+def space(task: StreamTask, tiny_context: StageContext) -> Space:
+    return find_space(tiny_context.dense, task.example_inputs(1), task.protected, round_to=4)
+
+
+@pytest.fixture
+def engine(task: StreamTask, tiny_context: StageContext, space: Space) -> PlanScorer:
+    return PlanScorer(tiny_context.dense, task, tiny_context, space.blocks, space.structure)
+
+
+WIDTHS: dict[str, Width] = {"blocks.0.mlp.fc1": 8, "blocks.3.attn": Heads(heads=1), "embed": 8}
+CUTS = {
+    "depth": (["blocks.1", "blocks.2"], {}),
+    "mlp": ([], {"blocks.2.mlp.fc1": 16}),
+    "stream": ([], {"embed": 12}),
+    "both": (["blocks.1", "blocks.2"], WIDTHS),
+}
+ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
+
+
+def by_stages(
+    task: Task, context: StageContext, dropped: list[str], widths: dict[str, Width], order: str
+) -> torch.nn.Module:
+    model = copy.deepcopy(context.dense).requires_grad_(True)
+    before = {"depth_then_width": len(dropped), "width_then_depth": 0, "interleaved": len(dropped) // 2}
+    half = before[order] if widths else len(dropped)
+
+    def drop(blocks: list[str]) -> None:
+        nonlocal model
+        if blocks:
+            model, detail = apply_block_drop(model, task, BlockDrop(blocks=tuple(blocks)), context)
+            assert detail["dropped"] == blocks and detail["block_passes"]["executed"] == 0
+
+    drop(dropped[:half])
+    if widths:
+        model, _ = apply_channel_prune(model, task, ChannelPrune(widths=widths), context)
+    drop(dropped[half:])
+    return model
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_plan_is_what_the_stages_make_of_it(
+    task: StreamTask, tiny_context: StageContext, engine: PlanScorer, cut: str, order: str
+) -> None:
+    dropped, widths = CUTS[cut]
+    quick = engine.model_of(dropped, widths, order)
+    staged = by_stages(task, tiny_context, dropped, widths, order)
+    inputs = task.example_inputs(3)
+    with torch.no_grad():
+        torch.testing.assert_close(quick(*inputs), staged(*inputs), rtol=1e-3, atol=1e-4)
+    loss = engine.loss_of(dropped, widths, order)
+    assert loss == pytest.approx(model_score(staged, task, "loss", tiny_context, None), rel=1e-3)
+
+
+def test_what_is_shared_changes_no_score(task: StreamTask, tiny_context: StageContext, engine: PlanScorer) -> None:
+    for dropped, widths in [
+        (["blocks.3"], {}),
+        ([], {"blocks.3.mlp.fc1": 8}),
+        (["blocks.2"], {"blocks.3.attn": Heads(heads=1)}),
+    ]:
+        model = engine.model_of(dropped, widths, ORDERS[0])
+        before = engine.block_passes
+        score = engine.loss_of(dropped, widths, ORDERS[0])
+        assert score == model_score(model, task, "loss", tiny_context, None)
+        assert 0 < engine.block_passes - before <= 11, "leading blocks of the dense model are not run again"
+
+
+def test_distance_to_the_dense_predictions(
+    task: StreamTask, tiny_context: StageContext, space: Space, engine: PlanScorer
+) -> None:
+    by_distance = PlanScorer(
+        tiny_context.dense, task, tiny_context, space.blocks, space.structure, criterion="distance"
+    )
+    assert by_distance.dense_loss() == pytest.approx(0.0, abs=1e-7)
+    dropped, widths = CUTS["both"]
+    model = engine.model_of(dropped, widths, ORDERS[0])
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in task.batches("score", 16):
+            new, old = model(*batch.inputs), tiny_context.dense(*batch.inputs)
+            total += float(bernoulli_divergence(new, old, 1.0).mean()) * len(new)
+            count += len(new)
+    assert by_distance.loss_of(dropped, widths, ORDERS[0]) == pytest.approx(total / count, rel=1e-5)
+    assert total > 0
+
+
+def test_the_dense_model_is_left_alone(task: StreamTask, tiny_context: StageContext, engine: PlanScorer) -> None:
+    before = {name: value.clone() for name, value in tiny_context.dense.state_dict().items()}
+    dense = engine.dense_loss()
+    for dropped, widths in CUTS.values():
+        engine.loss_of(dropped, widths, ORDERS[1])
+    after = tiny_context.dense.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert engine.dense_loss() == dense == model_score(tiny_context.dense, task, "loss", tiny_context, None)
+    assert engine.evaluations == 2 + len(CUTS)
+    assert not any("forward" in vars(module) for module in tiny_context.dense.modules())
+
+
+def test_the_space(space: Space, tmp_path: Path) -> None:
+    assert space.blocks == tuple(f"blocks.{index}" for index in range(4))
+    assert space.widths["blocks.0.mlp.fc1"] == (32, 24, 16, 8)
+    assert space.widths["blocks.0.attn"] == (
+        Heads(heads=2),
+        Heads(heads=1),
+        Heads(heads=2, head_dim=4),
+    )
+    assert space.streams == {"stream 1": {}, "stream 0.75": {"embed": 12}, "stream 0.5": {"embed": 8}}
+    assert space.home("blocks.2.attn") == "blocks.2"

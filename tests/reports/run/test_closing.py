@@ -1,0 +1,27 @@
+"""What the closing table says of a cut that made a model slower."""
+
+from __future__ import annotations
+
+from reports.run.closing import slower_steps
+from tests.helpers.example_records import record, width_step
+from toolkit.record.run import RunRecord
+from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
+
+
+def narrowed_twice(first: float, second: float) -> RunRecord:
+    stages = (ChannelPrune(keep=Keep(mlp=0.5)), ChannelPrune(keep=Keep(mlp=0.25)))
+    return record("twice", stages, (width_step(0.8, first, 0.7), width_step(0.6, second, 0.7)))
+
+
+def test_a_cut_that_measures_slower_is_named() -> None:
+    made = narrowed_twice(0.8, 0.95)
+    before, after = (step.measurement.latency[0].ratio for step in made.steps[1:])
+    lines = slower_steps(made)
+    assert [line.split(":")[0] for line in lines] == ["SLOWER"] * 2
+    assert f"stage 2 channel_prune made the model slower on cpu at batch 1: latency ratio {before:.3f}" in lines[0]
+    assert f"-> {after:.3f}, although it does less" in lines[0]
+
+
+def test_noise_and_gains_are_not_named() -> None:
+    assert slower_steps(narrowed_twice(0.8, 0.805)) == []
+    assert slower_steps(narrowed_twice(0.8, 0.6)) == []

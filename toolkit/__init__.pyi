@@ -1,0 +1,33 @@
+# The one list of public names: read by type checkers, and by lazy_loader when toolkit is imported.
+
+from .base.errors import UserError as UserError
+from .checkpoint.load import load_model as load_model
+from .exporting.export import export_model as export_model
+from .exporting.report import ExportSettings as ExportSettings
+from .planning.budget import Budget as Budget
+from .planning.budget import Limit as Limit
+from .planning.plan_recipe import plan_recipe as plan_recipe
+from .planning.profile.overview import overview as overview
+from .planning.session import open_session as open_session
+from .planning.settings import PlanSettings as PlanSettings
+from .recipe.compose import compose as compose
+from .recipe.read import load_recipe as load_recipe
+from .recipe.recipe import Measure as Measure
+from .recipe.recipe import Recipe as Recipe
+from .record.run import RunRecord as RunRecord
+from .record.run import load_record as load_record
+from .running.runner import run as run
+from .stages.align.settings import Align as Align
+from .stages.block_drop.settings import BlockDrop as BlockDrop
+from .stages.channel_prune.settings import ChannelPrune as ChannelPrune
+from .stages.channel_prune.settings import Heads as Heads
+from .stages.channel_prune.settings import Keep as Keep
+from .stages.recover.settings import Recover as Recover
+from .stages.reinitialise.settings import Reinitialise as Reinitialise
+from .sweeping.cells import run_sweep as run_sweep
+from .tasks.cards import TASKS as TASKS
+from .tasks.cards import make_task as make_task
+from .tasks.classification import ClassificationTask as ClassificationTask
+from .tasks.task import Batch as Batch
+from .tasks.task import Task as Task
+from .zoo.settings import ZooModel as ZooModel

@@ -1,0 +1,103 @@
+"""python -m toolkit.benchmarks.planning_cost --out FILE: what planning on HAPT takes, against scoring changes naively.
+
+Planned from nothing: every single change after its repair on the planner's examples, then the plans. Naively: every
+single change by the task's metric on all recordings of the training users. Both are counted in block passes (one
+window through one block) and in seconds, in one run. Multiply-adds are the budget: timing a device is not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from toolkit.base.command import exit_code
+from toolkit.base.console import Console
+from toolkit.base.files import write_atomically
+from toolkit.hooks.passes import Meter, metered
+from toolkit.planning.budget import Budget, Limit
+from toolkit.planning.profile.costs import TimingSettings
+from toolkit.planning.profile.model_profile import ModelProfile
+from toolkit.planning.profile.space import Space
+from toolkit.planning.session import Planner
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.tad.hapt.task import TRAIN_USERS, HaptStreams, HaptTask, excerpt
+from toolkit.tasks.tad.streams import Stream
+from toolkit.tasks.task import Split
+
+
+class WholeTraining(HaptStreams):
+    """The scoring split is all of the training users' recordings."""
+
+    def fixed(self, split: Split) -> tuple[Stream, ...]:
+        if split != "score":
+            return super().fixed(split)
+        return tuple(excerpt(one, 0, len(one.signal), one.name) for one in self._of(TRAIN_USERS))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m toolkit.benchmarks.planning_cost", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON")
+    args = parser.parse_args()
+    return exit_code(lambda: _measure(args.out, Console()))
+
+
+def _measure(out: Path, console: Console) -> None:
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        timing = TimingSettings(torch.device("cpu"), (), 2)
+        session = Planner(ModelProfile(HaptTask(0, HaptStreams()), timing, Path(folder), console))
+        started = time.perf_counter()
+        planned = session.plan(Budget(limits=(Limit(resource="macs", value=0.5),)), "combined")
+        planning = {
+            "seconds": time.perf_counter() - started,
+            "block passes": float(session.profile.engine.meter.blocks),
+        }
+        naive = _naive(session, console)
+    found = {
+        "single changes": session.profile.num_single_changes - 1,
+        "plans scored": planned.note.evaluations,
+        "planning": planning,
+        "naive": naive,
+        "share": {key: planning[key] / naive[key] for key in planning},
+    }
+    write_atomically(out, json.dumps(found, indent=1) + "\n")
+    console.line(json.dumps(found))
+
+
+def _naive(session: Planner, console: Console) -> dict[str, float]:
+    task = HaptTask(0, WholeTraining())
+    meter = Meter()
+    started = time.perf_counter()
+    with console.progress(
+        "scoring every change on all training recordings", session.profile.num_single_changes - 1
+    ) as bar:
+        for dropped, model in _changed(session):
+            with metered(meter, model, [block for block in session.profile.space.blocks if block != dropped]):
+                evaluate(task, model, "score")
+            bar.advance()
+    return {"seconds": time.perf_counter() - started, "block passes": float(meter.blocks)}
+
+
+def _changed(session: Planner) -> Iterator[tuple[str, nn.Module]]:
+    """The dropped block, if any, and the model of every single change."""
+    space: Space = session.profile.space
+    for block in space.blocks:
+        yield block, session.profile.profiler.built([block], {})
+    for group, widths in space.widths.items():
+        for width in widths[1:]:
+            yield "", session.profile.profiler.built([], {group: width})
+    for stream in space.streams.values():
+        if stream:
+            yield "", session.profile.profiler.built([], stream)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""python -m toolkit.benchmarks.searches TASK... --budget latency=0.5 --out DIR: the planner against its controls.
+
+All three score equally many models by the same criterion, those of the planner's tables included; what they find is
+compared by the task's loss on validation data, before any fine-tuning. Resumable. Exit codes: 0 done; 2 something the
+user can fix; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.base.command import exit_code, positive
+from toolkit.base.console import Console, plain_table
+from toolkit.base.files import write_atomically
+from toolkit.planning.arguments import add_scoring_arguments, add_timing_arguments, check_tasks, settings_of
+from toolkit.planning.budget import Budget, parse_limits
+from toolkit.planning.search.controls import greedy_search, random_search
+from toolkit.planning.search.refine import EVALUATIONS, BestPlan, CountingScorer
+from toolkit.planning.session import Planner, open_session
+from toolkit.planning.tables import cost, dropped_in_order, widths_of
+from toolkit.tasks.cards import make_task
+
+COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "criterion", "validation loss")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    return exit_code(lambda: _compare(args))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    console = Console()
+    budget = Budget(limits=parse_limits(args.budget), batch_size=args.batch_size, threads=args.threads)
+    check_tasks(args.tasks)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for name in args.tasks:
+        session = open_session(make_task(name), settings_of(args), console=console)
+        for row in _contest(session, budget, args.seeds, args.evaluations):
+            rows.append(row)
+            write_atomically(args.out / "searches.json", json.dumps(rows, indent=1) + "\n")
+            console.line(f"{row['task']}, {row['search']}, seed {row['seed']}: {row['validation loss']:.4f}")
+    table = plain_table(f"searches within {budget}", COLUMNS, [[_cell(row[key]) for key in COLUMNS] for row in rows])
+    write_atomically(args.out / "searches.txt", table + "\n")
+    console.line(table)
+
+
+def _contest(session: Planner, budget: Budget, seeds: int, planned_evaluations: int) -> list[dict[str, Any]]:
+    tables = session.profile.tables
+    limits = budget.ratios(session.profile.dense_latency_s(budget.batch_size))
+    rows, evaluations = [], 0
+    for seed in range(seeds):
+        planned = session.plan(budget, "combined", planned_evaluations, timed=False, seed=seed)
+        spent = session.profile.num_single_changes + planned.note.evaluations
+        evaluations = max(evaluations, spent)
+        best = BestPlan(planned.choice, planned.order, session.profile.score(planned.choice, planned.order))
+        rows.append(_row(session, budget, "planner", seed, spent, best))
+    for seed in range(seeds):
+        for name, search in (("random", random_search), ("greedy", greedy_search)):
+            with session.profile.console.progress(
+                f"{session.profile.task.name}: {name}, seed {seed}", evaluations
+            ) as bar:
+
+                def score(choice: Any, order: str, advance: Any = bar.advance) -> float:
+                    advance()
+                    return session.profile.score(choice, order)
+
+                scorer = CountingScorer(score)
+                found = search(tables, limits, "combined", scorer, evaluations, seed)
+            if found is None:  # greedy may end where nothing is left to cut
+                session.profile.console.line(f"{name}, seed {seed}: no plan within the budget")
+                continue
+            rows.append(_row(session, budget, name, seed, scorer.spent, found))
+    return rows
+
+
+def _row(session: Planner, budget: Budget, search: str, seed: int, spent: int, found: BestPlan) -> dict[str, Any]:
+    tables = session.profile.tables
+    gone, widths = dropped_in_order(tables, found.choice), widths_of(tables, found.choice)
+    return {
+        "task": session.profile.task.name,
+        "search": search,
+        "seed": seed,
+        "models scored": spent,
+        "predicted cost": cost(tables, found.choice, budget.resource_of(budget.primary)),
+        "criterion": found.loss,
+        "validation loss": session.profile.split_loss(gone, widths, found.order, "validation"),
+        "dropped": gone,
+        "widths": {name: str(width) for name, width in widths.items()},
+        "order": found.order,
+    }
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.benchmarks.searches", description="Compare the planner with controls."
+    )
+    parser.add_argument("tasks", nargs="+", metavar="TASK", help="such as tad-watch")
+    add_timing_arguments(parser)
+    add_scoring_arguments(parser)
+    parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="of the latency that is limited")
+    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of each search (default 3)")
+    parser.add_argument(
+        "--evaluations",
+        type=positive,
+        default=EVALUATIONS,
+        metavar="N",
+        help="the planner's, for each family, beside its tables; the controls score as many models as both together",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="searches.json and searches.txt go there"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What the zoo matrix is told: models, and how far each is cut. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from toolkit.base.errors import Fault, RecipeError
+from toolkit.base.settings import Config, Ratio, Version
+from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.recipe.yaml_nodes import read_yaml
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.settings import Stage
+from toolkit.zoo.settings import ZooModel
+
+CutOrder = Literal["depth", "width", "depth_then_width", "width_then_depth"]
+
+ROUND_TO = 4  # finer than the default: some of the models have layers of 16 channels, and no latency is compared
+
+ORDERS: tuple[CutOrder, ...] = ("depth", "width", "depth_then_width", "width_then_depth")
+
+
+class Matrix(Config):
+    """Each of the `models` is brought to `macs_ratio` in every order.
+
+    `depth` drops blocks until it is reached; the combined orders drop one block and cut widths for the rest.
+    """
+
+    version: Version
+    macs_ratio: Ratio
+    macs_tolerance: Ratio
+    models: Annotated[tuple[ZooModel, ...], Field(min_length=1, strict=False)]
+
+    def recipe(
+        self, model: ZooModel, order: CutOrder, width_ratio: float | None = None, block: str | None = None
+    ) -> Recipe:
+        """`width_ratio` is what the width stage goes to where it comes first, `block` what is dropped then (None: the
+        best one).
+        """
+        drop_one = BlockDrop(num_blocks=1, criterion="block_mse") if block is None else BlockDrop(blocks=(block,))
+        narrow = ChannelPrune(macs_ratio=self.macs_ratio, macs_tolerance=self.macs_tolerance, round_to=ROUND_TO)
+        stages: dict[CutOrder, tuple[Stage, ...]] = {
+            "depth": (BlockDrop(macs_ratio=self.macs_ratio, criterion="block_mse"),),
+            "width": (narrow,),
+            "depth_then_width": (drop_one, narrow),
+            "width_then_depth": (narrow.model_copy(update={"macs_ratio": width_ratio}), drop_one),
+        }
+        return Recipe(
+            name=order,
+            task="zoo",
+            seed=0,
+            device="cpu",
+            model=model,
+            stages=stages[order],
+            measure=Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=1, splits=("test",)),
+        )
+
+
+def folder_of(model: ZooModel) -> str:
+    """`torchvision/resnet18` -> `torchvision-resnet18`."""
+    return model.name.replace("/", "-")
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Raises RecipeError: with every fault, its file and line."""
+    document = read_yaml(path)
+    faults: Sequence[Fault] = document.faults
+    try:
+        matrix = Matrix.model_validate(document.data)
+    except ValidationError as error:
+        placed = [Fault(f.path, f.message, document.lines.at(f.path)) for f in plain_faults(error, Matrix)]
+        raise RecipeError([*faults, *placed], path) from error
+    if faults:
+        raise RecipeError(list(faults), path)
+    return matrix

@@ -1,0 +1,1 @@
+"""Depth: finds the residual blocks of a model and replaces them by stand-ins that hand the stream on."""

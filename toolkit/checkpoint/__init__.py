@@ -1,0 +1,1 @@
+"""Saved models without pickle: a manifest of the structure, and weights."""

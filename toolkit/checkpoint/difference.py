@@ -1,0 +1,128 @@
+"""The difference in structure between a model and the unmodified one, as plain data: take it, and apply it again.
+
+Faults are ValueErrors without a place; the caller knows the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.blocks.dropped import DroppedBlock
+from toolkit.checkpoint.manifest import Attribute, TensorSpec
+
+
+def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, Attribute]]:
+    """Plain attributes (int, float, tuple of ints) that compression changed, by module name.
+
+    Compression only shrinks: an integer that grew is something else, such as a counter, and is left out.
+    """
+    changed: dict[str, dict[str, Attribute]] = {}
+    originals = dict(dense.named_modules())
+    for name, module in model.named_modules():
+        if isinstance(module, DroppedBlock) or name not in originals:
+            continue
+        before = vars(originals[name])
+        for attribute, value in vars(module).items():
+            if attribute in before and fault_of_patch(before[attribute], value) is None and value != before[attribute]:
+                plain = tuple(value) if isinstance(value, tuple) else value
+                changed.setdefault(name, {})[attribute] = plain
+    return changed
+
+
+def apply_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Attribute]]) -> None:
+    """Set the attributes of `diff_attributes`; only existing ones, of the same type, and only to shrink them."""
+    modules = dict(model.named_modules())
+    for name, values in attributes.items():
+        if name not in modules:
+            raise ValueError(f"attributes: the model has no submodule {name!r}")
+        for attribute, value in values.items():
+            place = f"attributes: {name}.{attribute}"
+            if attribute not in vars(modules[name]):
+                raise ValueError(f"{place}: the module has no such attribute")
+            old = vars(modules[name])[attribute]
+            fault = fault_of_patch(old, value)
+            if fault:
+                raise ValueError(f"{place}: {fault}")
+            setattr(
+                modules[name],
+                attribute,
+                torch.Size(value) if isinstance(old, torch.Size) and isinstance(value, tuple) else value,
+            )
+
+
+def fault_of_patch(old: object, new: object) -> str | None:
+    """Why an attribute may not go from `old` to `new`; None when it may."""
+    if not isinstance(new, (int, float, tuple)):  # not written out: it may be a table of all the module's weights
+        return f"a {type(old).__name__} may not become a {type(new).__name__}"
+    if type(old) is float and type(new) is float:
+        return None
+    if type(old) is int and type(new) is int:
+        return None if _shrinks(old, new) else f"{new} is not between 1 and {old}"
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        if all(type(entry) is int for entry in (*old, *new)):
+            fits = all(_shrinks(one, other) for one, other in zip(old, new, strict=True))
+            return None if fits else f"{new} is not between 1 and {tuple(old)}"
+        return "only tuples of integers may change"
+    return f"a {type(old).__name__} may not become {new!r}"
+
+
+def _shrinks(old: int, new: int) -> bool:
+    return new == old or 1 <= new <= old
+
+
+def describe_tensors(model: nn.Module) -> dict[str, TensorSpec]:
+    """Shape and type of every parameter and persistent buffer."""
+    specs = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: state that is not a tensor cannot be saved without pickle")
+        specs[name] = TensorSpec.of(value)
+    return specs
+
+
+def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec]) -> None:
+    """The model must have these tensors and no others, of the same type, none smaller in any dimension."""
+    existing = describe_tensors(model)
+    missing, extra = sorted(set(existing) - set(specs)), sorted(set(specs) - set(existing))
+    if missing or extra:
+        raise ValueError(f"tensors: missing {missing[:3] or 'none'}, unknown {extra[:3] or 'none'}")
+    for name, spec in specs.items():
+        own = existing[name]
+        if spec.dtype != own.dtype:
+            raise ValueError(f"tensors: {name} is {spec.dtype}, the unmodified model's is {own.dtype}")
+        fits = len(spec.shape) == len(own.shape) and all(
+            new == old or 1 <= new <= old for new, old in zip(spec.shape, own.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"tensors: {name} has shape {spec.shape}, which does not fit into the unmodified model's {own.shape}"
+            )
+
+
+def reshape_like(model: nn.Module, specs: Mapping[str, TensorSpec]) -> None:
+    """Give every parameter and persistent buffer the shape it has in `specs`, with empty contents where it changes.
+
+    Parameters that share one object go on sharing it.
+    """
+    check_tensors(model, specs)
+    resized: dict[int, tuple[Tensor, Tensor]] = {}  # id -> (old, new): the old one is held so that its id stays its own
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for table in (module._parameters, module._buffers):
+            for leaf, tensor in table.items():
+                spec = specs.get(f"{prefix}.{leaf}" if prefix else leaf)
+                if tensor is None or spec is None:
+                    continue
+                new = resized.setdefault(id(tensor), (tensor, _resized(tensor, spec)))[1]
+                if new.shape != spec.shape:
+                    raise ValueError(f"tensors: {prefix}.{leaf} shares its memory with a tensor of another shape")
+                table[leaf] = new  # a Parameter stays a Parameter
+
+
+def _resized(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    if tensor.shape == spec.shape:
+        return tensor
+    empty = torch.empty(spec.shape, dtype=tensor.dtype, device=tensor.device)
+    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

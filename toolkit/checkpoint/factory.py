@@ -1,0 +1,129 @@
+"""Build the unmodified architecture that a manifest names. Only registered names; a manifest never imports code.
+
+A manifest may come from anywhere, so what it asks for is held against the weights that really came with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue, ValidationError
+from torch import Tensor, nn
+
+from toolkit.base.errors import ExportError
+from toolkit.checkpoint.manifest import InputSpec, Manifest
+from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.recipe import Recipe
+from toolkit.tasks.cards import TASKS, ZOO, make_task
+from toolkit.zoo.build import build_skeleton
+from toolkit.zoo.inputs import example_inputs, input_specs
+from toolkit.zoo.limits import check_activations
+from toolkit.zoo.settings import ZooModel
+
+
+def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[Tensor, ...]]:
+    """Example inputs by batch size, for what a manifest can say how to build.
+
+    Raises:
+        ExportError: the model was built by its user's own code, or the manifest is damaged.
+    """
+    factory = manifest.factory
+    if ZOO in factory:
+        try:
+            chosen = ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
+        except ValidationError as error:
+            raise ExportError(f"{place}: factory: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
+        return lambda size: example_inputs(chosen.name, chosen.arguments, size, input_size=chosen.input_size)
+    name = factory.get("task")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ExportError(
+            f"{place}: this model was built by code of its user's own, so that its inputs are not known here; export "
+            "it from Python: toolkit.exporting.exporter.export_model(model, example_inputs_of, path, settings)"
+        )
+    task: Any = make_task(name)
+    inputs_of: Callable[[int], tuple[Tensor, ...]] = task.example_inputs
+    return inputs_of
+
+
+SPARE_BYTES = 64 * 2**20
+
+MOST_TIMES_WEIGHTS = 100  # of the file's bytes: the unmodified model, of which the file may hold a hundredth
+
+MOST_TIMES_RESULT = 4  # of the file's bytes: the largest result of an operator, for a batch of a few examples
+
+MOST_ROWS = 4
+
+
+def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
+    """What a manifest says of where the unmodified model of a recipe comes from."""
+    if recipe.model is None:
+        return {"task": recipe.task}
+    model = recipe.model
+    return {ZOO: model.name, "arguments": model.arguments, "input_size": model.input_size}
+
+
+def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], weights_bytes: int) -> nn.Module:
+    """The architecture with arbitrary weights; `factory` is one of `factory_of`, `inputs` those of the fingerprint.
+
+    The parameters of a zoo model are on the meta device (see `toolkit.zoo.skeleton`).
+
+    Raises:
+        ValueError: the factory names nothing that can be built, or not with these inputs.
+        UserError: it names a model of a zoo that cannot be built as it says, or is too large for its weights.
+    """
+    if ZOO in factory:
+        model = _zoo_model(factory)
+        _check_inputs(model, inputs)
+        return build_skeleton(model.name, model.arguments, MOST_TIMES_WEIGHTS * weights_bytes + SPARE_BYTES)
+    name = factory.get("task")
+    names = [task for task in TASKS if task != ZOO]
+    if set(factory) != {"task"} or not isinstance(name, str) or name not in names:
+        raise ValueError(
+            f"the factory {ascii(dict(factory))[:200]} is not known (there is {{'task': one of {', '.join(names)}}} "
+            f"and {{'{ZOO}': 'LIBRARY/NAME', 'arguments': {{...}}}}); pass the unmodified model yourself: "
+            "load_model(directory, model)"
+        )
+    built: nn.Module = make_task(name).build_model()
+    return built
+
+
+def check_memory(model: nn.Module, inputs: Sequence[InputSpec], weights_bytes: int) -> None:
+    """Run a copy of the shaped model on the meta device, so that running it for real is known to take little memory.
+
+    Raises:
+        ValueError: it does not run on these inputs.
+        TooLargeError: it would need much more memory than its weights.
+    """
+    made = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in inputs]
+    if all(not tensor.is_floating_point() for tensor in made):
+        made = made[:1]  # token ids: what models do with a mask depends on its values, which the meta device has not
+    most_bytes = MOST_TIMES_RESULT * weights_bytes + SPARE_BYTES
+    check_activations(copy.deepcopy(model).eval().to("meta"), tuple(made), most_bytes)
+
+
+def _zoo_model(factory: Mapping[str, JsonValue]) -> ZooModel:
+    unknown = set(factory) - {ZOO, "arguments", "input_size"}
+    if unknown:
+        raise ValueError(f"factory: {min(unknown)[:80]!a} is unknown; there is {ZOO}, arguments, input_size")
+    try:
+        return ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
+    except ValidationError as error:
+        fault = plain_faults(error, ZooModel)[0]
+        raise ValueError(f"factory: {fault.place}: {fault.message}") from error
+
+
+def _check_inputs(model: ZooModel, inputs: Sequence[InputSpec]) -> None:
+    """The fingerprint was taken on a few of the model's own example inputs, or on something that nobody made."""
+    settings = model.name, model.arguments, model.input_size
+    expected = [(shape, str(dtype).removeprefix("torch.")) for shape, dtype in input_specs(*settings)]
+    found = [(spec.shape[1:], spec.dtype) for spec in inputs]
+    rows = {spec.shape[:1] for spec in inputs}
+    if found != expected or len(rows) != 1 or not all(1 <= count <= MOST_ROWS for (count,) in rows):
+        raise ValueError(
+            f"fingerprint: its inputs {[spec.shape for spec in inputs][:4]} are not those of {model.name}: "
+            f"1 to {MOST_ROWS} of {[shape for shape, _ in expected]}"
+        )

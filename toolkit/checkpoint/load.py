@@ -1,0 +1,121 @@
+"""Loads a saved model: checks the files, rebuilds the structure, and compares the outputs with the saved ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from toolkit.base.errors import CheckpointError, UserError
+from toolkit.base.files import file_sha256
+from toolkit.blocks.dropped import replace_block
+from toolkit.checkpoint.difference import apply_attributes, check_tensors, reshape_like
+from toolkit.checkpoint.factory import build_model, check_memory
+from toolkit.checkpoint.fingerprint import find_difference, take_fingerprint
+from toolkit.checkpoint.manifest import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    TensorSpec,
+    WeightsFile,
+    printable,
+    read_manifest,
+    size_of_file,
+)
+from toolkit.zoo.skeleton import materialise
+
+_DTYPE_OF = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
+}
+
+_LARGEST_HEADER_BYTES = 4 * 2**20
+
+
+def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Module:
+    """The saved model, in eval mode on the CPU, checked against the fingerprint taken when it was saved.
+
+    `directory` is a folder that `save_model` wrote, or that of a run. `model` is the unmodified architecture for what
+    is neither of a built-in task nor of a zoo; it is not changed. No code is executed but that of the architecture,
+    nothing is downloaded, and memory is taken in proportion to the weights.
+
+    Raises:
+        CheckpointError: the folder is damaged, does not fit the architecture, or does not compute what it did.
+    """
+    directory = Path(directory)
+    if not (directory / MANIFEST_FILE).exists() and (directory / "model" / MANIFEST_FILE).exists():
+        directory = directory / "model"
+    manifest = read_manifest(directory / MANIFEST_FILE)
+    weights = directory / WEIGHTS_FILE
+    _check_file(weights, manifest.weights)
+    try:
+        _check_header(weights, manifest.tensors)
+        if model is not None:
+            return fill(shape_like(copy.deepcopy(model).cpu(), manifest), manifest, weights)
+        inputs, weights_bytes = manifest.fingerprint.inputs, manifest.weights.bytes
+        shaped = shape_like(build_model(manifest.factory, inputs, weights_bytes), manifest)
+        check_memory(shaped, inputs, weights_bytes)
+        return fill(shaped, manifest, weights)
+    except CheckpointError:
+        raise
+    except (ValueError, UserError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{directory / MANIFEST_FILE}: {printable(str(error))}; the folder is damaged or belongs to another "
+            "architecture: copy or save it again, or pass the model that it was made from"
+        ) from error
+
+
+def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
+    """Give an unmodified model the structure of the saved one, in place. Raises ValueError or StageError."""
+    for name, structure in manifest.removed_blocks.items():
+        replace_block(model, name, structure)
+    check_tensors(model, manifest.tensors)
+    apply_attributes(model, manifest.attributes)
+    reshape_like(model, manifest.tensors)
+    return model
+
+
+def fill(model: nn.Module, manifest: Manifest, weights: Path) -> nn.Module:
+    """Load the weights into a shaped model, and see that it computes what it did. Raises ValueError."""
+    materialise(model)
+    model.load_state_dict(load_file(weights), strict=True)
+    difference = find_difference(manifest.fingerprint, take_fingerprint(model, manifest.fingerprint.inputs))
+    if difference:
+        raise ValueError(f"the loaded model does not compute what the saved one did: {difference}")
+    return model.eval()
+
+
+def _check_file(path: Path, expected: WeightsFile) -> None:
+    try:
+        size = size_of_file(path)
+        if size != expected.bytes:
+            raise CheckpointError(f"{path}: has {size} bytes, not {expected.bytes}; it is truncated: copy it again")
+        if file_sha256(path) != expected.sha256:
+            raise CheckpointError(f"{path}: its SHA-256 is not the manifest's; the file is damaged: copy it again")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); copy the whole folder again") from error
+
+
+def _check_header(path: Path, expected: Mapping[str, TensorSpec]) -> None:
+    """The file's own list of tensors must be the manifest's; nothing is read into memory for it."""
+    try:
+        with open(path, "rb") as raw:
+            header_bytes = int.from_bytes(raw.read(8), "little")
+        if header_bytes > _LARGEST_HEADER_BYTES:
+            raise CheckpointError(f"{path}: not a safetensors file of ours: it declares {header_bytes} bytes of names")
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            found = {name: (tuple(part.get_shape()), _DTYPE_OF.get(part.get_dtype())) for name, part in slices.items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error}); nothing was read from it") from error
+    listed = {name: (spec.shape, spec.dtype) for name, spec in expected.items()}
+    for name in sorted(found.keys() | listed.keys()):
+        if found.get(name) != listed.get(name):
+            raise CheckpointError(
+                f"{path}: {printable(name)} is {found.get(name)} in the file but {listed.get(name)} in the manifest; "
+                "save it again"
+            )

@@ -1,0 +1,57 @@
+"""Exporters talk at length, on every channel, and fail with pages of text: keep them quiet, and find the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+from toolkit.base.errors import ExportError
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+_ADVICE = re.compile(r"For more information, run with \S+|If you're using .*|See the stack trace .*")
+
+_LONGEST_REASON = 300
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing that Python code prints, logs or warns of in here reaches the user."""
+    level = logging.root.manager.disable
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Hushed; whatever is raised in here becomes an ExportError of `what` and the exporter's own reason.
+
+    Exporters run the user's model and raise anything at all, hence the broad `except`.
+    """
+    try:
+        with hushed():
+            yield
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{what}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first two lines of the deepest cause, without advice and colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [_ADVICE.sub("", _ANSI.sub("", line)).strip() for line in str(error).splitlines()]
+    text = " ".join([line for line in lines if line][:2])
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."

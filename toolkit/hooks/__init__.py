@@ -1,0 +1,1 @@
+"""Running a model to look at it: modes, tensors, points that are watched, order of calls, forward passes."""

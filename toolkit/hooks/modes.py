@@ -1,0 +1,33 @@
+"""Running a model only to look at it: modes are put back, and outputs of any nesting are read as a list of tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Eval mode, after which every single module has its own former mode again, an error or not."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False  # not eval(): a model that overrides train() would keep parts in another mode
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Keep nn.MultiheadAttention and nn.TransformerEncoder from hiding their operators in fused kernels."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

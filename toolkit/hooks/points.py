@@ -1,0 +1,74 @@
+"""Points of a network that are watched while it runs: what goes into a module, or what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from toolkit.hooks.tensors import tensors_in
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class ActivationPoint:
+    """A place in a network: what goes into a module (its first tensor), or what comes out of it."""
+
+    module: str
+    side: str  # "input" or "output"
+
+
+class _AllSeenError(Exception):
+    """All captured places have been seen: the rest of the forward pass is not needed."""
+
+
+@contextmanager
+def watched(
+    model: nn.Module, points: Iterable[ActivationPoint], note: Callable[[ActivationPoint, Tensor], None]
+) -> Iterator[None]:
+    """Forward passes call `note` with a copy of the first tensor at each point that they come by."""
+
+    def look(point: ActivationPoint, value: object) -> None:
+        tensors = tensors_in(value)
+        if tensors:
+            note(point, tensors[0].detach().clone())  # models may change it in place
+
+    handles: list[RemovableHandle] = []
+    for point in points:
+        module = model.get_submodule(point.module)
+        if point.side == "input":
+            before = partial(_before, look=partial(look, point))
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        else:
+            handles.append(module.register_forward_hook(lambda _, __, out, p=point: look(p, out)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], look: Callable[[object], None]) -> None:
+    look((*args, *kwargs.values()))
+
+
+@torch.no_grad()
+def capture(model: nn.Module, inputs: Inputs, points: Iterable[ActivationPoint]) -> dict[ActivationPoint, Tensor]:
+    """The activations at `points` for one batch of inputs; the pass ends once every point has been passed."""
+    seen: dict[ActivationPoint, Tensor] = {}
+    wanted = set(points)
+
+    def note(point: ActivationPoint, value: Tensor) -> None:
+        seen[point] = value
+        if len(seen) == len(wanted):
+            raise _AllSeenError
+
+    with watched(model, wanted, note), suppress(_AllSeenError):
+        model(*inputs)
+    return seen

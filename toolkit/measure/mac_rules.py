@@ -1,0 +1,143 @@
+"""Multiply-adds per operator of a traced graph.
+
+fvcore's own handlers skip scaled dot-product attention and `padding="same"`, forget broadcast batches in `matmul`,
+round `einsum`, and take pooling for multiply-adds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from toolkit.base.errors import UserError
+from toolkit.measure.uncounted import CHEAP, MOVES
+
+Values = Sequence[Any]  # torch._C.Value, the inputs or outputs of one node of the trace
+
+Handle = Callable[[Values, Values], "Counter[str]"]
+
+NORMALISATION = "normalisation"
+
+
+def operator_handles() -> dict[str, Handle | None]:
+    """A handle per operator; its counter's key is the operator's short name, or `aten::name` for an uncounted call."""
+    counted: Mapping[str, Callable[[Values, Values], int]] = {
+        "linear": _linear,
+        "matmul": lambda inputs, _: _matrix_product(inputs[0], inputs[1]),
+        "mm": lambda inputs, _: _matrix_product(inputs[0], inputs[1]),
+        "bmm": lambda inputs, _: _matrix_product(inputs[0], inputs[1]),
+        "mv": lambda inputs, _: _matrix_product(inputs[0], inputs[1]),
+        "addmm": lambda inputs, _: _matrix_product(inputs[1], inputs[2]),
+        "addmv": lambda inputs, _: _matrix_product(inputs[1], inputs[2]),
+        "addbmm": lambda inputs, _: _matrix_product(inputs[1], inputs[2]),
+        "baddbmm": lambda inputs, _: _matrix_product(inputs[1], inputs[2]),
+        "dot": _contraction,
+        "vdot": _contraction,
+        "inner": _contraction,
+        "tensordot": _contraction,
+        "scaled_dot_product_attention": _attention,
+    }
+    handles: dict[str, Handle | None] = {f"aten::{name}": None for op in MOVES for name in (op, op + "_")}
+    handles |= {f"aten::{name}": _calls(f"aten::{name}") for op in CHEAP for name in (op, op + "_")}
+    handles |= {f"aten::{name}": _counter(name, count) for name, count in counted.items()}
+    handles |= {f"aten::{name}": _counter("conv", _convolution) for name in ("_convolution", "_convolution_mode")}
+    handles |= {f"aten::{name}": _normalisation(at) for name, at in (("layer_norm", 2), ("group_norm", 2))}
+    handles |= {f"aten::{name}": _normalisation(at) for name, at in (("instance_norm", 1), ("rms_norm", 2))}
+    handles["aten::batch_norm"] = _normalisation(1, per_element=1)  # in eval mode: a scale and a shift
+    handles["aten::einsum"] = _einsum
+    return handles
+
+
+def _counter(name: str, count: Callable[[Values, Values], int]) -> Handle:
+    return lambda inputs, outputs: Counter({name: count(inputs, outputs)})
+
+
+def _calls(name: str) -> Handle:
+    return lambda inputs, outputs: Counter({name: 1})
+
+
+def _normalisation(weight_at: int, per_element: int = 4) -> Handle:
+    """fvcore's estimate per element, one more where there is a weight."""
+
+    def count(inputs: Values, outputs: Values) -> Counter[str]:
+        has_weight = inputs[weight_at].isCompleteTensor()
+        return Counter({NORMALISATION: math.prod(_shape(inputs[0])) * (per_element + has_weight)})
+
+    return count
+
+
+def _shape(value: Any) -> list[int]:
+    sizes: list[int] = value.type().sizes()
+    return sizes
+
+
+def _linear(inputs: Values, _: Values) -> int:
+    weight = _shape(inputs[1])
+    return math.prod(_shape(inputs[0])) * (weight[0] if len(weight) == 2 else 1)
+
+
+def _matrix_product(left: Any, right: Any) -> int:
+    """Of vectors, matrices or batches of matrices that broadcast, as in torch.matmul."""
+    first, second = _shape(left), _shape(right)
+    columns = second[-1] if len(second) > 1 else 1
+    batch: list[int] = list(torch.broadcast_shapes(first[:-2], second[:-2]))  # type: ignore[no-untyped-call]
+    return math.prod(batch) * math.prod(first[-2:]) * columns
+
+
+def _contraction(inputs: Values, outputs: Values) -> int:
+    """[free a, k] x [free b, k] -> [free a, free b] for any number of each: |out| * k."""
+    result = math.prod(_shape(outputs[0]))
+    return math.isqrt(math.prod(_shape(inputs[0])) * math.prod(_shape(inputs[1])) * result)
+
+
+def _attention(inputs: Values, outputs: Values) -> int:
+    """q k^T and the weighted sum of v: queries x keys x (Dqk + Dv), for each example and query head."""
+    *queries, value_dim = _shape(outputs[0])
+    return math.prod(queries) * _shape(inputs[1])[-2] * (_shape(inputs[0])[-1] + value_dim)
+
+
+def _convolution(inputs: Values, outputs: Values) -> int:
+    """Every output element (transposed: every input element) takes part in one product per weight of its filter."""
+    transposed = len(inputs) > 7 and inputs[6].toIValue()  # _convolution_mode has 7 inputs and is never transposed
+    return math.prod(_shape(inputs[0] if transposed else outputs[0])) * math.prod(_shape(inputs[1])[1:])
+
+
+def _einsum(inputs: Values, outputs: Values) -> Counter[str]:
+    """Two operands as one batched matrix product; without a contracted index it is an elementwise product.
+
+    An index that one operand alone has and the result lacks is summed before the product, as torch does.
+    """
+    shapes = [_shape(value) for value in inputs[1].node().inputs()]
+    if len(shapes) == 1:
+        return Counter({"aten::einsum": 1})
+    if len(shapes) > 2:
+        raise UserError(
+            "the multiply-adds of an einsum of more than two operands depend on its order; write it as two einsums"
+        )
+    terms, arrow, result = inputs[0].toIValue().replace(" ", "").partition("->")
+    sizes = [_label_sizes(term, shape) for term, shape in zip(terms.split(","), shapes, strict=True)]
+    shared = set(sizes[0]) & set(sizes[1])
+    if arrow:
+        kept = set(_labels(result, len(_shape(outputs[0]))))
+    else:  # without an arrow the result has the indices that occur once, and what `...` stands for
+        kept = {label for label in (*sizes[0], *sizes[1]) if label not in shared or label.startswith(".")}
+    if not shared - kept:
+        return Counter({"aten::einsum": 1})
+    return Counter(
+        {"einsum": math.prod(max(size.get(label, 1) for size in sizes) for label in kept | shared)}  # broadcast: 1
+    )
+
+
+def _labels(term: str, rank: int) -> list[str]:
+    """Index names of one operand; `...` stands for as many as are left, numbered from the right."""
+    before, dots, after = term.partition("...")
+    hidden = [f".{place}" for place in range(rank - len(before) - len(after), 0, -1)] if dots else []
+    return [*before, *hidden, *after]
+
+
+def _label_sizes(term: str, shape: list[int]) -> dict[str, int]:
+    return dict(zip(_labels(term, len(shape)), shape, strict=True))

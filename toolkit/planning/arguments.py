@@ -1,0 +1,62 @@
+"""Arguments of the command line that planning, profiling and searches share. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from toolkit.base.command import positive
+from toolkit.base.errors import UserError
+from toolkit.planning.search.refine import EXAMPLES
+from toolkit.planning.settings import PlanSettings
+from toolkit.record.plan import CRITERIA, SCORED_ON
+from toolkit.tasks.cards import TASKS, ZOO
+
+
+def check_tasks(names: list[str]) -> None:
+    """Raises UserError: a name is not one of the tasks that bring their own model."""
+    choices = [name for name in TASKS if name != ZOO]
+    for name in names:
+        if name not in choices:
+            raise UserError(
+                f"{name!r} is not a known task; choose one of: {', '.join(choices)} (your own: toolkit.plan_recipe)"
+            )
+
+
+def settings_of(args: argparse.Namespace) -> PlanSettings:
+    """Returns the settings that the arguments below give; what a command does not offer has its default."""
+    scoring = {name: getattr(args, name) for name in ("examples", "criterion", "scored_on", "rebuild") if name in args}
+    sizes = (*args.batch_sizes, *([args.batch_size] if "batch_size" in args else []))
+    tables = {} if args.tables is None else {"tables": args.tables}
+    return PlanSettings(device=args.device, batch_sizes=sizes, threads=args.threads, **tables, **scoring)
+
+
+def add_session_arguments(parser: argparse.ArgumentParser) -> None:
+    """What planning and profiling share."""
+    parser.add_argument("task", metavar="TASK", help="such as tad-watch")
+    add_timing_arguments(parser)
+    parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
+
+
+def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
+    """How latency is measured, and where numbers are kept."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
+    parser.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
+
+
+def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """What plans are compared by."""
+    parser.add_argument(
+        "--examples", type=positive, default=EXAMPLES, metavar="N", help="to score and repair on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--criterion",
+        choices=CRITERIA,
+        default=CRITERIA[0],
+        help="what plans are compared by: the task's loss, or the distance to the dense model's predictions",
+    )
+    parser.add_argument(
+        "--scored-on", choices=SCORED_ON, default=SCORED_ON[0], help="data of that; default: %(default)s"
+    )

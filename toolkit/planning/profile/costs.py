@@ -1,0 +1,290 @@
+"""What every change costs: multiply-adds, parameters, and latency measured on the device at hand.
+
+A block is timed by itself, on the inputs that it has in the network, in turns with the whole model, and each of its
+narrower forms in turns with the block. Blocks that are alike (types, shapes, inputs) are timed once. Models with all of
+their blocks and with none are timed as they are: what blocks take is made to add up to the difference, or an error in
+the time of one block would be counted once for every block. What widths save in whole models is fitted on a few random
+plans, which are applied for nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.blocks.drop import drop_block
+from toolkit.blocks.find import find_blocks
+from toolkit.channels.cut import cut
+from toolkit.channels.groups import still_there
+from toolkit.hooks.tensors import tensors_in
+from toolkit.measure.latency import measure_latency
+from toolkit.measure.macs import count_macs
+from toolkit.planning.profile.space import Space
+from toolkit.planning.profile.store import Store
+from toolkit.planning.tables import MACS, PARAMS, PlanCosts, Width, latency_of
+from toolkit.stages.channel_prune.widths import choose, even_scores, given_cuts
+
+REPEATS, WARMUP = 30, 3
+
+ANCHOR = 3  # times as many repeats for models that all sums hang on
+
+NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # what tells blocks apart that are alike
+
+
+@dataclass(frozen=True)
+class TimingSettings:
+    """How latency is measured."""
+
+    device: torch.device
+    batch_sizes: tuple[int, ...]
+    threads: int
+    repeats: int = REPEATS
+
+    @property
+    def resources(self) -> list[str]:
+        return [MACS, PARAMS, *map(latency_of, self.batch_sizes)]
+
+
+class BlockCall(nn.Module):
+    """A block as a model of one input: what else it was given in the network it is given again."""
+
+    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.block, self.args, self.kwargs = block, args, kwargs
+
+    def forward(self, stream: Tensor) -> Any:
+        return self.block(stream, *self.args, **self.kwargs)
+
+
+class CostProfiler:
+    """Costs of a model's parts as shares of the dense model's, from `store` where they are known.
+
+    `inputs(batch_size)` are the task's example inputs.
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        space: Space,
+        inputs: Callable[[int], tuple[Tensor, ...]],
+        timing: TimingSettings,
+        store: Store,
+    ) -> None:
+        self.dense, self.space, self.timing, self.store = dense, space, timing, store
+        self.inputs = {
+            size: tuple(part.to(timing.device) for part in inputs(size)) for size in (1, *timing.batch_sizes)
+        }
+        self.total = self._counts(dense, self.inputs[1])
+        self._streams: dict[str, nn.Module] = {}
+        self._kinds: dict[str, dict[str, str]] = {}  # by the context's label
+
+    def whole(self, label: str) -> PlanCosts:
+        """The model of a context, at full width but for the stream."""
+        if not self.space.streams[label]:
+            return dict.fromkeys(self.timing.resources, 1.0)
+        return self._known(f"{label} | whole", lambda: self._of_model(self._stream(label)))
+
+    def bare(self, label: str) -> PlanCosts:
+        """The model of a context without any block."""
+
+        def measure() -> dict[str, float]:
+            model = copy.deepcopy(self._stream(label))
+            for block in find_blocks(model, self.inputs[1]):
+                if block in self.space.blocks:
+                    drop_block(model, block)
+            return self._of_model(model)
+
+        return self._known(f"{label} | bare", measure)
+
+    def block(self, label: str, name: str) -> PlanCosts:
+        def measure() -> dict[str, float]:
+            model = self._stream(label)
+            found = self._of_block(model, name)
+            whole = self.whole(label)
+            return {key: value * whole[key] if key.startswith("latency") else value for key, value in found.items()}
+
+        return self._known(f"{label} | block {self._kind(label, name)}", measure)
+
+    def width(self, label: str, group: str, width: Width) -> PlanCosts:
+        """What the width adds to the costs of its block, or of the model where no block holds the group."""
+        home = self.space.home(group)
+
+        def measure() -> dict[str, float]:
+            model = self._stream(label)
+            narrow = self.narrowed(model, {group: width})
+            base = self.whole(label) if home is None else self.block(label, home)
+            found = self._compared(narrow, model, home)
+            return {
+                key: base[key] * (value - 1.0) if key.startswith("latency") else value for key, value in found.items()
+            }
+
+        where = "model" if home is None else f"block {self._kind(label, home)}"
+        own = group if home is None else group.removeprefix(f"{home}.")
+        return self._known(f"{label} | {where} | {own} | {width}", measure)
+
+    def narrowed(self, model: nn.Module, widths: Mapping[str, Width]) -> nn.Module:
+        """A copy with those widths; which channels go does not matter for what it costs."""
+        narrow = copy.deepcopy(model)
+        groups = [self.space.groups[name] for name in widths]
+        cut(narrow, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
+        return narrow
+
+    def built(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> nn.Module:
+        """A plan's model, without repairs: only what it costs is right."""
+        model = copy.deepcopy(self.dense)
+        find_blocks(model, self.inputs[1])
+        for block in dropped:
+            drop_block(model, block)
+        groups = still_there([self.space.groups[name] for name in widths], model)
+        cut(model, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
+        return model
+
+    def counts(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> dict[str, float]:
+        """A plan's multiply-adds and parameters, counted, as shares of the dense model's."""
+        found = self._counts(self.built(dropped, widths), self.inputs[1])
+        return {key: found[key] / self.total[key] for key in found}
+
+    def latency_ratio(self, model: nn.Module, batch_size: int) -> float:
+        """Of a whole model to the dense one."""
+        return self._timed(model, self.dense, self.inputs[batch_size], batch_size)
+
+    def _stream(self, label: str) -> nn.Module:
+        if label not in self._streams:
+            widths = self.space.streams[label]
+            self._streams[label] = self.narrowed(self.dense, widths) if widths else self.dense
+        return self._streams[label]
+
+    def _known(self, name: str, measure: Callable[[], dict[str, float]]) -> PlanCosts:
+        def values() -> list[float]:
+            found = measure()
+            return [found[key] for key in self.timing.resources]
+
+        return dict(zip(self.timing.resources, self.store.get(name, values), strict=True))
+
+    def _of_model(self, model: nn.Module) -> dict[str, float]:
+        """PlanCosts as shares of the dense model's."""
+        counts = self._counts(model, self.inputs[1])
+        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
+        for size in self.timing.batch_sizes:
+            found[latency_of(size)] = self._timed(model, self.dense, self.inputs[size], size, ANCHOR)
+        return found
+
+    def _of_block(self, model: nn.Module, block: str) -> dict[str, float]:
+        """Counts are shares of the dense model's, times of this one's."""
+        counts = self._counts(*_call_of(model, block, self.inputs[1]))
+        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
+        for size in self.timing.batch_sizes:
+            found[latency_of(size)] = self._part_of(model, block, self.inputs[size], size)
+        return found
+
+    def _part_of(self, model: nn.Module, block: str, inputs: tuple[Tensor, ...], size: int) -> float:
+        """A block's time as a share of its model's."""
+        part, own = _call_of(model, block, inputs)
+        return self._timed(_Bound(part, own), _Bound(model, inputs), inputs, size)
+
+    def _compared(self, narrow: nn.Module, model: nn.Module, block: str | None) -> dict[str, float]:
+        """Counts: what the cut adds, as a share of the dense model's; times: of the part as it was."""
+        pairs = {}
+        for size in (1, *self.timing.batch_sizes):
+            inputs = self.inputs[size]
+            pairs[size] = (
+                [_call_of(one, block, inputs) for one in (narrow, model)]
+                if block
+                else [(narrow, inputs), (model, inputs)]
+            )
+        (new, new_inputs), (old, old_inputs) = pairs[1]
+        after, before = self._counts(new, new_inputs), self._counts(old, old_inputs)
+        found = {key: (after[key] - before[key]) / self.total[key] for key in (MACS, PARAMS)}
+        for size in self.timing.batch_sizes:
+            (new, new_inputs), (old, old_inputs) = pairs[size]
+            found[latency_of(size)] = self._timed(
+                _Bound(new, new_inputs), _Bound(old, old_inputs), self.inputs[size], size
+            )
+        return found
+
+    def _timed(
+        self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int, times: int = 1
+    ) -> float:
+        return measure_latency(
+            model,
+            other,
+            inputs,
+            device=self.timing.device,
+            batch_size=size,
+            threads=self.timing.threads,
+            warmup=WARMUP,
+            repeats=self.timing.repeats * times,
+        ).ratio
+
+    @staticmethod
+    def _counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, float]:
+        macs = count_macs(model, inputs).total
+        return {MACS: macs, PARAMS: sum(parameter.numel() for parameter in model.parameters())}
+
+    def _kind(self, label: str, name: str) -> str:
+        """The first block of the context's model that is like this one."""
+        if label not in self._kinds:
+            first: dict[str, str] = {}
+            model = self._stream(label)
+            signed = {block: self._signature(model, block) for block in self.space.blocks}
+            self._kinds[label] = {block: first.setdefault(text, block) for block, text in signed.items()}
+        return self._kinds[label][name]
+
+    def _signature(self, model: nn.Module, name: str) -> str:
+        """All that a block's time may depend on: types, shapes, plain attributes, and what it is given."""
+        block = model.get_submodule(name)
+        shapes = [(own, tuple(value.shape)) for own, value in block.state_dict().items()]
+        plain = [
+            (own, key, value)
+            for own, module in block.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
+        ]
+        call, (stream,) = _call_of(model, name, self.inputs[1])
+        given = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
+        return f"{block} {shapes} {plain} {given}"
+
+
+class _Bound(nn.Module):
+    """A model with inputs of its own, whatever it is called with."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.model, self.inputs = model, inputs
+
+    def forward(self, *_: Tensor) -> Any:
+        return self.model(*self.inputs)
+
+
+@torch.no_grad()
+def _call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[BlockCall, tuple[Tensor, ...]]:
+    """The block as the model calls it: a model of its stream, and the stream."""
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    module = model.get_submodule(block)
+    handle = module.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    try:
+        model(*inputs)
+    finally:
+        handle.remove()
+    (args, kwargs) = seen[0]
+    if args and isinstance(args[0], Tensor):
+        return BlockCall(module, args[1:], kwargs), (args[0],)
+    name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
+    rest = {key: value for key, value in kwargs.items() if key != name}
+    return BlockCall(_Named(module, name), args, rest), (kwargs[name],)
+
+
+class _Named(nn.Module):
+    """A block that takes its stream by name."""
+
+    def __init__(self, block: nn.Module, name: str) -> None:
+        super().__init__()
+        self.block, self.name = block, name
+
+    def forward(self, stream: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.block(*args, **{self.name: stream}, **kwargs)

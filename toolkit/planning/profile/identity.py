@@ -1,0 +1,63 @@
+"""What kept numbers are bound to: the model's weights or its structure, the data, the machine and the versions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib import metadata
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.measure.environment import describe_environment
+from toolkit.planning.profile.costs import TimingSettings
+from toolkit.planning.profile.losses import SCORING_SPLITS
+from toolkit.record.plan import Criterion, ScoredOn
+from toolkit.tasks.task import Task
+
+LOSSES_VERSION = "2"  # goes up when the way of scoring changes
+
+COSTS_VERSION = "3"  # goes up when the way of timing changes
+
+
+def losses_about(
+    task: Task, dense: nn.Module, examples: int, criterion: Criterion, scored_on: ScoredOn
+) -> dict[str, str]:
+    """Of losses: the same wherever they were found."""
+    splits = [task.batches(split, 16, limit=examples) for split in (SCORING_SPLITS[scored_on], "calibration")]
+    inputs = [tensor for batches in splits for batch in batches for tensor in batch.inputs]
+    return {
+        "tables": LOSSES_VERSION,
+        "task": task.name,
+        "weights": _digest(dense.state_dict().values()),
+        "data": _digest(inputs),
+        "examples": str(examples),
+        "criterion": criterion,
+        "scored on": scored_on,
+    }
+
+
+def costs_about(dense: nn.Module, inputs: tuple[Tensor, ...], timing: TimingSettings) -> dict[str, str]:
+    """Of costs: the same for all weights. `inputs` are of batch size 1."""
+    shapes = [(name, tuple(value.shape)) for name, value in dense.state_dict().items()]
+    seen = [(tuple(part.shape), str(part.dtype)) for part in inputs]
+    environment = describe_environment()
+    on_gpu = timing.device.type == "cuda"
+    return {
+        "tables": COSTS_VERSION,
+        "model": hashlib.sha256(f"{dense} {shapes} {seen}".encode()).hexdigest(),
+        "device": (environment.gpu or "cuda") if on_gpu else f"{environment.processor}, {environment.num_cores} cores",
+        "dtype": str(next(dense.parameters()).dtype).removeprefix("torch."),
+        "batch sizes": ", ".join(map(str, timing.batch_sizes)),
+        "threads": str(timing.threads),
+        "torch": metadata.version("torch"),
+    }
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for value in tensors:
+        whole = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(whole.view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
+    return digest.hexdigest()

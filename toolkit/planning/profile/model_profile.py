@@ -1,0 +1,186 @@
+"""All numbers that planning needs of a model: losses and costs of single changes, and scores of plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from toolkit.base.console import Console
+from toolkit.base.errors import UserError
+from toolkit.base.files import content_sha256, write_atomically
+from toolkit.measure.latency import measure_latency
+from toolkit.measure.macs import count_macs
+from toolkit.measure.reproducible import reproducible
+from toolkit.planning.profile.costs import CostProfiler, TimingSettings
+from toolkit.planning.profile.gather import as_text, described, gather_costs, gather_losses, with_losses
+from toolkit.planning.profile.identity import costs_about, losses_about
+from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.profile.space import Space, find_space
+from toolkit.planning.profile.store import Store, open_store
+from toolkit.planning.search.refine import EXAMPLES
+from toolkit.planning.tables import Plan, Tables, Width, dropped_in_order, widths_of
+from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
+from toolkit.stages.context import StageContext
+from toolkit.tasks.task import Split, Task
+
+
+@dataclass
+class ModelProfile:
+    """What is known of one model on one device, found when it is asked for.
+
+    `folder` holds what was scored and timed; opening the same one again costs no scoring and no timing.
+    """
+
+    task: Task
+    timing: TimingSettings
+    folder: Path
+    console: Console
+    rebuild: bool = False
+    examples: int = EXAMPLES
+    criterion: Criterion = CRITERIA[0]
+    scored_on: ScoredOn = SCORED_ON[0]
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        return self.task.load_baseline().to(self.timing.device).eval()
+
+    @cached_property
+    def context(self) -> StageContext:
+        def counted(model: nn.Module) -> int:
+            return count_macs(model, tuple(part.to(self.timing.device) for part in self.task.example_inputs(1))).total
+
+        return StageContext(
+            dense=self.dense,
+            dense_macs=counted(self.dense),
+            count_macs=counted,
+            device=self.timing.device,
+            seed=0,
+            console=self.console,
+        )
+
+    @cached_property
+    def losses(self) -> Store:
+        about = losses_about(self.task, self.dense, self.examples, self.criterion, self.scored_on)
+        name = f"losses-{self.task.name}-{self.criterion}-{self.scored_on}.json"
+        return open_store(self.folder / name, about, self.rebuild)
+
+    @cached_property
+    def costs(self) -> Store:
+        """Shared by tasks of the same structure."""
+        about = costs_about(self.dense, self.context.example_inputs(self.task), self.timing)
+        sizes = "-".join(map(str, self.timing.batch_sizes))
+        name = f"costs-{self.timing.device.type}-{about['model'][:8]}-batch-{sizes}-threads-{self.timing.threads}.json"
+        return open_store(self.folder / name, about, self.rebuild)
+
+    @cached_property
+    def space(self) -> Space:
+        self.console.line("looking for blocks and channel groups")
+        found = find_space(self.dense, self.context.example_inputs(self.task), self.task.protected)
+        if not found.blocks and not found.widths:
+            raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
+        return found
+
+    @cached_property
+    def engine(self) -> PlanScorer:
+        space = self.space
+        return PlanScorer(
+            self.dense,
+            self.task,
+            self.context,
+            space.blocks,
+            space.structure,
+            self.examples,
+            self.criterion,
+            self.scored_on,
+        )
+
+    @cached_property
+    def profiler(self) -> CostProfiler:
+        return CostProfiler(self.dense, self.space, self.task.example_inputs, self.timing, self.costs)
+
+    @cached_property
+    def cost_tables(self) -> Tables:
+        """Without losses."""
+        with reproducible(self.timing.device):
+            return gather_costs(self.space, self.profiler, self.console)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """From disk if nothing is missing there."""
+        of = content_sha256([self.losses.about, self.costs.about])[:8]  # both stores are checked on opening
+        path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{of}.json"
+        if self.rebuild:
+            path.unlink(missing_ok=True)
+        kept = _kept_tables(path)
+        if kept is not None and self.losses.entries and self.costs.entries:
+            return kept
+        with reproducible(self.timing.device):
+            losses = gather_losses(self.space, lambda: self.engine, self.losses, self.console)
+        found = with_losses(self.cost_tables, losses)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, found.model_dump_json() + "\n")
+        return found
+
+    def dense_latency_s(self, batch_size: int) -> float:
+        def measured() -> list[float]:
+            inputs = tuple(part.to(self.timing.device) for part in self.task.example_inputs(batch_size))
+            found = measure_latency(
+                self.dense,
+                self.dense,
+                inputs,
+                device=self.timing.device,
+                batch_size=batch_size,
+                threads=self.timing.threads,
+                warmup=3,
+                repeats=self.timing.repeats,
+            )
+            return [found.dense_median_s]
+
+        return self.costs.get(f"dense seconds | {batch_size}", measured)[0]
+
+    def measured_latency(self, choice: Plan, batch_size: int) -> float:
+        """A plan's latency as a share of the dense model's, timed as a whole."""
+
+        def measured() -> list[float]:
+            model = self.profiler.built(dropped_in_order(self.tables, choice), widths_of(self.tables, choice))
+            return [self.profiler.latency_ratio(model, batch_size)]
+
+        return self.costs.get(f"whole | {batch_size} | {described(self.tables, choice)}", measured)[0]
+
+    def score(self, choice: Plan, order: str) -> float:
+        """The plan's loss as applied, kept on disk like the others."""
+        gone, widths = dropped_in_order(self.tables, choice), widths_of(self.tables, choice)
+        name = f"plan | {order} | {', '.join(gone)} | " + ", ".join(
+            f"{k}: {as_text(v)}" for k, v in sorted(widths.items())
+        )
+        return self.losses.get(name, lambda: [self.engine.loss_of(gone, widths, order)])[0]
+
+    @property
+    def num_single_changes(self) -> int:
+        """Models that were scored for the tables, the dense one among them."""
+        drops = len(self.tables.blocks) + sum(bool(context.widths) for context in self.tables.contexts)
+        return 1 + drops + sum(len(group.widths) - 1 for group in self.tables.groups)
+
+    def split_loss(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, split: Split) -> float:
+        """The task's mean loss on another split, of a plan as applied."""
+        model = self.engine.model_of(dropped, widths, order)
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for batch in self.context.batches(self.task, split):
+                total += float(self.task.loss(model(*batch.inputs), batch.targets)) * len(batch.inputs[0])
+                count += len(batch.inputs[0])
+        return total / count
+
+
+def _kept_tables(path: Path) -> Tables | None:
+    """None where they have to be put together again from losses and costs."""
+    try:
+        return Tables.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,101 @@
+"""What a model is made of: its residual blocks and its groups of channels, with what each of them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from toolkit.blocks.drop import block_dropped
+from toolkit.blocks.find import find_blocks
+from toolkit.channels.find import find_groups
+from toolkit.channels.groups import ChannelGroup
+from toolkit.measure.macs import count_macs
+from toolkit.measure.module_shares import module_seconds
+
+
+class OverviewPart(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BlockOverview(OverviewPart):
+    """`macs` are what dropping the block saves; shares are of the whole model."""
+
+    name: str
+    macs: int
+    macs_share: float
+    num_params: int
+    latency_share: float
+
+
+class GroupOverview(OverviewPart):
+    """`num_params` are those of the layers that write or read the channels; `latency_share` is theirs."""
+
+    name: str
+    kind: str
+    units: int
+    width: int
+    head_dim: int | None  # of attention; None elsewhere
+    head_dim_can_be_cut: bool
+    layers: tuple[str, ...]
+    num_params: int
+    latency_share: float
+
+
+class Overview(OverviewPart):
+    """`not_cut`: why other layers keep their width."""
+
+    macs: int
+    num_params: int
+    batch_size: int
+    blocks: tuple[BlockOverview, ...]
+    groups: tuple[GroupOverview, ...]
+    not_cut: dict[str, str]
+
+
+def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:
+    """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute."""
+    blocks = find_blocks(model, inputs)
+    structure = find_groups(model, inputs, blocks, protected)
+    layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}
+    names = [*blocks, *dict.fromkeys(layer for own in layers.values() for layer in own)]
+    shares = module_seconds(model, inputs, names)
+    total = count_macs(model, inputs).total
+    return Overview(
+        macs=total,
+        num_params=_num_params(model),
+        batch_size=len(inputs[0]),
+        blocks=tuple(_block(model, name, inputs, total, shares[name]) for name in blocks),
+        groups=tuple(
+            _group(model, group, layers[group.name], sum(shares[layer] for layer in layers[group.name]))
+            for group in structure.groups
+        ),
+        not_cut=structure.refused,
+    )
+
+
+def _block(model: nn.Module, name: str, inputs: tuple[Tensor, ...], total: int, share: float) -> BlockOverview:
+    num_params = _num_params(model.get_submodule(name))
+    with block_dropped(model, name):
+        saved = total - count_macs(model, inputs).total
+    return BlockOverview(name=name, macs=saved, macs_share=saved / total, num_params=num_params, latency_share=share)
+
+
+def _group(model: nn.Module, group: ChannelGroup, layers: tuple[str, ...], share: float) -> GroupOverview:
+    is_attention = group.kind == "attention"
+    return GroupOverview(
+        name=group.name,
+        kind=group.kind,
+        units=group.num_units,
+        width=group.width,
+        head_dim=group.head_dim if is_attention else None,
+        head_dim_can_be_cut=group.dims_are_free,
+        layers=layers,
+        num_params=sum(_num_params(model.get_submodule(layer)) for layer in layers),
+        latency_share=share,
+    )
+
+
+def _num_params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

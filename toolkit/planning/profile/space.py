@@ -1,0 +1,73 @@
+"""What can be changed in a model, and the widths that planning tries for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from toolkit.blocks.find import find_blocks
+from toolkit.channels.find import find_groups
+from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.planning.tables import Width
+from toolkit.stages.channel_prune.settings import Heads
+from toolkit.stages.channel_prune.widths import rounded
+
+SHARES = (0.75, 0.5, 0.25)  # of a group's units that stay
+
+STREAM_SHARES = (0.75, 0.5)  # of the residual stream's width
+
+UNMODIFIED = "stream 1"
+
+
+@dataclass(frozen=True)
+class Space:
+    """`widths` of every group that is chosen on its own, the full one first; `streams`: of those cut together."""
+
+    blocks: tuple[str, ...]
+    structure: Structure
+    widths: dict[str, tuple[Width, ...]]
+    streams: dict[str, dict[str, int]]  # by the context's label
+
+    @property
+    def groups(self) -> dict[str, ChannelGroup]:
+        return {group.name: group for group in self.structure.groups}
+
+    def home(self, name: str) -> str | None:
+        """The block that holds all layers of the group."""
+        layers = [slot.module for slot in self.groups[name].slots]
+        inside = (block for block in self.blocks if all(f"{layer}.".startswith(f"{block}.") for layer in layers))
+        return next(inside, None)
+
+
+def find_space(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str], round_to: int = 8) -> Space:
+    """Blocks, groups and their widths: shares of the channels, rounded to `round_to`; whole heads, and half of their
+    channels where that can be cut. The residual stream keeps the same share everywhere.
+    """
+    blocks = find_blocks(model, inputs)
+    structure = find_groups(model, inputs, blocks, protected)
+    widths = {group.name: _widths(group, round_to) for group in structure.groups if group.kind != "embedding"}
+    streams: dict[str, dict[str, int]] = {UNMODIFIED: {}}
+    wide = structure.of_kind("embedding")
+    for share in STREAM_SHARES if wide else ():
+        cut = {group.name: rounded(share * group.num_units, _units(group, round_to), group.num_units) for group in wide}
+        if any(cut[group.name] < group.num_units for group in wide):
+            streams[f"stream {share:g}"] = cut
+    return Space(tuple(blocks), structure, {name: own for name, own in widths.items() if len(own) > 1}, streams)
+
+
+def _widths(group: ChannelGroup, round_to: int) -> tuple[Width, ...]:
+    if group.kind != "attention":
+        tried = [rounded(share * group.num_units, _units(group, round_to), group.num_units) for share in SHARES]
+        return tuple(dict.fromkeys([group.num_units, *tried]))
+    heads = dict.fromkeys([group.num_units, *(max(1, round(share * group.num_units)) for share in SHARES)])
+    whole = [Heads(heads=number) for number in heads]
+    if not group.dims_are_free or group.head_dim < 2:
+        return tuple(whole)
+    half = group.head_dim // 2
+    return (*whole, *(Heads(heads=number, head_dim=half) for number in list(heads)[:3:2]))
+
+
+def _units(group: ChannelGroup, round_to: int) -> int:
+    return max(1, round_to // group.head_dim)

@@ -1,0 +1,34 @@
+"""How a model is timed and scored for planning. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from toolkit.planning.search.refine import EXAMPLES
+from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What holds for every plan of one model.
+
+    device: where latency is measured.
+    batch_sizes: examples per call for which latency is measured; the batch size of a budget is added to them.
+    threads: CPU threads of the latency measurement.
+    tables: the folder in which scores and timings are kept, so that another budget costs seconds.
+    rebuild: score and time everything again, whatever is kept in `tables`.
+    examples: number of examples of the scoring split and of the calibration split that are used.
+    criterion: the figure that plans are compared by, the task's loss or the distance to the dense predictions.
+    scored_on: the data on which the criterion is computed.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    batch_sizes: tuple[int, ...] = (1, 16)
+    threads: int = 2
+    tables: Path = Path("runs") / "tables"
+    rebuild: bool = False
+    examples: int = EXAMPLES
+    criterion: Criterion = CRITERIA[0]
+    scored_on: ScoredOn = SCORED_ON[0]

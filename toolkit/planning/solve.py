@@ -1,0 +1,63 @@
+"""Plan recipes: from compression families, or from tables and a budget. Plain values in, plain values out; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolkit.base.errors import PlanError
+from toolkit.planning.budget import Budget, Limit
+from toolkit.planning.search.refine import nearest
+from toolkit.planning.search.solver import PlanFamily, minimise_loss
+from toolkit.planning.tables import Plan, Tables, dropped_in_order, drops_before, widths_of
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.settings import Stage
+
+
+def solve(
+    tables: Tables, budget: Budget, family: PlanFamily = "combined", dense_latency_s: float | None = None
+) -> Plan:
+    """The plan of least added loss within the budget: exact for additive tables, before any refinement.
+
+    `dense_latency_s`, at the budget's batch size, is needed for limits in milliseconds alone.
+
+    Raises:
+        PlanError: no plan of the family holds the budget; says what the nearest feasible one is.
+    """
+    limits = budget.ratios(dense_latency_s)
+    found = minimise_loss(tables, limits, family)
+    if found is None:
+        raise PlanError(_infeasible(tables, budget, family, dense_latency_s))
+    return found
+
+
+def stages_of(tables: Tables, choice: Plan, order: str) -> tuple[Stage, ...]:
+    """The cutting stages of a plan."""
+    gone, widths = dropped_in_order(tables, choice), widths_of(tables, choice)
+    width = (ChannelPrune(widths=widths),) if widths else ()
+    half = drops_before(order, len(gone)) if widths else len(gone)
+    return (*_drops(gone[:half]), *width, *_drops(gone[half:]))
+
+
+def _drops(blocks: Sequence[str]) -> tuple[BlockDrop, ...]:
+    return (BlockDrop(blocks=tuple(blocks)),) if blocks else ()
+
+
+def _infeasible(tables: Tables, budget: Budget, family: PlanFamily, dense_latency_s: float | None) -> str:
+    limits = budget.ratios(dense_latency_s)
+    reached = nearest(tables, limits, family)
+    others = ", ".join(map(str, budget.limits[1:]))
+    within = f" within {others}" if others else ""
+    if reached is None:  # the others alone are too much
+        return _infeasible(tables, budget.model_copy(update={"limits": budget.limits[1:]}), family, dense_latency_s)
+    return (
+        f"no plan of family {family} reaches {budget.primary}{within}; the nearest feasible budget is "
+        f"{in_units(budget.primary, reached + 5e-4, dense_latency_s)}{within}"
+    )
+
+
+def in_units(limit: Limit, ratio: float, dense_latency_s: float | None) -> str:
+    """A share of the dense model's, as the user would give it."""
+    if limit.unit == "ms" and dense_latency_s is not None:
+        return f"{limit.resource}={1e3 * dense_latency_s * ratio:.3f}ms"
+    return f"{limit.resource}={ratio:.3f}"

@@ -1,0 +1,1 @@
+"""Recipes: read, checked, composed, estimated and described, all without torch."""

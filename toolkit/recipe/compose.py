@@ -1,0 +1,64 @@
+"""Composes recipes of the depth, width and combined families from stages. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.stages.align.settings import Align
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.recover.settings import Recover
+from toolkit.stages.reinitialise.settings import Reinitialise
+from toolkit.stages.settings import Stage
+from toolkit.zoo.settings import ZooModel
+
+Order = Literal["depth_then_width", "width_then_depth"]
+
+
+def compose(
+    *,
+    task: str,
+    depth: BlockDrop | Sequence[BlockDrop] | None = None,
+    width: ChannelPrune | Sequence[ChannelPrune] | None = None,
+    order: Order = "depth_then_width",
+    recover: Recover | Align | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    device: Literal["cpu", "cuda"] = "cpu",
+    measure: Measure | None = None,
+    model: ZooModel | None = None,
+) -> Recipe:
+    """Compose block-drop and channel stages, in the given order, into the depth, width or combined family.
+
+    `recover` comes last. `name` defaults to `depth_only`, `width_only` or the order. `model` goes with task `zoo`.
+
+    Raises:
+        ValueError: neither `depth` nor `width` is given, or the order is unknown.
+    """
+    depth_stages, width_stages = _several(depth), _several(width)
+    if not depth_stages and not width_stages:
+        raise ValueError("nothing to compose: give depth (a BlockDrop), width (a ChannelPrune) or both")
+    if order == "depth_then_width":
+        stages = depth_stages + width_stages
+    elif order == "width_then_depth":
+        stages = width_stages + depth_stages
+    else:
+        raise ValueError(f"order {order!r} is unknown; choose depth_then_width or width_then_depth")
+    family = order if depth_stages and width_stages else "depth_only" if depth_stages else "width_only"
+    return Recipe(
+        name=name or family,
+        task=task,
+        seed=seed,
+        device=device,
+        model=model,
+        stages=stages if recover is None else (*stages, recover),
+        measure=measure or Measure(),
+    )
+
+
+def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, (BlockDrop, ChannelPrune, Recover, Align, Reinitialise)) else tuple(given)

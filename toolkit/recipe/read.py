@@ -1,0 +1,92 @@
+"""Load a recipe from strict YAML; all faults are reported at once, with file, line and the legal choices."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+
+from toolkit.base.errors import Fault, RecipeError
+from toolkit.recipe.check import check, check_model, check_stages, check_task
+from toolkit.recipe.faults import plain_faults, shown
+from toolkit.recipe.recipe import RECIPE_VERSION, Recipe
+from toolkit.recipe.yaml_nodes import Document, Lines, read_yaml
+from toolkit.stages.settings import Stage
+from toolkit.tasks.cards import TASKS
+from toolkit.zoo.settings import ZooModel
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read, validate and check the recipe at `path`.
+
+    Raises:
+        RecipeError: with every fault found. Only a file that is not YAML at all gives one fault alone.
+    """
+    return read_recipe(path)[0]
+
+
+def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
+    """As `load_recipe`, with the line of every value, for messages about a stage that fails later."""
+    document = read_yaml(Path(path))
+    faults = _form_faults(document.data)
+    try:
+        recipe = Recipe.model_validate(document.data)
+        faults += check_task(recipe.task) or (
+            check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task])
+        )
+    except ValidationError as error:
+        faults += plain_faults(error, Recipe) + _checks_of_what_is_valid(document.data)
+        assert faults
+    faults = _with_lines(faults, document)
+    if faults:
+        raise RecipeError(faults, path)
+    return recipe, document.lines
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, with all defaults written out; `load_recipe` reads it back as an equal recipe."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None only
+    text = io.StringIO()
+    writer.dump(recipe.model_dump(mode="json"), text)
+    return text.getvalue()
+
+
+def _form_faults(data: dict[str, Any]) -> list[Fault]:
+    """What pydantic lets pass: `version` has a default in Python, and its 1 equals both 1.0 and true."""
+    if "version" not in data:
+        return [Fault(("version",), f"missing; the keys here are: {', '.join(Recipe.model_fields)}")]
+    version = data["version"]
+    if version == RECIPE_VERSION and type(version) is not int:
+        return [Fault(("version",), f"{shown(version)} is not a choice; choose one of: {RECIPE_VERSION}")]
+    return []
+
+
+def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
+    """The faults of meaning in the sound parts of a recipe that has other faults too."""
+    task, stages = data.get("task"), data.get("stages")
+    sound: dict[int, Stage] = {}
+    for index, item in enumerate(stages if isinstance(stages, list) else []):
+        try:
+            sound[index] = TypeAdapter[Stage](Stage).validate_python(item)
+        except ValidationError:
+            continue  # reported already, as part of the whole recipe
+    unknown = check_task(task) if isinstance(task, str) and task else []
+    if isinstance(task, str) and not unknown:
+        with contextlib.suppress(ValidationError):
+            given = data.get("model")
+            unknown = check_model(task, None if given is None else ZooModel.model_validate(given))
+    return unknown + check_stages(sound, TASKS.get(task) if isinstance(task, str) else None)
+
+
+def _with_lines(faults: list[Fault], document: Document) -> list[Fault]:
+    """All faults in the order of the file; faults that only follow from a refused value are left out."""
+    kept = [fault for fault in faults if not document.refuses(fault.path)]
+    placed = [replace(fault, line=document.lines.at(fault.path)) for fault in kept]
+    return sorted([*document.faults, *placed], key=lambda fault: fault.line or 0)

@@ -1,0 +1,73 @@
+"""Recipes: the whole intent of one run, as data. Nothing here imports torch.
+
+Every ratio is of the **unmodified** model, so its meaning does not depend on a stage's position.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from toolkit.base.files import content_sha256
+from toolkit.base.settings import Config, Positive, refuse_twice
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.settings import Stage
+from toolkit.zoo.settings import ZooModel
+
+RECIPE_VERSION: Final = 1
+
+Family = Literal["none", "depth", "width", "combined"]
+
+
+class Measure(Config):
+    """What is measured after every stage. Latency: `repeats` samples per batch size, after `warmup` untimed calls."""
+
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] = (1, 16)
+    threads: Positive = 2
+    repeats: Annotated[int, Field(ge=3)] = 40
+    warmup: Annotated[int, Field(ge=0)] = 5
+    splits: Annotated[tuple[Literal["validation", "test"], ...], Field(min_length=1, strict=False)] = (
+        "validation",
+        "test",
+    )
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Measure:
+        refuse_twice("batch_sizes", self.batch_sizes)
+        refuse_twice("splits", self.splits)
+        return self
+
+
+class Recipe(Config):
+    """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
+
+    `model` is given for task `zoo`, whose model it says, and for no other.
+    """
+
+    version: Literal[1] = RECIPE_VERSION
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+    task: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    device: Literal["cpu", "cuda"]
+    model: ZooModel | None = None
+    stages: Annotated[tuple[Stage, ...], Field(strict=False)]
+    measure: Measure
+
+    @model_serializer(mode="wrap")
+    def _without_no_model(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes of other tasks are written, and hashed, without the key."""
+        return {key: value for key, value in handler(self).items() if key != "model" or value is not None}
+
+    @property
+    def family(self) -> Family:
+        """Which axis the recipe cuts, derived from its stages."""
+        depth = any(isinstance(stage, BlockDrop) for stage in self.stages)
+        width = any(isinstance(stage, ChannelPrune) for stage in self.stages)
+        return "combined" if depth and width else "depth" if depth else "width" if width else "none"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the resolved recipe (all defaults filled in), the same on every machine."""
+        return content_sha256(self.model_dump(mode="json"))

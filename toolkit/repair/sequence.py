@@ -1,0 +1,109 @@
+"""Quick closed-form repair: one layer after another, with the part of the network before it computed once.
+
+Blocks that are settled hand back what they put out before, batch by batch, and so do the reference's activations. The
+fitted weights are those of `toolkit.repair.fit`. Memory: up to two activations per block over the calibration data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from toolkit.hooks.forward import Forward, forward_replaced
+from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.hooks.tensors import copied
+from toolkit.repair.fit import Site, add_rows, fit_site, install, places_of
+from toolkit.repair.least_squares import Normal
+
+Goals = list[dict[ActivationPoint, Tensor]]  # the reference's activations, by batch
+
+Outputs = dict[tuple[str, int], Any]  # what a block puts out, by its name and the batch
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What repairs aim at: a reference, its activations as far as they were looked at, and outputs of its blocks."""
+
+    reference: nn.Module
+    goals: Goals
+    outputs: Outputs
+
+    def look_at(self, points: set[ActivationPoint], batches: Sequence[Inputs]) -> None:
+        """See to it that the reference's activations are known there."""
+        missing = {point for point in points if point not in self.goals[0]}
+        if not missing:
+            return
+        known = {block for block, _ in self.outputs}
+        needed = {block for block in known for point in missing if point.module.startswith(f"{block}.")}
+        current: list[int] = []
+        with ExitStack() as stack:
+            for block in known - needed:
+                kept = keeping(self.outputs, block, current)
+                stack.enter_context(forward_replaced(self.reference.get_submodule(block), kept))
+            for number, inputs in enumerate(batches):
+                current[:] = [number]
+                self.goals[number] |= capture(self.reference, inputs, missing)
+
+
+class RepairSequence:
+    """Repairs of one model, in execution order. `known` are outputs of blocks that are as they will stay."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        aim: Aim,
+        batches: Sequence[Inputs],
+        blocks: Sequence[str],
+        order: Sequence[str],
+        known: Outputs,
+    ) -> None:
+        self.model, self.aim, self.batches, self.blocks = model, aim, batches, blocks
+        self.order, self.known = order, known
+
+    def look_at(self, points: set[ActivationPoint]) -> None:
+        self.aim.look_at(points, self.batches)
+
+    def fit(self, site: Site) -> None:
+        self.look_at({site.goal})
+        normal = Normal()
+        for number, seen in enumerate(self._passes(site)):
+            add_rows(normal, self.model, site, seen, self.aim.goals[number])
+        install(self.model, fit_site(self.model, site, normal))
+
+    def _passes(self, site: Site) -> Iterator[dict[ActivationPoint, Tensor]]:
+        """What there is to see of the model, batch after batch, with the settled blocks' outputs kept."""
+        current: list[int] = []
+        with self._settled_kept(site.layer, current):
+            for number, inputs in enumerate(self.batches):
+                current[:] = [number]
+                yield capture(self.model, inputs, places_of(site))
+
+    @contextmanager
+    def _settled_kept(self, layer: str, current: list[int]) -> Iterator[None]:
+        place = self.order.index(layer)
+        before = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
+        settled = [block for block in before if not layer.startswith(f"{block}.")]
+        with ExitStack() as stack:
+            for block in settled:
+                kept = keeping(self.known, block, current)
+                stack.enter_context(forward_replaced(self.model.get_submodule(block), kept))
+            yield
+
+
+def keeping(known: Outputs, block: str, current: list[int]) -> Callable[[Forward], Forward]:
+    """Compute a block's output for a batch once, and hand it back from then on."""
+
+    def keeps(forward: Forward) -> Forward:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            key = (block, current[0])
+            if key not in known:
+                known[key] = copied(forward(*args, **kwargs))
+            return copied(known[key])  # models may change it in place
+
+        return call
+
+    return keeps

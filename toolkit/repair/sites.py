@@ -1,0 +1,122 @@
+"""Where a linear layer's output joins the stream: found by shifting the output and watching what shifts with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.channels.cut import KeptUnits
+from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.repair.fit import Site
+from toolkit.repair.layers import can_be_fitted
+
+TOLERANCE = 1e-3  # of the shift's largest value
+
+
+@contextmanager
+def _shifted(layer: nn.Module, shift: Tensor) -> Iterator[None]:
+    handle = layer.register_forward_hook(lambda _, __, output: output + shift)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def adds_to(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs) -> bool:
+    """Whether shifting the layer's output shifts the stream at `point` by exactly as much, whatever the shift."""
+    places = {point, ActivationPoint(layer, "output")}
+    before = capture(model, inputs, places)
+    if len(before) < len(places) or before[point].shape != before[ActivationPoint(layer, "output")].shape:
+        return False
+    output = before[ActivationPoint(layer, "output")]
+    shift = _shift_like(output)
+    with _shifted(model.get_submodule(layer), shift):
+        after = capture(model, inputs, {point})
+    return _moved_by(shift, after[point] - before[point])
+
+
+def _shift_like(output: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
+
+
+def _moved_by(shift: Tensor, difference: Tensor) -> bool:
+    return bool((difference - shift).abs().max() <= TOLERANCE * shift.abs().max())
+
+
+def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> str | None:
+    """The last linear layer before `block` whose output is added to the block's input; None where there is none."""
+    before = order[: order.index(block)]
+    for name in reversed(before):
+        is_candidate = isinstance(model.get_submodule(name), nn.Linear) and order.count(name) == 1
+        if is_candidate and adds_to(model, name, ActivationPoint(block, "input"), inputs):
+            return name
+    return None
+
+
+def depth_site(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> Site | None:
+    """How to make up for dropping `block`: the stream into it should become the reference's stream out of it."""
+    layer = absorber(model, block, inputs, order)
+    return None if layer is None else Site(layer, ActivationPoint(block, "input"), ActivationPoint(block, "output"))
+
+
+def joining_point(model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]) -> ActivationPoint:
+    """Where the output of `layer` joins the stream; its own output where that is not to be seen.
+
+    The stream is looked for at the inputs of the modules that follow inside `block`, then at the block's output.
+    """
+    own = ActivationPoint(layer, "output")
+    if block is None:
+        return own
+    inside = [name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.")]
+    points = [*(ActivationPoint(name, "input") for name in inside), ActivationPoint(block, "output")]
+    before = capture(model, inputs, {own, *points})
+    output = before[own]
+    shift = _shift_like(output)
+    with _shifted(model.get_submodule(layer), shift):
+        after = capture(model, inputs, points)
+    for point in points:  # nothing is added between the layer and a point that sees just its output
+        if point not in after or before[point].shape != output.shape:
+            continue
+        is_stream = not torch.equal(before[point], output)
+        if is_stream and _moved_by(shift, after[point] - before[point]):
+            return point
+    return own
+
+
+def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> ActivationPoint | None:
+    """Where inside `block` the stream can be seen that, plus the layer's output, is the block's output bit for bit."""
+    before = [name for name in order[: order.index(layer)] if name.startswith(f"{block}.")]
+    ends = ActivationPoint(layer, "output"), ActivationPoint(block, "output")
+    seen = capture(model, inputs, {*(ActivationPoint(name, "input") for name in before), *ends})
+    added, output = (seen[end] for end in ends)
+    for name in reversed(before):
+        rest = seen.get(ActivationPoint(name, "input"))
+        if rest is not None and rest.shape == added.shape and torch.equal(rest + added, output):
+            return ActivationPoint(name, "input")
+    return None
+
+
+def reader_sites(
+    model: nn.Module, choices: Sequence[KeptUnits], order: Sequence[str], join: Callable[[str], ActivationPoint]
+) -> list[Site]:
+    """Of a model that is cut already: the layers to refit in execution `order`, and what each should aim at.
+
+    `join` tells where a layer's output joins the stream. Where outputs were cut too, sites name those that are left.
+    """
+    changed = [choice for choice in choices if choice.changes]
+    kept = {
+        slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
+    }
+    readers = {name for choice in changed for name in choice.group.consumers}
+    layers = sorted((name for name in readers if can_be_fitted(model.get_submodule(name))), key=order.index)
+    points = {layer: join(layer) for layer in layers}
+    return [Site(layer, point, point, kept.get(layer, ())) for layer, point in points.items()]
+
+
+def home_of(layer: str, blocks: Iterable[str]) -> str | None:
+    """The block that the layer is in."""
+    return next((name for name in blocks if layer.startswith(f"{name}.")), None)

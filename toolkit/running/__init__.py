@@ -1,0 +1,1 @@
+"""The loop that applies the stages of a recipe and measures after each."""

@@ -1,0 +1,56 @@
+"""The folder of a run: what lies where, and when it may be written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolkit.base.errors import RecordError, UserError
+from toolkit.base.files import write_atomically
+from toolkit.measure.environment import describe_environment
+from toolkit.recipe.read import dump_recipe
+from toolkit.recipe.recipe import Recipe
+from toolkit.record.run import RUN_FILE, RunRecord, load_record
+
+RESOLVED_FILE = "recipe.resolved.yaml"
+
+MODEL_FOLDER = "model"
+
+STAGES_FOLDER = "stages"
+
+
+def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
+    """A fresh record in an empty folder, or the one to resume.
+
+    Raises:
+        UserError: `out` holds something already and `resume` is off.
+        RecordError: the record is damaged, of another recipe, or was begun in another environment.
+    """
+    environment = describe_environment()
+    if not resume:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; choose another --out")
+        if out.exists() and any(out.iterdir()):
+            raise UserError(
+                f"{out} exists already; continue that run with --resume, choose another --out, or remove the folder"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        record = RunRecord(recipe=recipe, recipe_sha256=recipe.sha256, environment=environment)
+        write_atomically(out / RESOLVED_FILE, dump_recipe(recipe))
+        record.save(out)
+        return record
+    if not (out / RUN_FILE).exists():
+        raise UserError(f"{out} holds no {RUN_FILE}, so there is nothing to resume; start without --resume")
+    record = load_record(out)
+    if record.recipe_sha256 != recipe.sha256:
+        raise RecordError(
+            f"{out / RUN_FILE} belongs to another recipe, or another version of it; "
+            "choose another --out, or remove the folder"
+        )
+    if record.environment != environment:
+        changed = [
+            f"{name} was {getattr(record.environment, name)}, is {getattr(environment, name)}"
+            for name in type(environment).model_fields
+            if getattr(record.environment, name) != getattr(environment, name)
+        ]
+        raise RecordError(f"{out / RUN_FILE} was begun in another environment ({'; '.join(changed)}); start afresh")
+    return record

@@ -1,0 +1,264 @@
+"""The one loop: load the dense model, apply stage after stage, check, save, measure, record."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.console import Console
+from toolkit.base.errors import Fault, RecipeError, RecordError, StageError, UserError
+from toolkit.base.files import sha256_of
+from toolkit.base.settings import Detail
+from toolkit.checkpoint.factory import factory_of
+from toolkit.checkpoint.load import load_model
+from toolkit.checkpoint.save import save_model
+from toolkit.hooks.tensors import tensors_in
+from toolkit.measure.latency import measure_latency
+from toolkit.measure.macs import count_macs
+from toolkit.measure.reproducible import reproducible
+from toolkit.measure.results import Latency, Measurement
+from toolkit.recipe.check import check, check_model, check_task
+from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
+from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, open_record
+from toolkit.stages.context import StageContext
+from toolkit.stages.registry import STAGES
+from toolkit.stages.rounds import RoundStore
+from toolkit.stages.settings import Stage
+from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.task import Task
+
+
+def run(
+    recipe: Recipe,
+    *,
+    task: Task | None = None,
+    folder: Path | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> RunRecord:
+    """Apply `recipe` and write `run.json`, `recipe.resolved.yaml`, `stages/` and `model/` under `out`.
+
+    `task` is for a model of your own; without it the recipe's task is looked up among the built-in ones. A relative
+    path of weights in the recipe's model starts from `folder`; the command line gives the recipe's.
+    `out` defaults to `runs/<recipe name>`. `resume` continues after the last stage that was finished.
+
+    Raises:
+        UserError: the recipe, the folder or the device cannot be used, or a stage cannot meet its target.
+    """
+    console = console or Console()
+    out = Path("runs") / recipe.name if out is None else Path(out)
+    if task is None:
+        _refuse(check_task(recipe.task) or check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task]))
+        task = make_task(recipe.task, recipe.model, folder)
+    else:
+        if recipe.task != task.name:
+            raise UserError(f"the recipe is for task {recipe.task!r}, but the task given is {task.name!r}")
+        _refuse(check_model(recipe.task, recipe.model) + check(recipe, None))
+    device = _device(recipe.device)
+    try:
+        record = open_record(recipe, out, resume)
+        origin = _origin(recipe, folder)
+        if record.steps and record.baseline.detail != origin:
+            raise RecordError(f"{out / RUN_FILE} was begun with other weights; start afresh with another --out")
+        if record.finished:
+            console.line(f"{out} is already finished")
+            return record
+        with reproducible(device):
+            return _Run(recipe, task, out, device, console).go(record, origin)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
+
+
+def _origin(recipe: Recipe, folder: Path | None) -> Detail:
+    """What the record's first step says of weights that a recipe names."""
+    if recipe.model is None or recipe.model.weights is None:
+        return {}
+    return {"weights_sha256": sha256_of((folder or Path()) / recipe.model.weights)}
+
+
+def _refuse(faults: list[Fault]) -> None:
+    if faults:
+        raise RecipeError(faults)
+
+
+class _Run:
+    """One run in progress: what stays the same from step to step."""
+
+    def __init__(self, recipe: Recipe, task: Task, out: Path, device: torch.device, console: Console) -> None:
+        self.recipe, self.task, self.out, self.device, self.console = recipe, task, out, device, console
+        self.dense = task.load_baseline().to(device).eval()
+        self.dense_macs = self.count_macs(self.dense)
+
+    def count_macs(self, model: nn.Module) -> int:
+        return count_macs(model, self.inputs(1)).total
+
+    def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
+        return tuple(part.to(self.device) for part in self.task.example_inputs(batch_size))
+
+    def go(self, record: RunRecord, origin: Detail) -> RunRecord:
+        num_steps = len(self.recipe.stages) + 1
+        model = self._last_model(record)
+        for index in range(len(record.steps), num_steps):
+            name = "baseline" if index == 0 else self.recipe.stages[index - 1].type
+            self.console.line(f"[{index + 1}/{num_steps}] {name}")
+            started = time.perf_counter()
+            detail = origin
+            if index > 0:
+                model, detail = self._apply(index - 1, model)
+            measurement = self._measure(model)
+            step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
+            record = record.with_step(step)
+            record.save(self.out)
+            if index > 0:
+                shutil.rmtree(self._rounds_folder(index - 1), ignore_errors=True)
+            self.console.line(_summary(step, record.baseline))
+        return self._finish(record, model)
+
+    def _finish(self, record: RunRecord, model: nn.Module) -> RunRecord:
+        self._save(model, self.out / MODEL_FOLDER)
+        record = record.model_copy(update={"finished": True})
+        record.save(self.out)
+        return record
+
+    def _last_model(self, record: RunRecord) -> nn.Module:
+        done = len(record.steps) - 1
+        if done <= 0:
+            return copy.deepcopy(self.dense).requires_grad_(True)
+        return self._load(self._stage_folder(done - 1))
+
+    def _stage_folder(self, index: int) -> Path:
+        return self.out / STAGES_FOLDER / f"{index + 1:02d}-{self.recipe.stages[index].type}"
+
+    def _rounds_folder(self, index: int) -> Path:
+        """Where a stage keeps its finished rounds while it runs."""
+        folder = self._stage_folder(index)
+        return folder.with_name(f".{folder.name}.rounds")
+
+    def _apply(self, index: int, model: nn.Module) -> tuple[nn.Module, Detail]:
+        """One stage, checked. What goes on is the model as it was saved and loaded, as after `resume`."""
+        stage = self.recipe.stages[index]
+        before = _state(model)
+        context = StageContext(
+            dense=self.dense,
+            dense_macs=self.dense_macs,
+            count_macs=self.count_macs,
+            device=self.device,
+            seed=self.recipe.seed * 1000 + index,
+            console=self.console,
+            rounds=RoundStore(self._rounds_folder(index), self._save, self._load),
+        )
+        torch.manual_seed(context.seed)
+        try:
+            model, detail = STAGES[stage.type](model, self.task, stage, context)
+            self._check_forward(model, stage)
+            _check_changed(before, model, stage)
+        except StageError as error:
+            raise StageError(f"{stage.type}: {error}", index) from error
+        folder = self._stage_folder(index)
+        self._save(model, folder)
+        return self._load(folder), detail
+
+    def _save(self, model: nn.Module, folder: Path) -> None:
+        if folder.exists():  # left by a run that was killed before it recorded the step
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_model(
+            folder,
+            model,
+            self.dense,
+            factory=factory_of(self.recipe),
+            example_inputs=self.inputs(1),
+            recipe_sha256=self.recipe.sha256,
+        )
+
+    def _load(self, folder: Path) -> nn.Module:
+        return load_model(folder, self.task.build_model()).to(self.device).eval()
+
+    @torch.no_grad()
+    def _check_forward(self, model: nn.Module, stage: Stage) -> None:
+        """The stage keeps eval mode, and outputs of the dense model's shapes, finite, for batches of 1 and 2."""
+        if model.training:
+            raise StageError("the stage left the model in training mode")
+        for batch_size in (1, 2):
+            inputs = self.inputs(batch_size)
+            new, old = tensors_in(model(*inputs)), tensors_in(self.dense(*inputs))
+            if not old:
+                raise StageError("the dense model's outputs hold no tensor, so nothing can be checked")
+            if [part.shape for part in new] != [part.shape for part in old]:
+                raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
+            if not all(bool(part.isfinite().all()) for part in new):
+                raise StageError("the outputs are not finite numbers")
+
+    def _measure(self, model: nn.Module) -> Measurement:
+        settings = self.recipe.measure
+        quality = tuple(evaluate(self.task, model, split) for split in settings.splits)
+        return Measurement(
+            macs=count_macs(model, self.inputs(1)),
+            num_params=sum(parameter.numel() for parameter in model.parameters()),
+            latency=tuple(
+                latency for device in self._devices() for latency in self._latencies(model, settings, device)
+            ),
+            quality=quality,
+            timeline=self.task.timeline(model),
+        )
+
+    def _devices(self) -> list[torch.device]:
+        """The run's device first; the CPU, and CUDA where there is one."""
+        found = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+        return sorted(found, key=lambda device: device.type != self.device.type)
+
+    def _latencies(self, model: nn.Module, settings: Measure, device: torch.device) -> list[Latency]:
+        """On another device than the run's, copies are timed."""
+        if device.type != self.device.type:
+            model, dense = (copy.deepcopy(part).to(device) for part in (model, self.dense))
+        else:
+            dense = self.dense
+        return [
+            measure_latency(
+                model,
+                dense,
+                tuple(part.to(device) for part in self.task.example_inputs(batch_size)),
+                device=device,
+                batch_size=batch_size,
+                threads=settings.threads,
+                warmup=settings.warmup,
+                repeats=settings.repeats,
+            )
+            for batch_size in settings.batch_sizes
+        ]
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _check_changed(before: dict[str, Tensor], model: nn.Module, stage: Stage) -> None:
+    after = model.state_dict()
+    same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    if same and not stage.allow_no_change:
+        raise StageError(
+            "the stage changed nothing (ratios are of the unmodified model); "
+            "ask for more, or set allow_no_change: true if that is what you want"
+        )
+
+
+def _summary(step: StepRecord, baseline: StepRecord) -> str:
+    found = step.measurement
+    parts = [f"{found.macs.total / baseline.measurement.macs.total:.3f} of the dense MACs"]
+    parts += [f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}" for latency in found.latency]
+    parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in found.quality]
+    return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but torch finds no CUDA device here; use device: cpu or --device cpu")
+    return torch.device(name)

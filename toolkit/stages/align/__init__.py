@@ -1,0 +1,1 @@
+"""The stage `align`: cross-depth alignment with a teacher, block by block."""

@@ -1,0 +1,98 @@
+"""Low-rank adapters on linear layers inside blocks, and their exact merge. The only importer of peft."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """W x becomes W x + alpha / rank * B A x, with A [rank, inputs] and B [outputs, rank]."""
+
+    layer: str
+    rank: int
+    alpha: float
+
+
+class Adapted:
+    """A model with adapters in the place of some of its linear layers, until they are merged.
+
+    The model stays the same object; all its parameters but the adapters' are frozen.
+    """
+
+    def __init__(self, model: nn.Module, adapters: Sequence[Adapter]) -> None:
+        from peft import LoraConfig, LoraModel  # noqa: PLC0415  # takes seconds
+
+        names = [rf"model\.{re.escape(adapter.layer)}" for adapter in adapters]
+        config = LoraConfig(
+            target_modules="|".join(names),  # a string must match the whole name
+            rank_pattern={f"^{name}": adapter.rank for name, adapter in zip(names, adapters, strict=True)},
+            alpha_pattern={f"^{name}": adapter.alpha for name, adapter in zip(names, adapters, strict=True)},
+        )
+        self.adapters = tuple(adapters)
+        self._model, self._before = model, _description(model)
+        holder = nn.ModuleDict({"model": model})  # peft leaves marks on what it is given, and reads its `config`
+        self._lora: Any = LoraModel(holder, {"default": config}, "default")
+
+    def merge(self) -> None:
+        """Add the adapters to the weights and take them out again: the model is a plain one, and still frozen."""
+        self._lora.merge_and_unload(safe_merge=True)
+        assert _description(self._model) == self._before, "a merged model must be as it was before it had adapters"
+
+    def detail(self) -> list[Detail]:
+        return [asdict(adapter) for adapter in self.adapters]
+
+
+def plan_adapters(model: nn.Module, layers: Sequence[str], rank: int | None, alpha: float | None) -> list[Adapter]:
+    """A rank of None is a quarter of the layer's inputs, an alpha of None is the rank."""
+    adapters = []
+    for name in layers:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        own = max(1, layer.in_features // 4) if rank is None else rank
+        adapters.append(Adapter(name, own, float(own) if alpha is None else alpha))
+    return adapters
+
+
+def find_targets(model: nn.Module, blocks: Sequence[str], patterns: Sequence[str], called: Sequence[str]) -> list[str]:
+    """Linear layers inside `blocks` that the forward pass calls (`called`) and whose names match.
+
+    Only called layers can be adapted: nn.MultiheadAttention reads the weights of its own, without calling it.
+
+    Raises:
+        StageError: nothing matches.
+    """
+    linear = {
+        name: name.removeprefix(f"{block}.")
+        for block in blocks
+        for name in dict.fromkeys(called)
+        if name.startswith(f"{block}.") and isinstance(model.get_submodule(name), nn.Linear)
+    }
+    found = [name for name, inner in linear.items() if any(_matches(inner, pattern) for pattern in patterns)]
+    if not found:
+        raise StageError(
+            f"targets ({', '.join(patterns)}) match no linear layer inside the model's blocks; "
+            f"the layers there are: {', '.join(sorted(set(linear.values()))) or 'none'}; or use trainable: full"
+        )
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """`q` matches `attn.q`, `attn.*` matches `attn.q` but not `self.attn.mixer.q`."""
+    parts = name.split(".")[-(pattern.count(".") + 1) :]
+    return fnmatchcase(".".join(parts), pattern)
+
+
+def _description(model: nn.Module) -> tuple[list[tuple[str, type]], list[tuple[str, tuple[int, ...]]]]:
+    """All modules with their classes, and all parameters with their shapes."""
+    modules = [(name, type(module)) for name, module in model.named_modules()]
+    return modules, [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]

@@ -1,0 +1,157 @@
+"""Cross-depth alignment (Progressive Block Drop, Chen et al., CVPR 2025, arXiv 2503.16916): train what is left.
+
+The student's surviving blocks are matched with the teacher's by their names. With `trainable: lora` only adapters on
+attention, norms, embedding and head are trained, and the adapters are merged at the end: the model that comes out has
+the modules, parameters and flags of the one that went in.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+from toolkit.blocks.dropped import dropped_blocks
+from toolkit.blocks.find import find_blocks
+from toolkit.hooks.modes import without_fast_path
+from toolkit.hooks.order import execution_order
+from toolkit.stages.align.adapters import Adapted, find_targets, plan_adapters
+from toolkit.stages.align.loss import AlignLoss
+from toolkit.stages.align.settings import Align
+from toolkit.stages.align.trainable import flags_kept, norm_parameters, outside_parameters
+from toolkit.stages.context import StageContext, to_device
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.task import Batch, Task
+from toolkit.training.checkpoint import FitResult
+from toolkit.training.fit import FitConfig, fit
+
+
+def apply_align(model: nn.Module, task: Task, config: Align, context: StageContext) -> tuple[nn.Module, Detail]:
+    """As a stage of its own; the dynamic teacher is the model as it came in, of which all blocks are left.
+
+    Raises:
+        StageError: as `align_model`.
+    """
+    teacher = context.dense if config.teacher == "static" else copy.deepcopy(model).eval()
+    return model, align_model(model, teacher, task, config, context, checkpoint=context.rounds.alignment(1))
+
+
+def align_model(
+    model: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    config: Align,
+    context: StageContext,
+    *,
+    data_share: float | None = None,
+    checkpoint: Path | None = None,
+) -> Detail:
+    """Train `model` in place towards `teacher`, in eval mode, which has at least the blocks that the model has.
+
+    All randomness comes from `context.seed`. `data_share` stands in for the configuration's. `checkpoint` is a file
+    that an interrupted call goes on from, when it is called again with the same model; the caller removes it.
+
+    Raises:
+        StageError: there are no blocks or targets, a weight has no term, or a loss is not a finite number.
+    """
+    inputs = context.example_inputs(task)
+    blocks = _blocks_left(model, config, context, inputs)
+    share = config.data_share if data_share is None else data_share
+    with _seeded(context), flags_kept(model):
+        adapted = _choose_trainable(model, blocks, inputs, config)
+        num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        result = fit(
+            model,
+            _train_batches(task, config, context, share),
+            AlignLoss(task, teacher, blocks, config),
+            lambda trained: evaluate(task, trained, "validation").value,
+            FitConfig.of(config),
+            keep_best=config.patience is not None,
+            console=context.console,
+            title=f"align ({config.trainable})",
+            checkpoint=checkpoint,
+        )
+        if adapted is not None:
+            adapted.merge()
+    return _detail(config, blocks, adapted, share, num_trained, result)
+
+
+def _blocks_left(model: nn.Module, config: Align, context: StageContext, inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """Names in execution order; those of the unmodified model, whose blocks are beyond doubt."""
+    gone = set(dropped_blocks(model))
+    blocks = tuple(name for name in find_blocks(context.dense, inputs) if name not in gone)
+    if not blocks and (config.feature_weight or config.trainable == "lora"):
+        raise StageError(
+            "the model has no residual block to align or to put adapters into; "
+            "use trainable: full with feature_weight: 0, or recover"
+        )
+    return blocks
+
+
+def _choose_trainable(
+    model: nn.Module, blocks: tuple[str, ...], inputs: tuple[Tensor, ...], config: Align
+) -> Adapted | None:
+    """Leave `requires_grad` on what is to be trained, and put adapters in if there are any."""
+    if config.trainable == "full":
+        return None
+    outside = outside_parameters(model, blocks, inputs)
+    switches = (
+        (config.train_norms, norm_parameters(model)),
+        (config.train_embedding, outside.embedding),
+        (config.train_head, outside.head),
+    )
+    chosen = {name for is_on, names in switches if is_on for name in names}
+    kept = [parameter for name, parameter in model.named_parameters() if name in chosen]
+    with without_fast_path():
+        layers = find_targets(model, blocks, config.targets, execution_order(model, inputs))
+    adapted = Adapted(model, plan_adapters(model, layers, config.lora_rank, config.lora_alpha))
+    for parameter in kept:
+        parameter.requires_grad_(True)
+    return adapted
+
+
+def _train_batches(task: Task, config: Align, context: StageContext, share: float) -> Iterator[Batch]:
+    if share < 1.0 and "share" not in inspect.signature(task.train_batches).parameters:
+        raise StageError(f"data_share is {share}, but train_batches of task {task.name!r} takes no `share`")
+    options = {"share": share} if share < 1.0 else {}
+    batches = task.train_batches(config.batch_size, context.seed, **options)
+    return (to_device(batch, context.device) for batch in batches)
+
+
+@contextmanager
+def _seeded(context: StageContext) -> Iterator[None]:
+    """Adapters begin at random and dropout may be on: both follow the seed, wherever the run was continued."""
+    devices = [context.device] if context.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(context.seed)
+        yield
+
+
+def _detail(
+    config: Align,
+    blocks: tuple[str, ...],
+    adapted: Adapted | None,
+    data_share: float,
+    num_trained: int,
+    result: FitResult,
+) -> Detail:
+    return {
+        "teacher": config.teacher,
+        "trainable": config.trainable,
+        "blocks": list(blocks),
+        "adapters": [] if adapted is None else adapted.detail(),
+        "num_trained_params": num_trained,
+        "data_share": data_share,
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "kept_step": result.best_step,
+        "curve": [asdict(point) for point in result.curve],
+    }

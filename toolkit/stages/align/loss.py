@@ -1,0 +1,103 @@
+"""The loss of cross-depth alignment: block outputs and predictions against a teacher's, and the task's own loss.
+
+Progressive Block Drop, Chen et al., CVPR 2025, arXiv 2503.16916.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolkit.base.errors import StageError
+from toolkit.hooks.tensors import tensors_in
+from toolkit.stages.align.settings import Align
+from toolkit.tasks.task import AlignmentOptions, Batch, Task
+
+
+@dataclass(frozen=True)
+class AlignLoss:
+    """Call it with the student and a batch. `blocks`: those that are left, by the name they have in both models."""
+
+    task: Task
+    teacher: nn.Module
+    blocks: tuple[str, ...]
+    config: Align
+
+    def __call__(self, student: nn.Module, batch: Batch) -> Tensor:
+        """The weighted sum, a scalar.
+
+        Raises:
+            StageError: a weight is for a term that the task does not have, or nothing has a weight.
+        """
+        config = self.config
+        outputs, features = run_with_features(student, self.blocks, batch.inputs)
+        with torch.no_grad():
+            goal, goal_features = run_with_features(self.teacher, self.blocks, batch.inputs)
+        parts = self._weighted_terms(outputs, goal, batch.targets)
+        if config.task_weight:
+            parts.append(config.task_weight * self.task.loss(outputs, batch.targets))
+        if config.feature_weight:
+            parts.append(config.feature_weight * feature_distance(features, goal_features))
+        if not parts:
+            raise StageError("no term of the loss has a weight above 0: there is nothing to learn from")
+        return torch.stack(parts).sum()
+
+    def _weighted_terms(self, outputs: Any, goal: Any, targets: Any) -> list[Tensor]:
+        config = self.config
+        options = AlignmentOptions(config.temperature, config.class_loss, config.segment_loss)
+        terms = self.task.alignment(outputs, goal, targets, options)
+        asked = {"class": config.class_weight, "segment": config.segment_weight}
+        for name, weight in asked.items():
+            if weight is not None and name not in terms:
+                raise StageError(
+                    f"{name}_weight is {weight}, but task {self.task.name!r} has no alignment term {name!r}; "
+                    f"it has: {', '.join(terms) or 'none'}; leave {name}_weight out"
+                )
+        weights = {name: asked.get(name) for name in terms}
+        return [(1.0 if w is None else w) * terms[name] for name, w in weights.items() if w != 0.0]
+
+
+def run_with_features(
+    model: nn.Module, blocks: Sequence[str], inputs: tuple[Tensor, ...]
+) -> tuple[Any, dict[str, Tensor]]:
+    """The model's outputs, and each block's: the first tensor of it."""
+    features: dict[str, Tensor] = {}
+    with _noting(model, blocks, features):
+        outputs = model(*inputs)
+    return outputs, features
+
+
+@contextmanager
+def _noting(model: nn.Module, blocks: Sequence[str], features: dict[str, Tensor]) -> Iterator[None]:
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: features.update({name: tensors_in(output)[0]})
+        )
+        for name in blocks
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def feature_distance(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
+    """Mean over the blocks of the mean squared difference of their outputs.
+
+    Raises:
+        StageError: a block's output has not the teacher's shape.
+    """
+    for name, feature in student.items():
+        if feature.shape != teacher[name].shape:
+            raise StageError(
+                f"block {name} hands on {tuple(feature.shape)}, the teacher's {tuple(teacher[name].shape)}: "
+                "set feature_weight: 0"
+            )
+    return torch.stack([F.mse_loss(feature, teacher[name]) for name, feature in student.items()]).mean()

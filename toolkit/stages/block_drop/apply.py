@@ -1,0 +1,208 @@
+"""Progressive Block Drop (Chen et al., CVPR 2025, arXiv 2503.16916): remove residual blocks, the least important first.
+
+A round: score every remaining block by removing it alone, on training data, after its closed-form repair if the stage
+has it; drop the best one; align what is left with a teacher if the stage says so; measure. `one_shot` is the control:
+all blocks are chosen from the scores of the first round and dropped together.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+from toolkit.blocks.drop import drop_block
+from toolkit.blocks.find import find_blocks
+from toolkit.repair.fit import install
+from toolkit.stages.align.apply import align_model
+from toolkit.stages.align.settings import Align
+from toolkit.stages.block_drop.candidates import repaired_variants
+from toolkit.stages.block_drop.criteria import HIGHER_IS_BETTER
+from toolkit.stages.block_drop.selection import score_candidates, total_passes
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.context import StageContext
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.task import Task
+
+
+def apply_block_drop(
+    model: nn.Module, task: Task, config: BlockDrop, context: StageContext
+) -> tuple[nn.Module, Detail]:
+    """Drop blocks until `num_blocks` are gone, the model is at `macs_ratio` of the unmodified MACs, or a round takes
+    the validation metric more than `max_quality_drop` below the dense model's; that round is undone.
+
+    Raises:
+        StageError: there are too few blocks, the ratio cannot be met, or a score is not a finite number.
+    """
+    names = find_blocks(model, context.example_inputs(task))
+    _check_target(names, config)
+    config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
+    return _Drop(task, config, context, copy.deepcopy(model), names).run(model)
+
+
+def _check_target(names: list[str], config: BlockDrop) -> None:
+    if not names:
+        raise StageError("the model has no residual block that keeps its input's shape, so none can be dropped")
+    unknown = [block for block in config.blocks or () if block not in names]
+    if unknown:
+        raise StageError(f"blocks: {', '.join(unknown)}: no such block is left; choose among: {', '.join(names)}")
+    if config.blocks is not None and len(config.blocks) == len(names):
+        raise StageError(f"blocks: one of {', '.join(names)} must stay")
+    if config.num_blocks is not None and config.num_blocks >= len(names):
+        raise StageError(
+            f"num_blocks is {config.num_blocks}, but the model has {len(names)} blocks ({', '.join(names)}) "
+            f"and one must stay: at most {len(names) - 1}"
+        )
+
+
+@dataclass(frozen=True)
+class _Drop:
+    """One stage in progress. `reference` is the model as it came in: what repairs aim at."""
+
+    task: Task
+    config: BlockDrop
+    context: StageContext
+    reference: nn.Module
+    names: list[str]
+
+    def run(self, model: nn.Module) -> tuple[nn.Module, Detail]:
+        store = self.context.rounds
+        rounds = store.finished()
+        if rounds:
+            model = store.model_after(len(rounds))
+            self.context.console.line(f"  going on after round {len(rounds)}")
+        floor = self._floor()
+        undone: Detail | None = None
+        while not self._reached(model, _dropped(rounds)):
+            number = len(rounds) + 1
+            after, detail = self._round(copy.deepcopy(model), number, _dropped(rounds))
+            detail |= self._measure(after)
+            if floor is not None and detail["validation"] < floor:
+                undone = detail | {"floor": floor}
+                self.context.console.line(f"  round {number} undone: {detail['validation']:.4f} is below {floor:.4f}")
+                break
+            model = store.finish(number, after, detail)
+            rounds.append(detail)
+            self.context.console.line(f"  round {number}: {_summary(detail)}")
+        return model, self._detail(model, rounds, undone)
+
+    def _round(self, model: nn.Module, number: int, dropped: list[str]) -> tuple[nn.Module, Detail]:
+        before = copy.deepcopy(model) if self._has_dynamic_teacher() else None
+        detail = self._choose(model, number, dropped)
+        gone = self._blocks_to_drop(detail)
+        repairs = [self._drop(model, block) for block in gone]
+        detail |= {"all_dropped": gone, "repair": repairs[0], "repairs": repairs}
+        if self.config.align is not None:
+            teacher = self.context.dense if before is None else before
+            detail["align"] = self._align(model, teacher, number, len(gone))
+        return model, detail
+
+    def _choose(self, model: nn.Module, number: int, dropped: list[str]) -> Detail:
+        """The round's scores and choice, from disk if the round was stopped after it had chosen."""
+        if self.config.blocks is not None:
+            find_blocks(model, self.context.example_inputs(self.task))
+            return {"scores": {}, "dropped": self.config.blocks[number - 1]}
+        remaining = [name for name in self.names if name not in dropped]
+        if len(remaining) == 1:
+            raise StageError(
+                f"macs_ratio {self.config.macs_ratio} cannot be met by dropping blocks: with one block left "
+                f"({remaining[0]}) the model is at {self.context.macs_ratio(model):.3f}; "
+                "ask for more, or add channel_prune"
+            )
+        found = self.context.rounds.choice(number)
+        find_blocks(model, self.context.example_inputs(self.task))  # a loaded model has to be looked at again
+        if found is None:
+            arguments = (self.reference, remaining, self.task, self.config, self.context, number)
+            found = score_candidates(model, *arguments).detail()
+            self.context.rounds.keep_choice(number, found)
+        return found
+
+    def _blocks_to_drop(self, choice: Detail) -> list[str]:
+        """The chosen block; all that the stage will drop if it is one-shot, the best first."""
+        if self.config.schedule == "progressive":
+            return [choice["dropped"]]
+        assert self.config.num_blocks is not None
+        return list(choice["ranking"][: self.config.num_blocks])
+
+    def _drop(self, model: nn.Module, block: str) -> Detail | None:
+        """Repair, then drop; the repair's detail, if there was one."""
+        fitted = None
+        if self.config.repair != "none":
+            variants = repaired_variants(model, self.reference, [block], self.task, self.context)
+            fitted = variants[block].fitted
+            if fitted is None:
+                self.context.console.line(f"  {block}: no linear layer before it can take over its work: no repair")
+        if fitted is not None:
+            install(model, fitted)
+        drop_block(model, block)
+        return None if fitted is None else fitted.detail()
+
+    def _align(self, model: nn.Module, teacher: nn.Module, number: int, num_dropped: int) -> Detail:
+        """The configured steps for each block that was dropped, with a seed of the round's own."""
+        config = self.config.align
+        assert config is not None
+        steps = {"max_steps": config.max_steps * num_dropped}
+        context = replace(self.context, seed=self.context.seed * 100 + number)
+        share = self._data_share(config, number)
+        checkpoint = self.context.rounds.alignment(number)
+        arguments = (model, teacher, self.task, config.model_copy(update=steps), context)
+        return align_model(*arguments, data_share=share, checkpoint=checkpoint)
+
+    def _data_share(self, config: Align, number: int) -> float:
+        """`data_share` in the first half of the rounds, all data in the second (section 3.3 of the paper)."""
+        if self.config.schedule == "one_shot" or self.config.num_blocks is None:
+            return config.data_share
+        return config.data_share if number <= self.config.num_blocks // 2 else 1.0
+
+    def _has_dynamic_teacher(self) -> bool:
+        return self.config.align is not None and self.config.align.teacher == "dynamic"
+
+    def _higher_is_better(self) -> bool:
+        return self.config.criterion in HIGHER_IS_BETTER
+
+    def _floor(self) -> float | None:
+        if self.config.max_quality_drop is None:
+            return None
+        return evaluate(self.task, self.context.dense, "validation").value - self.config.max_quality_drop
+
+    def _measure(self, model: nn.Module) -> Detail:
+        """Validation too, unless it is settled what goes."""
+        found: Detail = {"macs_ratio": self.context.macs_ratio(model)}
+        if self.config.blocks is None:
+            found["validation"] = evaluate(self.task, model, "validation").value
+        return found
+
+    def _reached(self, model: nn.Module, dropped: list[str]) -> bool:
+        if self.config.num_blocks is not None:
+            return len(dropped) >= self.config.num_blocks
+        if self.config.macs_ratio is not None:
+            return self.context.macs_ratio(model) <= self.config.macs_ratio
+        return len(dropped) == len(self.names) - 1
+
+    def _detail(self, model: nn.Module, rounds: list[Detail], undone: Detail | None) -> Detail:
+        dropped = _dropped(rounds)
+        return {
+            "criterion": self.config.criterion if self.config.blocks is None else "given",
+            "higher_is_better": self._higher_is_better(),
+            "schedule": self.config.schedule,
+            "blocks": self.names,
+            "rounds": rounds,
+            "undone": undone,
+            "dropped": dropped,
+            "remaining": [name for name in self.names if name not in dropped],
+            "block_passes": total_passes(rounds),
+            "macs_ratio": self.context.macs_ratio(model),
+        }
+
+
+def _dropped(rounds: list[Detail]) -> list[str]:
+    return [block for detail in rounds for block in detail["all_dropped"]]
+
+
+def _summary(detail: Detail) -> str:
+    blocks = ", ".join(detail["all_dropped"])
+    quality = f", validation {detail['validation']:.4f}" if "validation" in detail else ""
+    return f"dropped {blocks}, {detail['macs_ratio']:.3f} of the dense MACs{quality}"

@@ -1,0 +1,1 @@
+"""The stage `channel_prune`: makes layers physically narrower."""

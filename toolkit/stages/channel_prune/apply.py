@@ -1,0 +1,167 @@
+"""Make layers physically narrower: MLP hidden units, heads, head dimensions, convolution channels, embedding widths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import nn
+
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+from toolkit.blocks.find import find_blocks
+from toolkit.channels.cut import KeptUnits, cut
+from toolkit.channels.find import find_groups
+from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.patterns import matches_any
+from toolkit.channels.proof import TOLERANCE, cut_error
+from toolkit.repair.batch_norm import reestimate_batch_norms
+from toolkit.stages.channel_prune.importance import score_groups
+from toolkit.stages.channel_prune.repair import repair_readers
+from toolkit.stages.channel_prune.search import search_ratio
+from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
+from toolkit.stages.channel_prune.widths import Cut, choose, given_cuts, kinds_of, plan_cuts
+from toolkit.stages.context import StageContext
+from toolkit.tasks.task import Task
+
+DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
+
+
+def apply_channel_prune(
+    model: nn.Module, task: Task, config: ChannelPrune, context: StageContext
+) -> tuple[nn.Module, Detail]:
+    """Cut every group to its share of the unmodified model's width, then repair what reads the cut channels.
+
+    Raises:
+        StageError: nothing can be cut, a target is missed, or the cut model does not compute what it should.
+    """
+    structure = find_groups(
+        model, context.example_inputs(task), find_blocks(model, context.example_inputs(task)), task.protected
+    )
+    groups = _chosen_groups(structure, config)
+    scores = score_groups(
+        model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
+    )
+    is_there = config.macs_ratio is not None and context.macs_ratio(model) <= config.macs_ratio
+    if config.widths is not None:
+        plan = given_cuts(groups, context.dense, config.widths)
+    elif config.keep is not None or is_there:
+        plan = plan_cuts(groups, context.dense, config.keep or Keep(), config, scores)
+    else:
+        plan = search_ratio(model, groups, _scope(groups, config), config, context, scores)
+    _check_keep(plan, config)
+    choices = choose(plan, scores)
+    reference = copy.deepcopy(model)
+    cut(model, choices)
+    _check_cut(reference, model, choices, task, context)
+    repairs = repair_readers(model, reference, choices, task, context) if config.repair != "none" else []
+    num_norms = 0
+    if config.batch_norm == "reestimate" and any(choice.changes for choice in choices):
+        num_norms = reestimate_batch_norms(model, context.inputs(task, "calibration"))
+    achieved = context.macs_ratio(model)
+    _check_macs(achieved, is_there, plan, config)
+    by_name = {choice.group.name: choice for choice in choices}
+    return model, {
+        "importance": config.importance,
+        "allocation": config.allocation,
+        "round_to": config.round_to,
+        "groups": [entry.detail(by_name[entry.group.name]) for entry in plan],
+        "not_cut": structure.refused,
+        "macs_ratio": {"asked": config.macs_ratio, "achieved": achieved},
+        "keep": {kind: {"asked": asked, "achieved": got} for kind, (asked, got) in _shares(plan).items()},
+        "repairs": [fitted.detail() for fitted in repairs],
+        "batch_norms_reestimated": num_norms,
+    }
+
+
+def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGroup]:
+    """Groups that are named or whose names the patterns choose; every kind that is to be cut is among them."""
+    if config.widths is not None:
+        return _named_groups(structure, list(config.widths))
+    chosen = [
+        group
+        for group in structure.groups
+        if matches_any(group.name, config.include) and not matches_any(group.name, config.exclude)
+    ]
+    there = {kind for group in chosen for kind in kinds_of(group)}
+    wanted = config.scope or () if config.keep is None else [kind for kind, ratio in config.keep if ratio < 1.0]
+    missing = [kind for kind in wanted if kind not in there]
+    if missing or not there:
+        what = f"no {' and no '.join(missing)}" if missing else "no channels"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(structure.refused.items())[:3])
+        raise StageError(
+            f"the model has {what} that can be cut on its own; what can be cut here: "
+            f"{', '.join(kind for kind in WIDTH_KINDS if kind in there) or 'nothing'}"
+            + (f" (not cut: {reasons})" if reasons else "")
+        )
+    return chosen
+
+
+def _named_groups(structure: Structure, names: list[str]) -> list[ChannelGroup]:
+    there = {group.name: group for group in structure.groups}
+    for name in names:
+        if name not in there:
+            why = structure.refused.get(name, "there is no such group")
+            raise StageError(f"widths: {name} cannot be cut: {why}; what can be: {', '.join(there) or 'nothing'}")
+    return [group for group in structure.groups if group.name in names]
+
+
+def _scope(groups: Sequence[ChannelGroup], config: ChannelPrune) -> list[WidthKind]:
+    there = {kind for group in groups for kind in kinds_of(group)}
+    scope = [kind for kind in config.scope or DEFAULT_SCOPE if kind in there]
+    if not scope:
+        raise StageError(
+            f"the default scope ({', '.join(DEFAULT_SCOPE)}) has nothing to cut here; "
+            f"choose scope among: {', '.join(sorted(there))}"
+        )
+    return scope
+
+
+def _check_cut(
+    wide: nn.Module, narrow: nn.Module, choices: Sequence[KeptUnits], task: Task, context: StageContext
+) -> None:
+    """The cut model must compute what the wide one does without the channels that are gone."""
+    try:
+        error = cut_error(wide, narrow, choices, context.example_inputs(task))
+    except ValueError as fault:
+        raise StageError(f"the model does not run after the cut: {fault}") from fault
+    if error > TOLERANCE:
+        raise StageError(f"the cut model does not compute what the wide one does without those channels ({error:.2g})")
+
+
+def _shares(plan: Sequence[Cut]) -> dict[WidthKind, tuple[float, float]]:
+    """Asked for and achieved share of the unmodified width, by kind."""
+    found: dict[WidthKind, tuple[float, float]] = {}
+    for kind in dict.fromkeys(entry.kind for entry in plan):
+        own = [entry for entry in plan if entry.kind == kind]
+        total = sum(entry.original for entry in own)
+        found[kind] = (sum(entry.asked for entry in own) / total, sum(entry.kept for entry in own) / total)
+    return found
+
+
+def _check_keep(plan: Sequence[Cut], config: ChannelPrune) -> None:
+    """More than was asked for is left only by rounding; less only where an earlier stage has cut."""
+    if config.keep is None:
+        return
+    for kind, (asked, _) in _shares(plan).items():
+        own = [entry for entry in plan if entry.kind == kind]
+        possible = [(min(entry.asked, entry.before), entry.kept) for entry in own]
+        miss = abs(sum(kept - aim for aim, kept in possible)) / sum(entry.original for entry in own)
+        if miss > config.keep_tolerance:
+            worst = max(own, key=lambda entry: abs(entry.kept - entry.asked) / entry.original)
+            raise StageError(
+                f"keep.{kind} {asked:.3g} is missed by {miss:.2f}, more than keep_tolerance {config.keep_tolerance}: "
+                f"{worst.group.name} would have {worst.kept} of {worst.original} for {worst.asked:.1f} asked; "
+                f"choose a ratio that fits, lower round_to ({config.round_to}) or raise keep_tolerance"
+            )
+
+
+def _check_macs(achieved: float, is_there: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
+    if config.macs_ratio is None or is_there or abs(achieved - config.macs_ratio) <= config.macs_tolerance:
+        return
+    kinds = ", ".join(dict.fromkeys(entry.kind for entry in plan if entry.kept < entry.before)) or "nothing"
+    raise StageError(
+        f"macs_ratio {config.macs_ratio} was asked for and {achieved:.4f} reached by cutting {kinds}, a miss of more "
+        f"than macs_tolerance {config.macs_tolerance}; lower round_to ({config.round_to}), add kinds to scope "
+        f"({', '.join(config.scope or DEFAULT_SCOPE)}), or drop blocks first"
+    )

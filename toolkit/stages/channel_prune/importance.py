@@ -1,0 +1,184 @@
+"""How much each channel of a group matters: scores [units, channels of each] by group, higher is more important."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.errors import StageError
+from toolkit.channels.groups import ChannelGroup, Slot
+from toolkit.channels.layers import input_dim, input_weights, output_weights
+from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.tasks.task import Batch, Task
+
+NEWTON_RIDGE = 1e-2  # of the mean diagonal
+
+
+def score_groups(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    importance: str,
+    task: Task,
+    batches: Callable[[], Iterable[Batch]],
+    seed: int,
+) -> dict[str, Tensor]:
+    """`batches` are read once by what needs data.
+
+    Raises:
+        StageError: a group has no BatchNorm to go by, there is no data, or a score is not a finite number.
+    """
+    if importance == "random":
+        scores = {group.name: _random(group, seed) for group in groups}
+    elif importance in ("l1", "l2"):
+        scores = {group.name: weight_norm(model, group, int(importance[1])) for group in groups}
+    elif importance == "bn_gamma":
+        scores = {group.name: _bn_gamma(model, group) for group in groups}
+    elif importance == "taylor":
+        scores = _taylor(model, groups, task, batches())
+    else:
+        inputs = (batch.inputs for batch in batches())
+        scores = (activation_energy if importance == "activation" else newton)(model, groups, inputs)
+    broken = [name for name, values in scores.items() if not bool(values.isfinite().all())]
+    if broken:
+        raise StageError(f"importance {importance!r} of {broken[0]} is not a finite number; model or data are broken")
+    return scores
+
+
+def by_unit(values: Tensor, slot: Slot, group: ChannelGroup) -> Tensor:
+    """A value for every index of the slot's dimension as [units, channels of each]; parts of a unit are added up."""
+    size = group.head_dim
+    rows = torch.stack([values[list(places)] for places in slot.places])  # [units, indices of each]
+    if rows.shape[1] % size:
+        return rows.sum(1, keepdim=True).expand(-1, size) / size
+    return rows.reshape(len(rows), -1, size).sum(1)
+
+
+def activation_energy(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
+    """Mean square of each channel as its last consumer reads it, over the calibration data."""
+    energy, count = _moments(model, groups, batches, lambda rows: rows.square().sum(0))
+    return {group.name: by_unit(energy[group.name] / count[group.name], group.reader, group) for group in groups}
+
+
+def newton(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
+    """Score of a mask z in the consumer's squared error, after Numerical Pruning (Shen et al., arXiv 2412.12441).
+
+    With X the channels that the consumer reads and W its weights, || X W - X diag(z) W ||^2 = (1 - z)^T H (1 - z),
+    H = (X^T X) * (W W^T), element by element. Under a penalty on the sum of z, Newton's method reaches the minimum of
+    this quadratic form in one step: 1 - z is proportional to H^-1 1. z, up to scale and shift, is the score.
+    """
+    gram, _ = _moments(model, groups, batches, lambda rows: rows.T @ rows)
+    scores = {}
+    for group in groups:
+        weights = input_weights(model.get_submodule(group.reader.module)).detach().double().flatten(1)
+        hessian = gram[group.name] * (weights @ weights.T)
+        ridge = NEWTON_RIDGE * hessian.diagonal().mean().clamp(min=1e-30)
+        hessian = hessian + ridge * torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
+        cut_share = torch.linalg.solve(hessian, torch.ones_like(hessian[0]))
+        scores[group.name] = by_unit(-cut_share / cut_share.abs().max(), group.reader, group)
+    return scores
+
+
+def _moments(
+    model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs], of: Callable[[Tensor], Tensor]
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Sum over the data of `of` the rows [positions, channels] that each group's last consumer reads, in float64."""
+    points = {group.name: ActivationPoint(group.reader.module, "input") for group in groups}
+    total: dict[str, Tensor] = {}
+    count: dict[str, int] = {}
+    for inputs in batches:
+        seen = capture(model, inputs, set(points.values()))
+        for name, point in points.items():
+            value = seen[point]
+            rows = value.movedim(input_dim(model.get_submodule(point.module)), -1).flatten(0, -2).double()
+            total[name] = of(rows) + total.get(name, 0.0)
+            count[name] = count.get(name, 0) + len(rows)
+    if not count and groups:
+        raise StageError("this importance needs calibration data, and the task's split is empty")
+    return total, count
+
+
+@torch.no_grad()
+def weight_norm(model: nn.Module, group: ChannelGroup, power: int) -> Tensor:
+    """L1 (power 1) or squared L2 (power 2) norm of all weights that write or read each channel."""
+    return _over_weights(model, group, lambda weight: weight.double().abs().pow(power))
+
+
+def _over_weights(model: nn.Module, group: ChannelGroup, of: Callable[[Tensor], Tensor]) -> Tensor:
+    total = torch.zeros(group.num_units, group.head_dim, dtype=torch.float64)
+    for slot in group.slots:
+        if slot.role in ("out", "in"):
+            weights = (output_weights if slot.role == "out" else input_weights)(model.get_submodule(slot.module))
+            values = of(weights).flatten(1).sum(1).cpu()
+            total += by_unit(values, slot, group)
+    return total
+
+
+def _taylor(
+    model: nn.Module, groups: Sequence[ChannelGroup], task: Task, batches: Iterable[Batch]
+) -> dict[str, Tensor]:
+    """| sum of gradient * weight | of each layer's part of a channel, added up, for the task's loss on this data."""
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    totals = {group.name: torch.zeros(group.num_units, group.head_dim, dtype=torch.float64) for group in groups}
+    is_empty = True
+    try:
+        model.requires_grad_(True)
+        for batch in batches:
+            is_empty = False
+            model.zero_grad(set_to_none=True)
+            with torch.enable_grad():
+                task.loss(model(*batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]
+            for group in groups:
+                totals[group.name] += _saliency(model, group)
+    finally:
+        model.zero_grad(set_to_none=True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+    if is_empty:
+        raise StageError("importance 'taylor' needs calibration data, and the task's split is empty")
+    return totals
+
+
+@torch.no_grad()
+def _saliency(model: nn.Module, group: ChannelGroup) -> Tensor:
+    total = torch.zeros(group.num_units, group.head_dim, dtype=torch.float64)
+    for slot in group.slots:
+        weight = getattr(model.get_submodule(slot.module), "weight", None)
+        if slot.role not in ("out", "in") or not isinstance(weight, Tensor) or weight.grad is None:
+            continue
+        layer = model.get_submodule(slot.module)
+        view = output_weights if slot.role == "out" else input_weights
+        product = view(layer).double() * _gradient(layer, view)
+        total += by_unit(product.flatten(1).sum(1).abs().cpu(), slot, group)
+    return total
+
+
+def _gradient(layer: nn.Module, view: Callable[[nn.Module], Tensor]) -> Tensor:
+    """The gradient of the layer's weight, seen as `view` sees the weight."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor) and weight.grad is not None
+    is_swapped = view(layer).shape != weight.shape or view(layer).stride() != weight.stride()
+    return (weight.grad.transpose(0, 1) if is_swapped else weight.grad).double()
+
+
+def _bn_gamma(model: nn.Module, group: ChannelGroup) -> Tensor:
+    """| scale | of the BatchNorm layers that the channels pass (Network Slimming, Liu et al., ICCV 2017)."""
+    total: Tensor | None = None
+    for slot in group.slots:
+        layer = model.get_submodule(slot.module)
+        if slot.role == "through" and isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine:
+            values = by_unit(layer.weight.detach().abs().double().cpu(), slot, group)
+            total = values if total is None else total + values
+    if total is None:
+        raise StageError(
+            f"importance bn_gamma: the channels of {group.name} pass no BatchNorm layer; "
+            "exclude it, or choose another importance"
+        )
+    return total
+
+
+def _random(group: ChannelGroup, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {group.name}".encode()))
+    return torch.rand(group.num_units, group.head_dim, generator=generator, dtype=torch.float64)

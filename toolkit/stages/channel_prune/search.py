@@ -1,0 +1,111 @@
+"""The one keep ratio that brings a model to a share of the unmodified multiply-adds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from toolkit.channels.cut import cut
+from toolkit.channels.groups import ChannelGroup
+from toolkit.stages.channel_prune.settings import ChannelPrune, Keep, WidthKind
+from toolkit.stages.channel_prune.widths import Cut, Scores, choose, even_scores, plan_cuts
+from toolkit.stages.context import StageContext
+
+MOST_TRIALS = 16
+
+CLOSE_ENOUGH = 0.1  # of the tolerance
+
+WidthPlan = list[Cut]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A plan on one side of the target, by `miss` (its MACs ratio less the target); none at the ends of the range."""
+
+    share: float
+    miss: float
+    plan: WidthPlan | None = None
+
+
+def search_ratio(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    kinds: Sequence[WidthKind],
+    config: ChannelPrune,
+    context: StageContext,
+    scores: Scores,
+) -> WidthPlan:
+    """The plan whose MACs are nearest to `macs_ratio`; widths are tried out on copies of the model.
+
+    Halving and straight-line guesses in turns, since MACs fall with the square of a width in some layers. Where the
+    target lies in a jump, because all groups give up a whole head at once, only some of them do: those that lose least.
+    """
+    assert config.macs_ratio is not None
+    search = _Search(model, context, config.macs_ratio)
+    low, high = _Side(0.0, -config.macs_ratio), _Side(1.0, context.macs_ratio(model) - config.macs_ratio)
+    best: _Side | None = None
+    for trial in range(MOST_TRIALS):
+        share = _guess(low, high) if trial % 2 == 0 else (low.share + high.share) / 2
+        plan = plan_cuts(groups, context.dense, Keep(**dict.fromkeys(kinds, share)), config, scores)
+        side = _Side(share, search.miss(plan), plan)
+        if best is None or abs(side.miss) < abs(best.miss):
+            best = side
+        if abs(best.miss) <= CLOSE_ENOUGH * config.macs_tolerance or high.share - low.share < 1e-4:
+            break
+        low, high = (low, side) if side.miss > 0 else (side, high)
+    assert best is not None and best.plan is not None
+    if abs(best.miss) > config.macs_tolerance and low.plan is not None and high.plan is not None:
+        return _between(search, low.plan, high.plan, scores)
+    return best.plan
+
+
+@dataclass
+class _Search:
+    """Multiply-adds of plans, each counted once."""
+
+    model: nn.Module
+    context: StageContext
+    target: float
+
+    def __post_init__(self) -> None:
+        self.seen: dict[tuple[int, ...], float] = {}
+
+    def miss(self, plan: WidthPlan) -> float:
+        widths = tuple(entry.kept for entry in plan)
+        if widths not in self.seen:
+            trial = copy.deepcopy(self.model)
+            cut(trial, choose(plan, even_scores([entry.group for entry in plan])))
+            self.seen[widths] = self.context.macs_ratio(trial) - self.target
+        return self.seen[widths]
+
+
+def _guess(low: _Side, high: _Side) -> float:
+    """Where a straight line between the two is 0, not too near to either."""
+    part = low.miss / (low.miss - high.miss) if low.miss < high.miss else 0.5
+    return low.share + (high.share - low.share) * min(max(part, 0.05), 0.95)
+
+
+def _between(search: _Search, narrow: WidthPlan, wide: WidthPlan, scores: Scores) -> WidthPlan:
+    """Some groups as in `narrow`, the others as in `wide`: the number of them that is nearest to the target."""
+    order = sorted(range(len(wide)), key=lambda place: _lost(narrow[place], wide[place], scores))
+    first, last = 0, len(order)  # too many multiply-adds, too few
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if search.miss(_mixed(narrow, wide, order[:middle])) > 0 else (first, middle)
+    return min(
+        (_mixed(narrow, wide, order[:number]) for number in (first, last)), key=lambda one: abs(search.miss(one))
+    )
+
+
+def _mixed(narrow: WidthPlan, wide: WidthPlan, places: Sequence[int]) -> WidthPlan:
+    return [narrow[place] if place in places else entry for place, entry in enumerate(wide)]
+
+
+def _lost(narrow: Cut, wide: Cut, scores: Scores) -> float:
+    """Importance of the units that the narrower width costs, as a share of the group's."""
+    over = 0 if wide.kind == "head_dim" else 1
+    units = scores[wide.group.name].double().sum(over).abs().sort(descending=True).values
+    return float(units[narrow.kept : wide.kept].sum() / units.sum().clamp(min=1e-30))

@@ -1,0 +1,186 @@
+"""How many channels every group keeps: ratios of the unmodified width, shared out over groups, rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+from toolkit.channels.cut import KeptUnits
+from toolkit.channels.groups import ChannelGroup
+from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
+
+Scores = Mapping[str, Tensor]  # [units, channels of each] by the name of a group
+
+LEAST_SHARE = 0.1  # of its original width, that every group keeps where groups compete
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One group's new width: `asked` is before rounding, of the unmodified width. `kind` is a key of `Keep`."""
+
+    group: ChannelGroup
+    kind: WidthKind
+    original: int
+    before: int
+    asked: float
+    kept: int
+
+    def detail(self, choice: KeptUnits) -> Detail:
+        return {
+            "name": self.group.name,
+            "kind": self.kind,
+            "original": self.original,
+            "before": self.before,
+            "asked": self.asked,
+            "kept": self.kept,
+            "indices": choice.kept(self.group.reader),
+        }
+
+
+def kinds_of(group: ChannelGroup) -> tuple[WidthKind, ...]:
+    """The keys of `Keep` that a group answers to."""
+    if group.kind != "attention":
+        return (group.kind,)
+    return ("heads", "head_dim") if group.dims_are_free else ("heads",)
+
+
+def rounded(asked: float, multiple: int, current: int) -> int:
+    """`asked` to the nearest multiple, at least one multiple, and never more than there is."""
+    if asked >= current:
+        return current
+    return min(max(multiple, multiple * round(asked / multiple)), current)
+
+
+def plan_cuts(
+    groups: Sequence[ChannelGroup], dense: nn.Module, keep: Keep, config: ChannelPrune, scores: Scores
+) -> list[Cut]:
+    """What every group is cut to; an attention group has an entry for its heads and one for its head dimensions."""
+    cuts = []
+    for kind in WIDTH_KINDS:
+        ratio: float = getattr(keep, kind)
+        own = [group for group in groups if kind in kinds_of(group)]
+        for group, asked in _share_out(own, kind, ratio, dense, config, scores):
+            original, now = original_width(dense, group, kind), width_now(group, kind)
+            multiple = 1 if kind == "heads" else _units_of(config.round_to, group, kind)
+            cuts.append(Cut(group, kind, original, now, asked, rounded(asked, multiple, now)))
+    order = {group.name: place for place, group in enumerate(groups)}
+    return sorted(cuts, key=lambda cut: order[cut.group.name])
+
+
+def given_cuts(groups: Sequence[ChannelGroup], dense: nn.Module, widths: Mapping[str, int | Heads]) -> list[Cut]:
+    """Exactly the widths given, by the name of a group.
+
+    Raises:
+        StageError: a group is narrower than that, or the width is of the wrong form for it.
+    """
+    cuts = []
+    for group in groups:
+        wanted = widths[group.name]
+        if isinstance(wanted, Heads) != (group.kind == "attention"):
+            form = "{heads: H, head_dim: D}" if group.kind == "attention" else "a number of channels"
+            raise StageError(f"widths: {group.name} takes {form}, not {wanted}")
+        asked: dict[WidthKind, int] = {}
+        if isinstance(wanted, Heads):
+            asked["heads"] = wanted.heads
+            if wanted.head_dim is not None and wanted.head_dim != group.head_dim:
+                asked["head_dim"] = wanted.head_dim
+        elif group.kind != "attention":
+            asked[group.kind] = wanted
+        for kind, kept in asked.items():
+            now = width_now(group, kind)
+            if kept > now or kind not in kinds_of(group):
+                there = f"it has {now}" if kind in kinds_of(group) else f"its {kind} cannot be cut"
+                raise StageError(f"widths: {group.name} cannot keep {kept} {kind}: {there}")
+            cuts.append(Cut(group, kind, original_width(dense, group, kind), now, float(kept), kept))
+    return cuts
+
+
+def _units_of(channels: int, group: ChannelGroup, kind: WidthKind) -> int:
+    """So many channels as units: those of a grouped convolution go together."""
+    return channels if kind == "head_dim" else max(1, channels // group.head_dim)
+
+
+def width_now(group: ChannelGroup, kind: WidthKind) -> int:
+    return group.head_dim if kind == "head_dim" else group.num_units
+
+
+def original_width(dense: nn.Module, group: ChannelGroup, kind: WidthKind) -> int:
+    """Units (or channels of a head) that the group had in the unmodified model."""
+    first = next(slot for slot in group.slots if slot.role == "out")
+    now = first.size
+    weight = dense.get_submodule(first.module).weight
+    assert isinstance(weight, Tensor)
+    is_second = type(dense.get_submodule(first.module)).__name__.startswith(("Embedding", "ConvTranspose"))
+    was = weight.shape[1 if is_second else 0]
+    if group.kind != "attention":
+        return round(was * group.num_units / now)
+    heads = _original_heads(dense, group)
+    return heads if kind == "heads" else round(group.head_dim * (was / heads) / (now / group.num_units))
+
+
+def _original_heads(dense: nn.Module, group: ChannelGroup) -> int:
+    owner = dense.get_submodule(group.owner)
+    return int(getattr(owner, group.head_attributes[0])) if group.head_attributes else group.num_units
+
+
+def _share_out(
+    groups: Sequence[ChannelGroup],
+    kind: WidthKind,
+    ratio: float,
+    dense: nn.Module,
+    config: ChannelPrune,
+    scores: Scores,
+) -> list[tuple[ChannelGroup, float]]:
+    """Units that each group keeps, before rounding: its own share, or what is left of a pool that is ranked as one."""
+    own = {group.name: ratio * original_width(dense, group, kind) for group in groups}
+    if config.allocation == "uniform" or kind == "head_dim" or ratio == 1.0:
+        return [(group, own[group.name]) for group in groups]
+    pools: dict[str, list[ChannelGroup]] = {}
+    for group in groups:
+        pools.setdefault(group.signature if config.allocation == "isomorphic" else "", []).append(group)
+    asked: dict[str, float] = {}
+    for pool in pools.values():
+        asked |= _rank_pool(pool, sum(own[group.name] for group in pool), scores)
+    return [(group, asked[group.name]) for group in groups]
+
+
+def _rank_pool(pool: Sequence[ChannelGroup], budget: float, scores: Scores) -> dict[str, float]:
+    """The `budget` best units of all groups, by their scores relative to the mean of their group."""
+    kept = {group.name: max(1, round(LEAST_SHARE * group.num_units)) for group in pool}
+    spare: list[tuple[float, str]] = []
+    for group in pool:
+        units = scores[group.name].double().sum(1)
+        relative = units / units.abs().mean().clamp(min=1e-30)
+        best = relative.sort(descending=True).values[kept[group.name] :]
+        spare += [(float(value), group.name) for value in best]
+    left = max(0, round(budget) - sum(kept.values()))
+    for _, name in sorted(spare, reverse=True)[:left]:
+        kept[name] += 1
+    return {name: float(count) for name, count in kept.items()}
+
+
+def choose(cuts: Sequence[Cut], scores: Scores) -> list[KeptUnits]:
+    """The best units of every group, and in attention the best channels of each of them."""
+    planned: dict[str, dict[str, int]] = {}
+    groups = {cut.group.name: cut.group for cut in cuts}
+    for cut in cuts:
+        planned.setdefault(cut.group.name, {})[cut.kind] = cut.kept
+    chosen = []
+    for name, group in groups.items():
+        own = scores[name].detach().cpu()
+        count = next((kept for kind, kept in planned[name].items() if kind != "head_dim"), group.num_units)
+        units = tuple(own.sum(1).topk(count).indices.sort().values.tolist())
+        size = planned[name].get("head_dim", group.head_dim)
+        inner = tuple(tuple(own[unit].topk(size).indices.sort().values.tolist()) for unit in units)
+        chosen.append(KeptUnits(group, units, inner if size < group.head_dim else ()))
+    return chosen
+
+
+def even_scores(groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+    """For trying out widths: which channels go does not matter."""
+    return {group.name: torch.ones(group.num_units, group.head_dim) for group in groups}

@@ -1,0 +1,1 @@
+"""The stage `recover`: fine-tunes with the dense model as teacher."""

@@ -1,0 +1,60 @@
+"""Fine-tune a compressed model with the dense model as teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.errors import StageError
+from toolkit.base.settings import Detail
+from toolkit.stages.context import StageContext, to_device
+from toolkit.stages.recover.settings import Recover
+from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.task import AlignmentOptions, Batch, Task
+from toolkit.training.fit import FitConfig, fit
+
+
+def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageContext) -> tuple[nn.Module, Detail]:
+    """Train all weights on task loss + alignment of the predictions with the dense model's.
+
+    Raises:
+        StageError: the loss is not a finite number, or the task has nothing to align.
+    """
+
+    def loss(student: nn.Module, batch: Batch) -> Tensor:
+        outputs = student(*batch.inputs)
+        total = torch.zeros((), device=context.device)
+        if config.task_weight:
+            total = total + config.task_weight * task.loss(outputs, batch.targets)
+        if config.alignment_weight:
+            with torch.no_grad():
+                teacher = context.dense(*batch.inputs)
+            terms = task.alignment(outputs, teacher, batch.targets, AlignmentOptions())
+            if not terms:
+                raise StageError(f"{task.name} has no alignment terms; set alignment_weight: 0")
+            total = total + config.alignment_weight * torch.stack(list(terms.values())).sum()
+        return total
+
+    result = fit(
+        model,
+        _on_device(task.train_batches(config.batch_size, context.seed), context.device),
+        loss,
+        lambda trained: evaluate(task, trained, "validation").value,
+        FitConfig.of(config),
+        keep_best=config.patience is not None,
+        console=context.console,
+        title="recover",
+    )
+    return model, {
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "kept_step": result.best_step,
+        "curve": [asdict(point) for point in result.curve],
+    }
+
+
+def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    return (to_device(batch, device) for batch in batches)

@@ -1,0 +1,18 @@
+"""The stages, by the `type` that recipes name them with."""
+
+from __future__ import annotations
+
+from toolkit.stages.align.apply import apply_align
+from toolkit.stages.block_drop.apply import apply_block_drop
+from toolkit.stages.channel_prune.apply import apply_channel_prune
+from toolkit.stages.context import Apply
+from toolkit.stages.recover.apply import apply_recover
+from toolkit.stages.reinitialise.apply import apply_reinitialise
+
+STAGES: dict[str, Apply] = {
+    "block_drop": apply_block_drop,
+    "channel_prune": apply_channel_prune,
+    "recover": apply_recover,
+    "align": apply_align,
+    "reinitialise": apply_reinitialise,
+}

@@ -1,0 +1,20 @@
+"""The stages that a recipe can name, and their settings. Nothing here imports torch.
+
+Every ratio is of the **unmodified** model, so its meaning does not depend on a stage's position.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from toolkit.stages.align.settings import Align
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.recover.settings import Recover
+from toolkit.stages.reinitialise.settings import Reinitialise
+
+Stage = Annotated[BlockDrop | ChannelPrune | Recover | Align | Reinitialise, Field(discriminator="type")]
+
+STAGE_TYPES = ("block_drop", "channel_prune", "recover", "align", "reinitialise")

@@ -1,0 +1,1 @@
+"""Sweeps: variants of a recipe times seeds, each cell a run."""

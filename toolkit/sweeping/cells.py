@@ -1,0 +1,152 @@
+"""Runs the cells of a sweep, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit.base.console import Console
+from toolkit.base.errors import PlanError, StageError, UserError
+from toolkit.base.files import write_atomically
+from toolkit.planning.session import Planner, open_session
+from toolkit.planning.settings import PlanSettings
+from toolkit.recipe.recipe import Recipe
+from toolkit.record.plan import INFEASIBLE_FILE, PLAN_FILE, load_plan_record
+from toolkit.record.run import FAILED_FILE, RUN_FILE, load_record
+from toolkit.running.runner import run
+from toolkit.sweeping.settings import PlannedCell, Sweep
+from toolkit.tasks.cards import make_task
+
+with suppress(ImportError):  # not on Windows, where two processes in one folder are not noticed
+    import fcntl
+
+LOCK_FILE = ".lock"
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path,
+    *,
+    only: Sequence[str] | None = None,
+    retry_failed: bool = False,
+    folder: Path | None = None,
+    console: Console | None = None,
+) -> Iterator[str]:
+    """Runs the cells of `sweep` into folders under `out`, and yields each folder's name when its cell is done.
+
+    Finished cells are left alone and stopped ones continue. A cell that fails in a way that its run explains leaves
+    a file that says so, and the sweep goes on; `retry_failed` runs such cells again. `only` names variants; the
+    others are left out. A relative path of weights in a recipe starts from `folder`.
+
+    Raises:
+        UserError: another process is running this sweep.
+    """
+    console = console or Console()
+    runner = _CellRunner(CellPlanner(sweep, out / "tables", console), retry_failed, folder, console)
+    every: list[tuple[str, Recipe | PlannedCell]] = [*sweep.planned_cells(), *sweep.cells()]
+    cells = [cell for cell in every if only is None or cell[0].partition("/")[0] in only]
+    out.mkdir(parents=True, exist_ok=True)
+    with _only_process(out / LOCK_FILE):
+        for number, (name, cell) in enumerate(cells, 1):
+            console.line(f"[{number}/{len(cells)}] {name}")
+            runner.run(out / name, cell)
+            yield name
+
+
+class CellPlanner:
+    """Plans cells; what is scored and timed for one of them serves the others."""
+
+    def __init__(self, sweep: Sweep, tables: Path, console: Console) -> None:
+        self.sweep, self.tables, self.console = sweep, tables, console
+        self.planners: dict[str, Planner] = {}
+
+    def record_folder(self, out: Path) -> Path:
+        """Where the record of a cell's plan waits for its run to be finished: runs start in empty folders."""
+        folder = self.tables / "plans" / f"{out.parent.name}-{out.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def recipe(self, cell: PlannedCell, out: Path) -> Recipe:
+        """The cell's recipe; its plan's record goes where `record_folder` says.
+
+        Raises:
+            PlanError: no plan of the family holds the budget.
+        """
+        plans = self.sweep.plans
+        assert plans is not None
+        if cell.task not in self.planners:
+            settings = PlanSettings(
+                device=self.sweep.device,
+                batch_sizes=(*self.sweep.measure.batch_sizes, cell.budget.batch_size),
+                threads=self.sweep.measure.threads,
+                tables=self.tables,
+                examples=plans.examples,
+                criterion=plans.criterion,
+                scored_on=plans.scored_on,
+            )
+            self.planners[cell.task] = open_session(make_task(cell.task), settings, console=self.console)
+        planned = self.planners[cell.task].plan(cell.budget, cell.family, plans.evaluations)
+        planned.note.save(self.record_folder(out))
+        recipe = planned.recipe(plans.then, seed=cell.seed)
+        return recipe.model_copy(update={"measure": self.sweep.measure})
+
+
+@dataclass
+class _CellRunner:
+    planner: CellPlanner
+    retry_failed: bool
+    folder: Path | None
+    console: Console = field(default_factory=Console)
+
+    def run(self, out: Path, cell: Recipe | PlannedCell) -> None:
+        """One run, begun or continued; a failure that the run itself explains is written down."""
+        for name, words in ((FAILED_FILE, "failed"), (INFEASIBLE_FILE, "infeasible")):
+            if (out / name).exists() and not self.retry_failed:
+                self.console.line(f"  {words} before; --retry-failed tries again")
+                return
+            (out / name).unlink(missing_ok=True)
+        started_before = (out / RUN_FILE).exists()
+        if started_before and load_record(out).finished:
+            if isinstance(cell, PlannedCell) and not (out / PLAN_FILE).exists():  # stopped just before it was copied
+                load_plan_record(self.planner.record_folder(out)).save(out)
+            self.console.line("  finished")
+            return
+        started = time.monotonic()
+        try:
+            self._run(out, cell, started_before)
+        except PlanError as error:
+            self._write_down(out / INFEASIBLE_FILE, "infeasible", error)
+        except StageError as error:
+            self._write_down(out / FAILED_FILE, "failed", error)
+        else:
+            self.console.line(f"  done in {time.monotonic() - started:.0f} s")
+
+    def _run(self, out: Path, cell: Recipe | PlannedCell, started_before: bool) -> None:
+        if isinstance(cell, Recipe):
+            recipe = cell
+        else:
+            recipe = load_record(out).recipe if started_before else self.planner.recipe(cell, out)
+        run(recipe, folder=self.folder, out=out, resume=started_before, console=self.console)
+        if isinstance(cell, PlannedCell):
+            load_plan_record(self.planner.record_folder(out)).save(out)
+
+    def _write_down(self, file: Path, word: str, error: Exception) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, f"{error}\n")
+        self.console.line(f"  {word}: {error}")
+
+
+@contextmanager
+def _only_process(lock: Path) -> Iterator[None]:
+    """One process at a time in a sweep's folder; the lock goes with the process, whatever ends it."""
+    with open(lock, "w", encoding="utf-8") as file:
+        if "fcntl" in globals():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                folder = lock.parent
+                raise UserError(f"{folder}: another process is running this sweep; wait for it or stop it") from error
+        yield

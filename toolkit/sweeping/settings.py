@@ -1,0 +1,152 @@
+"""What `python -m toolkit.sweep` is told: variants of stages times seeds, each cell a recipe. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from toolkit.base.errors import Fault, RecipeError, UserError
+from toolkit.base.settings import Config, Positive, Version
+from toolkit.planning.budget import Budget, parse_limits
+from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES
+from toolkit.planning.search.solver import FAMILIES, PlanFamily
+from toolkit.recipe.check import check, check_model, check_task
+from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.recipe.yaml_nodes import read_yaml
+from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
+from toolkit.stages.settings import Stage
+from toolkit.tasks.cards import TASKS
+from toolkit.zoo.settings import ZooModel
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
+
+
+class SeededTask(Config):
+    """One column of the sweep: a seed for the stages, and the task whose baseline goes with it."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    task: Annotated[str, Field(min_length=1)]
+
+
+class Plans(Config):
+    """Every family with every budget; `then` are the stages after the plan's own. Latency as in `Budget`."""
+
+    families: Annotated[tuple[PlanFamily, ...], Field(min_length=1, strict=False)] = FAMILIES
+    budgets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    batch_size: Positive = 1
+    evaluations: Annotated[int, Field(ge=0)] = EVALUATIONS
+    examples: Positive = EXAMPLES
+    criterion: Criterion = CRITERIA[0]
+    scored_on: ScoredOn = SCORED_ON[0]
+    then: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A run whose stages are planned when it is its turn."""
+
+    task: str
+    seed: int
+    family: PlanFamily
+    budget: Budget
+
+
+class Sweep(Config):
+    """Every plan and every variant is run for every seed, in the order of the file, all seeds of one in a row."""
+
+    version: Version
+    name: Name
+    device: Literal["cpu", "cuda"]
+    model: ZooModel | None = None
+    seeds: Annotated[tuple[SeededTask, ...], Field(min_length=1, strict=False)]
+    plans: Plans | None = None
+    variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(default_factory=dict)]
+    measure: Measure
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> Sweep:
+        if self.plans is None and not self.variants:
+            raise ValueError("give variants, plans or both")
+        return self
+
+    def planned_cells(self) -> list[tuple[str, PlannedCell]]:
+        """(folder below the sweep's, what is to be planned), budget after budget."""
+        if self.plans is None:
+            return []
+        cells = []
+        for word in self.plans.budgets:
+            limits = parse_limits([word])
+            budget = Budget(limits=limits, batch_size=self.plans.batch_size, threads=self.measure.threads)
+            for family in self.plans.families:
+                for column in self.seeds:
+                    cell = PlannedCell(column.task, column.seed, family, budget)
+                    cells.append((f"{family}_{limits[0].value:g}/seed{column.seed}", cell))
+        return cells
+
+    def cells(self) -> list[tuple[str, Recipe]]:
+        """(folder below the sweep's, recipe) of every run, in the order in which they are run."""
+        return [
+            (
+                f"{variant}/seed{column.seed}",
+                Recipe(
+                    name=f"{variant}-seed{column.seed}",
+                    task=column.task,
+                    seed=column.seed,
+                    device=self.device,
+                    model=self.model,
+                    stages=stages,
+                    measure=self.measure,
+                ),
+            )
+            for variant, stages in self.variants.items()
+            for column in self.seeds
+        ]
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep, with the same strictness as recipes.
+
+    Raises:
+        RecipeError: with every fault, its file and line.
+    """
+    document = read_yaml(path)
+    faults: list[Fault] = []
+    sweep: Sweep | None = None
+    try:
+        sweep = Sweep.model_validate(document.data)
+        faults = _faults(sweep)
+    except ValidationError as error:
+        faults = plain_faults(error, Sweep)
+    placed = [Fault(f.path, f.message, document.lines.at(f.path)) for f in faults if not document.refuses(f.path)]
+    if sweep is None or document.faults or placed:
+        raise RecipeError(sorted([*document.faults, *placed], key=lambda fault: fault.line or 0), path)
+    return sweep
+
+
+def _faults(sweep: Sweep) -> list[Fault]:
+    """Faults of meaning: each variant is checked once per task, and reported once."""
+    found: dict[Fault, None] = {}
+    seeds = [column.seed for column in sweep.seeds]
+    for index, column in enumerate(sweep.seeds):
+        for fault in check_task(column.task):
+            found[Fault(("seeds", index, *fault.path), fault.message)] = None
+        for fault in check_model(column.task, sweep.model):
+            found[fault] = None
+        if seeds.index(column.seed) != index:
+            found[Fault(("seeds", index, "seed"), f"{column.seed} is given twice")] = None
+    try:
+        places = [place for place, _ in sweep.planned_cells()]
+        for place in {place for place in places if places.count(place) > 1}:
+            found[Fault(("plans", "budgets"), f"{place.partition('/')[0]} is planned twice")] = None
+    except UserError as error:
+        found[Fault(("plans", "budgets"), str(error).removeprefix("--budget "))] = None
+    if sweep.plans is not None and sweep.model is not None:
+        found[Fault(("plans",), "not for task zoo")] = None
+    for folder, recipe in sweep.cells():
+        for fault in check(recipe, TASKS.get(recipe.task)):
+            found[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None
+    return list(found)

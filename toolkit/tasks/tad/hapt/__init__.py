@@ -1,0 +1,1 @@
+"""The tasks tad-hapt: activities and postural transitions of UCI HAPT."""

@@ -1,0 +1,137 @@
+"""The UCI HAPT recordings: a smartphone at the waist of 30 people, who walk, climb stairs, sit, stand, lie and change.
+
+Reyes-Ortiz et al., "Transition-aware human activity recognition using smartphones", Neurocomputing 171, 2016 (online
+2015). 61 untrimmed recordings, 50 Hz, 3-axis acceleration (g) and 3-axis angular velocity (rad/s). The archive's README
+forbids commercial use, so neither the recordings nor weights trained on them ship with the toolkit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.base.errors import UserError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+CLASSES = (
+    "WALKING",
+    "WALKING_UPSTAIRS",
+    "WALKING_DOWNSTAIRS",
+    "SITTING",
+    "STANDING",
+    "LAYING",
+    "STAND_TO_SIT",
+    "SIT_TO_STAND",
+    "SIT_TO_LIE",
+    "LIE_TO_SIT",
+    "STAND_TO_LIE",
+    "LIE_TO_STAND",
+)
+
+FIRST_TRANSITION = 6  # index of the first postural transition; the classes before it are activities
+
+SAMPLE_RATE_HZ = 50
+
+ROOT_VARIABLE = "TOOLKIT_DATA"
+
+FILE = Path("hapt") / "hapt_raw_f32.npz"
+
+SHA256 = "ffc99ebf7d9dc545c443db81b15789ebe3c19c169324457a94ef33039f800b7a"  # of the arrays, see `checksum`
+
+HOW_TO_GET = (
+    "download the archive of UCI dataset 341 (DOI 10.24432/C54G7M; its licence forbids commercial use), run "
+    f"python -m toolkit.tasks.tad.hapt.convert ARCHIVE.zip --out DIR/{FILE}, and set {ROOT_VARIABLE}=DIR"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class HaptRecording:
+    """`signal` float32 [samples, 6]; `bounds` [N, 2] first sample and the one after the last; `labels` [N] indices."""
+
+    experiment: int
+    user: int
+    signal: NDArray[np.float32]
+    bounds: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        return recording_key(self.experiment, self.user)
+
+
+def recording_key(experiment: int, user: int) -> str:
+    return f"exp{experiment:02d}_user{user:02d}"
+
+
+def checksum(arrays: Arrays) -> str:
+    """SHA-256 over names, types, shapes and values, in order of name: how they are zipped makes no difference."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file; nothing is unpickled.
+
+    Raises:
+        UserError: the file cannot be read as plain arrays.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read as an npz file of arrays ({error}); {HOW_TO_GET}") from error
+
+
+def read_recordings(path: Path, sha256: str = SHA256) -> tuple[HaptRecording, ...]:
+    """Read and check the file: `expEE_userUU` [samples, 6], `labels` [N, 5] (experiment, user, class, start, end).
+
+    Raises:
+        UserError: the file cannot be read, or its arrays are not the published ones.
+    """
+    arrays = read_arrays(path)
+    found = checksum(arrays)
+    if found != sha256:
+        raise UserError(f"{path}: the SHA-256 of its arrays is {found}, expected {sha256}; {HOW_TO_GET}")
+    table = arrays["labels"].astype(np.int64)
+    recordings = []
+    for experiment, user in np.unique(table[:, :2], axis=0).tolist():
+        own = table[(table[:, 0] == experiment) & (table[:, 1] == user)]
+        own = own[np.argsort(own[:, 3], kind="stable")]
+        bounds = own[:, 3:5] - [1, 0]  # 1-based, the end included -> 0-based, the end excluded
+        signal = arrays[recording_key(experiment, user)]
+        recordings.append(HaptRecording(experiment, user, signal, bounds, own[:, 2] - 1))
+    return tuple(recordings)
+
+
+def load_recordings() -> tuple[HaptRecording, ...]:
+    """All 61 recordings, in order of experiment, from the folder that the environment variable names.
+
+    Raises:
+        UserError: the variable or the file is missing, or the file is not the published one.
+    """
+    root = os.environ.get(ROOT_VARIABLE)
+    if not root:
+        raise UserError(f"the HAPT recordings are missing: {ROOT_VARIABLE} is not set; {HOW_TO_GET}")
+    path = Path(root) / FILE
+    if not path.is_file():
+        raise UserError(f"the HAPT recordings are missing: {ROOT_VARIABLE}={root} has no {FILE}; {HOW_TO_GET}")
+    return _read_once(path)
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path) -> tuple[HaptRecording, ...]:
+    return read_recordings(path)

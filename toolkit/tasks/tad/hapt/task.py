@@ -1,0 +1,196 @@
+"""The task `tad-hapt`: temporal action detection on the real, untrimmed recordings of UCI HAPT.
+
+Three trained baselines, of seeds 0, 1 and 2, are three tasks that differ in nothing else. Their weights do not ship
+(the data's licence forbids commercial use): they are read from the folder that `TOOLKIT_BASELINES` names, or
+runs/baselines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from toolkit.base.errors import UserError
+from toolkit.tasks.baseline import RECORD_FILE, TrainRecord, read_baseline
+from toolkit.tasks.tad.augment import Augment, augmented, resampled
+from toolkit.tasks.tad.detection import DetectionTask
+from toolkit.tasks.tad.hapt.data import CLASSES, FIRST_TRANSITION, SAMPLE_RATE_HZ, HaptRecording, load_recordings
+from toolkit.tasks.tad.model import DetectorConfig
+from toolkit.tasks.tad.streams import Stream
+from toolkit.tasks.task import Split
+
+TEST_USERS = (2, 4, 9, 10, 12, 13, 18, 20, 24)  # the official split
+
+VALIDATION_USERS = (27, 28, 29, 30)  # the last four of the official training users, fixed before anything was trained
+
+TRAIN_USERS = tuple(user for user in range(1, 31) if user not in TEST_USERS + VALIDATION_USERS)
+
+# The longest segment of a training user is 40.6 s. Its outermost positive token is 0.75 of that, 76 tokens of 0.4 s,
+# away from the farther boundary; 64 tokens would be enough for all but 3 of the 690 segments.
+CONFIG = DetectorConfig(num_channels=6, num_classes=len(CLASSES), reach=80)
+
+CENTRE_SHARE = 0.5  # of a segment's tokens are positive
+
+TRAIN_AUGMENT = Augment(speed=0.1, rotation_deg=10.0, scale=0.05, noise=0.02)
+
+WINDOW = CONFIG.patch * CONFIG.num_tokens  # samples
+
+# Training recordings of each split, no recording in two; of each, WINDOWS_EACH windows that do not overlap.
+SHARES: dict[Split, int] = {"score": 12, "calibration": 12, "holdout": 4}
+
+WINDOWS_EACH = 4
+
+SHARES_SEED = 101
+
+BASELINES_VARIABLE = "TOOLKIT_BASELINES"
+
+BASELINES = Path("runs") / "baselines"
+
+TRAIN_CONFIG = "recipes/train/tad_hapt.yaml"
+
+
+class HaptStreams:
+    """Whole recordings of validation and test users; windows of the training users' recordings."""
+
+    classes = CLASSES
+    sample_rate_hz = SAMPLE_RATE_HZ
+
+    def __init__(
+        self, augment: Augment = TRAIN_AUGMENT, load: Callable[[], tuple[HaptRecording, ...]] = load_recordings
+    ) -> None:
+        self.augment = augment
+        self._load = load
+
+    @cached_property
+    def training(self) -> tuple[HaptRecording, ...]:
+        return self._of(TRAIN_USERS)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        signals = np.concatenate([recording.signal for recording in self.training])
+        moments = signals.mean(0, dtype=np.float64), signals.std(0, dtype=np.float64)
+        mean, deviation = (torch.from_numpy(moment.astype(np.float32))[:, None] for moment in moments)
+        return mean, deviation
+
+    @property
+    def mean(self) -> Tensor:
+        return self._moments[0]
+
+    @property
+    def deviation(self) -> Tensor:
+        return self._moments[1]
+
+    def fixed(self, split: Split) -> tuple[Stream, ...]:
+        """validation, test: whole recordings. score, calibration: 48 windows each; holdout: 16 windows."""
+        if split in SHARES:
+            return self._windows(split)
+        users = VALIDATION_USERS if split == "validation" else TEST_USERS
+        return tuple(excerpt(recording, 0, len(recording.signal), recording.name) for recording in self._of(users))
+
+    def train(self, duration_s: float, rng: np.random.Generator) -> Stream:
+        """A random stretch of a random training recording, at a random speed; shorter only if the recording is."""
+        recording = self.training[int(rng.integers(len(self.training)))]
+        factor = 1.0 + rng.uniform(-self.augment.speed, self.augment.speed)
+        longest = int((len(recording.signal) - 1) / factor)
+        length = min(round(duration_s * SAMPLE_RATE_HZ), longest)
+        needed = int(np.ceil(length * factor)) + 1
+        begin = int(rng.integers(0, max(len(recording.signal) - needed, 0) + 1))
+        signal = resampled(recording.signal[begin : begin + needed], length, factor)
+        segments, labels = visible(recording, begin, begin + length * factor)
+        seconds = segments / (factor * SAMPLE_RATE_HZ)
+        return Stream("train", augmented(signal, rng, self.augment), seconds, labels, np.zeros(0))
+
+    def _of(self, users: tuple[int, ...]) -> tuple[HaptRecording, ...]:
+        return tuple(recording for recording in self._load() if recording.user in users)
+
+    def _windows(self, split: Split) -> tuple[Stream, ...]:
+        rng = np.random.default_rng(SHARES_SEED)
+        enough = [r for r in self.training if len(r.signal) >= WINDOWS_EACH * WINDOW]
+        order = rng.permutation(len(enough))
+        assert len(order) >= sum(SHARES.values()), "too few training recordings are long enough"
+        ends = np.cumsum(list(SHARES.values()))
+        shares = dict(zip(SHARES, np.split(order, ends)[:-1], strict=True))
+        begins = {  # of every recording, so that a split does not depend on the others
+            index: WINDOW * np.arange(WINDOWS_EACH)
+            + np.sort(rng.integers(0, len(enough[index].signal) - WINDOWS_EACH * WINDOW + 1, WINDOWS_EACH))
+            for index in order.tolist()
+        }
+        return tuple(
+            excerpt(enough[index], begin, begin + WINDOW, f"{enough[index].name}@{begin}")
+            for index in sorted(shares[split].tolist())
+            for begin in begins[index].tolist()
+        )
+
+
+def excerpt(recording: HaptRecording, begin: int, end: int, name: str) -> Stream:
+    """Samples `begin` to `end` (excluded) of a recording as a stream."""
+    segments, labels = visible(recording, begin, end)
+    return Stream(name, recording.signal[begin:end], segments / SAMPLE_RATE_HZ, labels, np.zeros(0))
+
+
+def visible(recording: HaptRecording, begin: float, end: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Segments [N, 2] in samples after `begin`, cut at both ends, and their labels.
+
+    An activity is kept if a second of it is left, a postural transition if half of it is.
+    """
+    kept = np.stack([np.maximum(recording.bounds[:, 0], begin), np.minimum(recording.bounds[:, 1], end)], axis=1)
+    length = np.diff(recording.bounds, axis=1)[:, 0]
+    least = np.where(recording.labels >= FIRST_TRANSITION, length / 2, np.minimum(length, SAMPLE_RATE_HZ))
+    enough = np.diff(kept, axis=1)[:, 0] >= least
+    return kept[enough].astype(np.float64) - begin, recording.labels[enough]
+
+
+class HaptTask(DetectionTask):
+    """Detection on HAPT with the baseline of one seed, which is looked for only when it is asked for."""
+
+    def __init__(self, seed: int, source: HaptStreams) -> None:
+        name = "tad-hapt" if seed == 0 else f"tad-hapt-seed{seed}"
+        super().__init__(name, source, CONFIG, centre_share=CENTRE_SHARE, baseline=None)
+        self.seed = seed
+
+    @property
+    def baseline_folder(self) -> Path:
+        return Path(os.environ.get(BASELINES_VARIABLE) or BASELINES) / f"tad-hapt-seed{self.seed}"
+
+    def load_baseline(self) -> nn.Module:
+        folder = self.baseline_folder
+        weights = read_baseline(folder)
+        command = f"python -m toolkit.train {TRAIN_CONFIG} --out {folder}"
+        how = command if self.seed == 0 else f"{command} with seed: {self.seed} in a copy of that file"
+        if weights is None:
+            raise UserError(
+                f"{folder}: task {self.name!r} has no trained baseline there (weights trained on HAPT do not ship); "
+                f"train it: {how}; or set {BASELINES_VARIABLE} to the folder that holds it"
+            )
+        config = TrainRecord.model_validate_json((folder / RECORD_FILE).read_bytes()).config
+        if config.seed != self.seed or not config.task.startswith("tad-hapt"):
+            raise UserError(
+                f"{folder}: was trained for task {config.task!r} with seed {config.seed}, "
+                f"but {self.name!r} needs seed {self.seed}; train it: {how}"
+            )
+        model = self.build_model()
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def make_hapt_task(seed: int = 0) -> HaptTask:
+    return HaptTask(seed, HaptStreams())
+
+
+def make_seed0() -> HaptTask:
+    return make_hapt_task(0)
+
+
+def make_seed1() -> HaptTask:
+    return make_hapt_task(1)
+
+
+def make_seed2() -> HaptTask:
+    return make_hapt_task(2)

@@ -1,0 +1,1 @@
+"""The task tad-watch: exercises in spliced smartwatch recordings, with its trained baseline."""

@@ -1,0 +1,1 @@
+"""The training loop that stages share, and the checkpoint that it goes on from."""

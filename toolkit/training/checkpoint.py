@@ -1,0 +1,180 @@
+"""The state of a training loop, kept on disk so that an interrupted training goes on exactly where it was.
+
+One safetensors file, no pickle: tensors in its body, the plain part as JSON in its header, replaced at one stroke. Only
+what training changes is kept: trainable parameters, buffers, their averages, the optimiser's moments, random states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from toolkit.base.errors import StageError
+
+VERSION = 1
+
+_PLAIN = "training"  # the header's entry with the plain part
+
+
+@dataclass(frozen=True)
+class FitPoint:
+    step: int
+    loss: float  # mean training loss since the point before
+    validation: float
+
+
+@dataclass
+class FitResult:
+    """`stopped` is "max_steps" or "patience"; `best_step` is the step whose weights were kept."""
+
+    steps: int = 0
+    stopped: str = "max_steps"
+    best_step: int = 0
+    curve: list[FitPoint] = field(default_factory=list)
+
+
+@dataclass
+class FitState:
+    """A training in progress. `average` is the model itself where no weights are averaged."""
+
+    model: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    result: FitResult = field(default_factory=FitResult)
+    since_point: list[float] = field(default_factory=list)  # training losses since the last validation
+    best_value: float = -math.inf
+    best_state: dict[str, Tensor] | None = None
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class FitCheckpoint:
+    """Where a training's state is kept. `identity` is of the training: its settings and the weights it began with."""
+
+    path: Path
+    every: int  # steps; it is saved at the end of the training too
+    identity: str
+
+    def save(self, state: FitState) -> None:
+        """Replace the file; a crash leaves either the old one or the new one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")
+        plain = json.dumps({"version": VERSION, "identity": self.identity, **_plain(state)})
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(state).items()}
+        save_file(tensors, part, metadata={_PLAIN: plain})
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, self.path)
+
+    def load(self, state: FitState) -> bool:
+        """Bring a fresh state to where the file is; False if there is no file.
+
+        Raises:
+            StageError: the file is damaged, or of another training.
+        """
+        if not self.path.exists():
+            return False
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                plain = json.loads((file.metadata() or {}).get(_PLAIN, "{}"))
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise StageError(f"{self.path}: damaged ({error}); remove it to begin this training again") from error
+        if (plain.get("version"), plain.get("identity")) != (VERSION, self.identity):
+            raise StageError(
+                f"{self.path} is the checkpoint of a training with other settings or other weights to begin with; "
+                "remove it to begin this training afresh"
+            )
+        _restore(state, plain, tensors)
+        return True
+
+
+def identity_of(model: nn.Module, settings: object) -> str:
+    """SHA-256 over plain settings and all weights, frozen ones and those to train."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(" ".join(name for name, p in model.named_parameters() if p.requires_grad).encode())
+    return digest.hexdigest()
+
+
+def _plain(state: FitState) -> dict[str, Any]:
+    return {
+        "result": asdict(state.result),
+        "since_point": state.since_point,
+        "best_value": state.best_value if math.isfinite(state.best_value) else None,
+        "has_best": state.best_state is not None,
+        "finished": state.finished,
+    }
+
+
+def _changing(model: nn.Module) -> set[str]:
+    """Entries of the model's state that training may change."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return set(model.state_dict()) - frozen
+
+
+def _tensors(state: FitState) -> dict[str, Tensor]:
+    """All tensors to keep, by a name with its part in front."""
+    changing = _changing(state.model)
+    parts: dict[str, dict[str, Any]] = {"model": state.model.state_dict()}
+    if state.average is not state.model:
+        parts["average"] = state.average.state_dict()
+    if state.best_state is not None:
+        parts["best"] = state.best_state
+    found = {f"{part}/{name}": entries[name] for part, entries in parts.items() for name in changing}
+    for index, moments in state.optimiser.state_dict()["state"].items():
+        found |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
+    found |= {f"random/{name}": value for name, value in _random_states(state.model).items()}
+    return found
+
+
+def _restore(state: FitState, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = tensor
+    _load_changing(state.model, parts["model"])
+    if state.average is not state.model:
+        _load_changing(state.average, parts["average"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts.get("optimiser", {}).items():
+        index, _, key = name.partition("/")
+        moments.setdefault(int(index), {})[key] = tensor
+    state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})
+    result = plain["result"]
+    state.result = FitResult(**{**result, "curve": [FitPoint(**point) for point in result["curve"]]})
+    state.since_point, state.finished = plain["since_point"], plain["finished"]
+    state.best_value = -math.inf if plain["best_value"] is None else plain["best_value"]
+    if plain["has_best"]:
+        device = next(state.model.parameters()).device
+        kept = {name: tensor.to(device) for name, tensor in parts["best"].items()}
+        state.best_state = {**state.average.state_dict(), **kept}
+    _set_random_states(state.model, parts["random"])
+
+
+def _load_changing(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    model.load_state_dict({**model.state_dict(), **tensors})
+
+
+def _random_states(model: nn.Module) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    states = {"cpu": torch.get_rng_state()}
+    return {**states, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def _set_random_states(model: nn.Module, states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], next(model.parameters()).device)
