@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-
 
 def is_conv(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd)
@@ -22,12 +20,8 @@ def mixes_channels(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, nn.Embedding)) or (is_conv(module) and not is_grouped(module))
 
 
-def output_dim(module: nn.Module) -> int:
-    """The dimension of the layer's output that holds its channels."""
-    return 1 if is_conv(module) else -1
-
-
-def input_dim(module: nn.Module) -> int:
+def channel_dim(module: nn.Module) -> int:
+    """Returns the dimension that holds the channels, in the layer's input and in its output."""
     return 1 if is_conv(module) else -1
 
 

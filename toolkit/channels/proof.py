@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits
 from toolkit.channels.groups import Slot
-from toolkit.channels.layers import input_weights, is_grouped, output_dim, output_weights
+from toolkit.channels.layers import channel_dim, input_weights, is_grouped, output_weights
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
 
@@ -61,7 +61,7 @@ def _run(
     for name, kept in left.items():
         if name in seen:
             seen[name] = seen[name].index_select(
-                output_dim(model.get_submodule(name)), torch.tensor(kept, device=seen[name].device)
+                channel_dim(model.get_submodule(name)), torch.tensor(kept, device=seen[name].device)
             )
     return [*outputs, *(seen[name] for name in layers if name in seen)]
 

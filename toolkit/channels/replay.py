@@ -15,21 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.channels.layers import (
-    broad_dims,
-    input_dim,
-    is_grouped,
-    is_leaf,
-    mixes_channels,
-    output_dim,
-    own_parameters,
-)
+from toolkit.channels.calls import keeps_its_shape, opaque_modules, record_calls
+from toolkit.channels.changes import Mask, changed, cloned, differ, perturbed
+from toolkit.channels.layers import channel_dim, is_grouped, mixes_channels
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
-
-Mask = Tensor  # bool [channels]
-
-_FAR = 50.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +45,6 @@ class Response:
     opaque: set[str] = field(default_factory=set)
 
 
-@dataclass
-class _Call:
-    inputs: list[Tensor]
-    output: Any
-
-
 class Replay:
     """One forward pass of `model`, kept, to be run again with changes. Not for training; the model is left as it was.
 
@@ -71,16 +55,16 @@ class Replay:
     def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.model, self.inputs = model, inputs
         self._modules = dict(model.named_modules())
-        calls = self._watch()
+        calls = record_calls(model, self._forward)
         self.order = list(calls)
-        self.opaque = self._find_opaque(calls)
+        self.opaque = opaque_modules(model, calls, inputs)
         inside = {name for name in calls for top in self.opaque if name.startswith(f"{top}.")}
         called = [name for name in calls if name not in inside and name not in self.opaque]
         self._frozen = [name for name in called if mixes_channels(self._modules[name])] + sorted(self.opaque)
         self.layers = [name for name in self._frozen if name not in self.opaque and len(calls[name]) == 1]
-        self.leaves = [name for name in called if self._is_leaf(name, calls[name])]
+        self.leaves = [name for name in called if keeps_its_shape(self._modules[name], calls[name])]
         kept = {*self._frozen, *self.leaves}
-        self._calls = {name: found for name, found in calls.items() if name in kept}
+        self._calls = {name: recorded for name, recorded in calls.items() if name in kept}
         self._response, self._changes, self._sign = Response(), dict[Source, Mask](), 1.0
         self._numbers: dict[str, int] = {}
         self._outputs: list[Tensor] = []
@@ -110,86 +94,11 @@ class Replay:
                 outputs = self._forward()
             if not changes:
                 self._outputs = outputs  # of the unchanged pass
-            self._response.outputs_changed |= _differ(outputs, self._outputs)
+            self._response.outputs_changed |= differ(outputs, self._outputs)
         return self._response
-
-    def _watch(self) -> dict[str, list[_Call]]:
-        """Inputs and outputs of all calls of the modules that have parameters, in execution order."""
-        calls: dict[str, list[_Call]] = {}
-
-        def before(name: str) -> Callable[..., None]:
-            def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                given = [part.detach().clone() for part in tensors_in((*args, *kwargs.values()))]
-                calls.setdefault(name, []).append(_Call(given, None))
-
-            return note
-
-        def after(name: str) -> Callable[..., None]:
-            def note(_: nn.Module, __: Any, output: Any) -> None:
-                calls[name][-1].output = _cloned(output)
-
-            return note
-
-        with ExitStack() as stack:
-            for name, module in self._modules.items():
-                if name and any(True for _ in module.parameters()):
-                    stack.callback(module.register_forward_pre_hook(before(name), with_kwargs=True).remove)
-                    stack.callback(module.register_forward_hook(after(name)).remove)
-            self._forward()
-        return calls
 
     def _forward(self) -> list[Tensor]:
         return [part.clone() for part in tensors_in(self.model(*(part.clone() for part in self.inputs)))]
-
-    def _find_opaque(self, calls: Mapping[str, list[_Call]]) -> set[str]:
-        """Called modules that use weights of layers below them which are not called, or matrices of their own."""
-        used = self._used_parameters()
-        found: set[str] = set()
-        for name, module in self._modules.items():
-            heavy = [part for part in own_parameters(module).values() if broad_dims(part) > 1 and id(part) in used]
-            if not heavy or (name in calls and mixes_channels(module)) or (name in calls and is_grouped(module)):
-                continue
-            if name in calls and not is_leaf(module):
-                continue  # a table of its own beside layers that it calls: looked at as a tensor
-            top = name
-            while top and top not in calls:
-                top = top.rpartition(".")[0]
-            if top:
-                found.add(top)
-        found |= {name for name in calls if isinstance(self._modules[name], nn.MultiheadAttention)}
-        return {name for name in found if not any(name.startswith(f"{top}.") for top in found)}
-
-    def _used_parameters(self) -> set[int]:
-        """Ids of the parameters that the outputs depend on, read off the autograd graph."""
-        frozen = [part for part in self.model.parameters() if part.is_floating_point() and not part.requires_grad]
-        try:
-            for part in frozen:
-                part.requires_grad_(True)
-            with torch.enable_grad():
-                outputs = tensors_in(self.model(*(part.clone() for part in self.inputs)))
-            waiting = [part.grad_fn for part in outputs if part.grad_fn is not None]
-        finally:
-            for part in frozen:
-                part.requires_grad_(False)
-        seen, used = set(waiting), set()
-        while waiting:
-            node = waiting.pop()
-            if hasattr(node, "variable"):
-                used.add(id(node.variable))
-            for following, _ in node.next_functions:
-                if following is not None and following not in seen:
-                    seen.add(following)
-                    waiting.append(following)
-        return used
-
-    def _is_leaf(self, name: str, calls: list[_Call]) -> bool:
-        module = self._modules[name]
-        if mixes_channels(module) or not is_leaf(module) or len(calls) != 1:
-            return False
-        inputs, output = calls[0].inputs, calls[0].output
-        if is_grouped(module):
-            return module.in_channels == module.out_channels  # type: ignore[no-any-return]
-        return len(inputs) >= 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape
 
     def _freeze(self, name: str) -> Callable[..., Any]:
         module, calls = self._modules[name], self._calls[name]
@@ -200,16 +109,16 @@ class Replay:
             call = calls[self._numbers[name]]
             self._numbers[name] += 1
             given = tensors_in((*args, *kwargs.values()))
-            if _differ(given, call.inputs):
+            if differ(given, call.inputs):
                 if is_opaque:
                     self._response.opaque.add(name)
                 else:
-                    changed = _changed(given[0], call.inputs[0], input_dim(module))
+                    mask = changed(given[0], call.inputs[0], channel_dim(module))
                     known = self._response.read.get(name)
-                    self._response.read[name] = changed if known is None else changed | known
-            output = _cloned(call.output)
+                    self._response.read[name] = mask if known is None else mask | known
+            output = cloned(call.output)
             chosen = self._changes.get(source)
-            return output if chosen is None else _perturbed(output, chosen, output_dim(module), self._sign)
+            return output if chosen is None else perturbed(output, chosen, channel_dim(module), self._sign)
 
         return forward
 
@@ -227,7 +136,7 @@ class Replay:
                 return call.output.clone()
             if torch.equal(x, was):
                 return call.output.clone()
-            masks = {dim: _changed(x, was, dim) for dim in dims if dim < x.ndim}
+            masks = {dim: changed(x, was, dim) for dim in dims if dim < x.ndim}
             known = self._response.through.get(name, masks)
             self._response.through[name] = {dim: mask | known[dim] for dim, mask in masks.items()}
             return real(x, *args, **kwargs) if runs_really else call.output + (x - was).to(call.output.dtype)
@@ -238,7 +147,7 @@ class Replay:
     def _tensor_changed(self, source: Source, chosen: Mask) -> Iterator[None]:
         tensor = getattr(self._modules[source.module], source.tensor)
         old = tensor.detach().clone()
-        tensor.copy_(_perturbed(old, chosen, source.dim, self._sign))
+        tensor.copy_(perturbed(old, chosen, source.dim, self._sign))
         try:
             yield
         finally:
@@ -253,33 +162,3 @@ def replaying(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Replay]:
         with replay._installed():
             replay.respond({})
             yield replay
-
-
-def _perturbed(value: Tensor, chosen: Mask, dim: int, sign: float) -> Tensor:
-    """The chosen channels of a copy are moved far enough to wake activations that cut off what is below zero."""
-    moved = value.movedim(dim, -1).clone()
-    steps = 1.0 + torch.arange(moved.numel() // moved.shape[-1]).to(value) / moved.numel()  # not the same everywhere
-    moved[..., chosen] += sign * _FAR * value.abs().amax().clamp(min=1.0) * steps.reshape(*moved.shape[:-1], 1)
-    return moved.movedim(-1, dim)
-
-
-def _changed(new: Tensor, old: Tensor, dim: int) -> Mask:
-    if new.shape != old.shape:
-        return torch.ones(new.shape[dim], dtype=torch.bool)
-    return (new != old).transpose(0, dim).flatten(1).any(1).cpu() if new.ndim > 1 else (new != old).cpu()
-
-
-def _differ(new: list[Tensor], old: list[Tensor]) -> bool:
-    return len(new) != len(old) or any(not torch.equal(one, other) for one, other in zip(new, old, strict=True))
-
-
-def _cloned(value: Any) -> Any:
-    """Models may change what a layer hands out in place."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
-        return type(value)(_cloned(part) for part in value)
-    if isinstance(value, dict):
-        for key in value:
-            value[key] = _cloned(value[key])
-    return value

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.channels.groups import ChannelGroup, Slot
-from toolkit.channels.layers import input_dim, input_weights, output_weights
+from toolkit.channels.layers import channel_dim, input_weights, output_weights
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.tasks.task import Batch, Task
 
@@ -92,7 +92,7 @@ def _moments(
         seen = capture(model, inputs, set(points.values()))
         for name, point in points.items():
             value = seen[point]
-            rows = value.movedim(input_dim(model.get_submodule(point.module)), -1).flatten(0, -2).double()
+            rows = value.movedim(channel_dim(model.get_submodule(point.module)), -1).flatten(0, -2).double()
             total[name] = of(rows) + total.get(name, 0.0)
             count[name] = count.get(name, 0) + len(rows)
     if not count and groups:

@@ -1,0 +1,106 @@
+"""Records the calls of one forward pass, and finds the modules that compute with weights of layers they do not call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.channels.changes import cloned
+from toolkit.channels.layers import broad_dims, is_grouped, is_leaf, mixes_channels, own_parameters
+from toolkit.hooks.tensors import tensors_in
+
+
+@dataclass
+class Call:
+    """`inputs`: all tensors that a module was called with; `output`: what the module returned."""
+
+    inputs: list[Tensor]
+    output: Any
+
+
+def record_calls(model: nn.Module, forward: Callable[[], object]) -> dict[str, list[Call]]:
+    """Returns all calls that `forward` makes of modules with parameters, by module name, in execution order."""
+    calls: dict[str, list[Call]] = {}
+
+    def before(name: str) -> Callable[..., None]:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = [part.detach().clone() for part in tensors_in((*args, *kwargs.values()))]
+            calls.setdefault(name, []).append(Call(given, None))
+
+        return note
+
+    def after(name: str) -> Callable[..., None]:
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            calls[name][-1].output = cloned(output)
+
+        return note
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name and any(True for _ in module.parameters()):
+                stack.callback(module.register_forward_pre_hook(before(name), with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(after(name)).remove)
+        forward()
+    return calls
+
+
+def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tuple[Tensor, ...]) -> set[str]:
+    """Returns the called modules that use weights of layers below them without calling these layers.
+
+    Modules with matrices of their own are among them. Of nested ones only the outermost is named.
+    """
+    modules = dict(model.named_modules())
+    used = _used_parameters(model, inputs)
+    opaque: set[str] = set()
+    for name, module in modules.items():
+        heavy = [part for part in own_parameters(module).values() if broad_dims(part) > 1 and id(part) in used]
+        if not heavy or (name in calls and mixes_channels(module)) or (name in calls and is_grouped(module)):
+            continue
+        if name in calls and not is_leaf(module):
+            continue  # a table of its own beside layers that it calls: looked at as a tensor
+        top = name
+        while top and top not in calls:
+            top = top.rpartition(".")[0]
+        if top:
+            opaque.add(top)
+    opaque |= {name for name in calls if isinstance(modules[name], nn.MultiheadAttention)}
+    return {name for name in opaque if not any(name.startswith(f"{top}.") for top in opaque)}
+
+
+def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
+    """Says whether a module is a leaf that does not mix channels, is called once, and keeps the shape of its input."""
+    if mixes_channels(module) or not is_leaf(module) or len(calls) != 1:
+        return False
+    inputs, output = calls[0].inputs, calls[0].output
+    if is_grouped(module):
+        return module.in_channels == module.out_channels  # type: ignore[no-any-return]
+    return len(inputs) >= 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape
+
+
+def _used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:
+    """Returns the ids of the parameters that the outputs depend on, read off the autograd graph."""
+    frozen = [part for part in model.parameters() if part.is_floating_point() and not part.requires_grad]
+    try:
+        for part in frozen:
+            part.requires_grad_(True)
+        with torch.enable_grad():
+            outputs = tensors_in(model(*(part.clone() for part in inputs)))
+        waiting = [part.grad_fn for part in outputs if part.grad_fn is not None]
+    finally:
+        for part in frozen:
+            part.requires_grad_(False)
+    seen, used = set(waiting), set()
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            used.add(id(node.variable))
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return used
