@@ -17,21 +17,18 @@ from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
-from toolkit.hooks.tensors import tensors_in
-from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.measure.results import Latency, Measurement
 from toolkit.recipe.check import check, check_model, check_task
-from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
+from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, open_record
+from toolkit.running.measuring import example_inputs, measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
-from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import TASKS, make_task
-from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
 
@@ -101,7 +98,7 @@ class _Run:
         return count_macs(model, self.inputs(1)).total
 
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
-        return tuple(part.to(self.device) for part in self.task.example_inputs(batch_size))
+        return example_inputs(self.task, batch_size, self.device)
 
     def go(self, record: RunRecord, origin: Detail) -> RunRecord:
         num_steps = len(self.recipe.stages) + 1
@@ -113,7 +110,7 @@ class _Run:
             detail = origin
             if index > 0:
                 model, detail = self._apply(index - 1, model)
-            measurement = self._measure(model)
+            measurement = measure(model, self.dense, self.task, self.recipe.measure, self.device)
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
@@ -145,7 +142,7 @@ class _Run:
     def _apply(self, index: int, model: nn.Module) -> tuple[nn.Module, Detail]:
         """One stage, checked. What goes on is the model as it was saved and loaded, as after `resume`."""
         stage = self.recipe.stages[index]
-        before = _state(model)
+        before = state_of(model)
         context = StageContext(
             dense=self.dense,
             dense_macs=self.dense_macs,
@@ -158,8 +155,8 @@ class _Run:
         torch.manual_seed(context.seed)
         try:
             model, detail = STAGES[stage.type](model, self.task, stage, context)
-            self._check_forward(model, stage)
-            _check_changed(before, model, stage)
+            check_outputs(model, self.dense, self.inputs)
+            check_changed(before, model, stage.allow_no_change)
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)
@@ -181,73 +178,6 @@ class _Run:
 
     def _load(self, folder: Path) -> nn.Module:
         return load_model(folder, self.task.build_model()).to(self.device).eval()
-
-    @torch.no_grad()
-    def _check_forward(self, model: nn.Module, stage: Stage) -> None:
-        """The stage keeps eval mode, and outputs of the dense model's shapes, finite, for batches of 1 and 2."""
-        if model.training:
-            raise StageError("the stage left the model in training mode")
-        for batch_size in (1, 2):
-            inputs = self.inputs(batch_size)
-            new, old = tensors_in(model(*inputs)), tensors_in(self.dense(*inputs))
-            if not old:
-                raise StageError("the dense model's outputs hold no tensor, so nothing can be checked")
-            if [part.shape for part in new] != [part.shape for part in old]:
-                raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
-            if not all(bool(part.isfinite().all()) for part in new):
-                raise StageError("the outputs are not finite numbers")
-
-    def _measure(self, model: nn.Module) -> Measurement:
-        settings = self.recipe.measure
-        quality = tuple(evaluate(self.task, model, split) for split in settings.splits)
-        return Measurement(
-            macs=count_macs(model, self.inputs(1)),
-            num_params=sum(parameter.numel() for parameter in model.parameters()),
-            latency=tuple(
-                latency for device in self._devices() for latency in self._latencies(model, settings, device)
-            ),
-            quality=quality,
-            timeline=self.task.timeline(model),
-        )
-
-    def _devices(self) -> list[torch.device]:
-        """The run's device first; the CPU, and CUDA where there is one."""
-        found = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-        return sorted(found, key=lambda device: device.type != self.device.type)
-
-    def _latencies(self, model: nn.Module, settings: Measure, device: torch.device) -> list[Latency]:
-        """On another device than the run's, copies are timed."""
-        if device.type != self.device.type:
-            model, dense = (copy.deepcopy(part).to(device) for part in (model, self.dense))
-        else:
-            dense = self.dense
-        return [
-            measure_latency(
-                model,
-                dense,
-                tuple(part.to(device) for part in self.task.example_inputs(batch_size)),
-                device=device,
-                batch_size=batch_size,
-                threads=settings.threads,
-                warmup=settings.warmup,
-                repeats=settings.repeats,
-            )
-            for batch_size in settings.batch_sizes
-        ]
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _check_changed(before: dict[str, Tensor], model: nn.Module, stage: Stage) -> None:
-    after = model.state_dict()
-    same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    if same and not stage.allow_no_change:
-        raise StageError(
-            "the stage changed nothing (ratios are of the unmodified model); "
-            "ask for more, or set allow_no_change: true if that is what you want"
-        )
 
 
 def _summary(step: StepRecord, baseline: StepRecord) -> str:

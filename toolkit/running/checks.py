@@ -1,0 +1,53 @@
+"""Checks that a stage must pass: the model runs as before, its outputs are sound, and something has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.errors import StageError
+from toolkit.hooks.tensors import tensors_in
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy of all parameters and buffers, by name."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@torch.no_grad()
+def check_outputs(model: nn.Module, dense: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]]) -> None:
+    """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at batches of 1 and 2.
+
+    inputs: gives the inputs for a number of examples.
+
+    Raises:
+        StageError: a check fails.
+    """
+    if model.training:
+        raise StageError("the stage left the model in training mode")
+    for batch_size in (1, 2):
+        given = inputs(batch_size)
+        new, old = tensors_in(model(*given)), tensors_in(dense(*given))
+        if not old:
+            raise StageError("the dense model's outputs hold no tensor, so nothing can be checked")
+        if [part.shape for part in new] != [part.shape for part in old]:
+            raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
+        if not all(bool(part.isfinite().all()) for part in new):
+            raise StageError("the outputs are not finite numbers")
+
+
+def check_changed(before: dict[str, Tensor], model: nn.Module, allow_no_change: bool) -> None:
+    """Checks that the model's state differs from the state `before`, unless no change is allowed.
+
+    Raises:
+        StageError: nothing has changed.
+    """
+    after = model.state_dict()
+    same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    if same and not allow_no_change:
+        raise StageError(
+            "the stage changed nothing (ratios are of the unmodified model); "
+            "ask for more, or set allow_no_change: true if that is what you want"
+        )
