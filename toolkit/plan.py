@@ -28,7 +28,7 @@ from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.cards import make_task
 
 if TYPE_CHECKING:
-    from toolkit.planning.session import Planned
+    from toolkit.planning.planned import Planned
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from toolkit.base.errors import PlanError, UserError
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import Quality
 from toolkit.planning.budget import Budget
+from toolkit.planning.planned import Planned
 from toolkit.planning.profile.costs import TimingSettings
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.model_profile import ModelProfile
@@ -27,24 +28,20 @@ from toolkit.planning.search.refine import (
 )
 from toolkit.planning.search.solver import PlanFamily, minimise_cost, minimise_loss
 from toolkit.planning.settings import PlanSettings
-from toolkit.planning.solve import in_units, solve, stages_of
+from toolkit.planning.solve import in_units, solve
 from toolkit.planning.tables import (
     MACS,
     PARAMS,
     Plan,
-    Tables,
     added_loss,
     cost,
     dropped_in_order,
     latency_of,
     widths_of,
 )
-from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.record.plan import PlanRecord, Predicted
-from toolkit.stages.settings import Stage
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
-from toolkit.zoo.settings import ZooModel
 
 MOST_TIGHTENINGS = 8
 
@@ -52,32 +49,8 @@ LATENCY_TOLERANCE = 0.02  # of a limit: what a repeated timing may differ by
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A plan, and what is to be kept of it."""
-
-    task: str
-    choice: Plan
-    order: str
-    note: PlanRecord
-    tables: Tables
-
-    def recipe(self, then: Sequence[Stage] = (), *, seed: int = 0, model: ZooModel | None = None) -> Recipe:
-        """The plan's stages, and `then`. `model` goes with task `zoo`."""
-        note = self.note
-        return Recipe(
-            name=f"{note.family}-{note.budget.replace('=', '_').replace(',', '-')}",
-            task=self.task,
-            seed=seed,
-            device="cuda" if note.device == "cuda" else "cpu",
-            model=model,
-            stages=(*stages_of(self.tables, self.choice, self.order), *then),
-            measure=Measure(batch_sizes=tuple(note.predicted.latency_ratio), threads=note.threads),
-        )
-
-
-@dataclass(frozen=True)
 class Planner:
-    """Makes plans."""
+    """Makes plans of one model for any number of budgets."""
 
     profile: ModelProfile
 
