@@ -30,7 +30,7 @@ from toolkit.tasks.cards import make_task
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 from toolkit.training.checkpoint import FitResult
-from toolkit.training.fit import FitConfig, fit
+from toolkit.training.fit import FitConfig, Objective, fit
 
 
 def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.Module, FitResult]:
@@ -39,9 +39,11 @@ def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.M
     model = task.build_model()
     result = fit(
         model,
-        task.train_batches(config.batch_size, config.seed),
-        lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
-        lambda trained: evaluate(task, trained, "validation").value,
+        Objective(
+            task.train_batches(config.batch_size, config.seed),
+            lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
+            lambda trained: evaluate(task, trained, "validation").value,
+        ),
         FitConfig.of(config),
         keep_best=True,
         console=console,

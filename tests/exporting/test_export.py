@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -33,8 +34,9 @@ from tests.helpers.export_nets import (
     tokens,
 )
 from toolkit.base.errors import ExportError
-from toolkit.exporting import formats
 from toolkit.exporting.export import export_model
+from toolkit.exporting.formats import onnx as onnx_format
+from toolkit.exporting.formats.registry import FILE_FORMATS
 from toolkit.exporting.report import ExportReport, ExportSettings, Format
 from toolkit.hooks.tensors import tensors_in
 
@@ -211,7 +213,7 @@ def test_the_model_and_the_fast_path_are_left_as_they_were(tmp_path: Path) -> No
 
 
 def test_weights_beside_a_file_that_would_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "_ONE_FILE_BYTES", 100)
+    monkeypatch.setattr(onnx_format, "ONE_FILE_BYTES", 100)
     report = export_model(conv_net(), images, tmp_path / "big.onnx", ExportSettings(format="onnx"))
     assert [file.name for file in report.files] == ["big.onnx", "big.onnx.data"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data", "big.onnx.json"]
@@ -219,7 +221,7 @@ def test_weights_beside_a_file_that_would_be_too_large(tmp_path: Path, monkeypat
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(formats.PACKAGES, "onnx", ("onnx", "no_such_package"))
+    monkeypatch.setitem(FILE_FORMATS, "onnx", replace(FILE_FORMATS["onnx"], packages=("onnx", "no_such_package")))
     with pytest.raises(ExportError, match=r"needs no_such_package.*pip install 'depth-width-toolkit\[export\]'"):
         export_model(Linear(), rows, tmp_path / "x.onnx", ExportSettings(format="onnx"))
 

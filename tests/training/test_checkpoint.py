@@ -14,7 +14,7 @@ from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitResult
-from toolkit.training.fit import FitConfig, fit
+from toolkit.training.fit import FitConfig, Objective, fit
 
 CONFIG = FitConfig(20, 0.05, 0.01, warmup_steps=3, validate_every=4, patience=4, ema_decay=0.9)
 EVERY = 3
@@ -65,9 +65,7 @@ def train(
 ) -> FitResult:
     return fit(
         model,
-        batches(killed_at),
-        squared,
-        validate,
+        Objective(batches(killed_at), squared, validate),
         config,
         keep_best=keep_best,
         console=console,

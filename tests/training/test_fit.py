@@ -12,7 +12,7 @@ from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitResult
-from toolkit.training.fit import FitConfig, fit
+from toolkit.training.fit import FitConfig, Objective, fit
 
 CONFIG = FitConfig(max_steps=20, learning_rate=0.1, weight_decay=0.0, warmup_steps=2, validate_every=5)
 
@@ -30,7 +30,14 @@ def train(
     loss: Callable[[nn.Module, Batch], Tensor] = squared,
 ) -> FitResult:
     batch = Batch((torch.eye(4),), torch.arange(4.0)[:, None])
-    return fit(model, iter(lambda: batch, None), loss, validate, config, keep_best=keep_best, console=quiet, title="t")
+    return fit(
+        model,
+        Objective(iter(lambda: batch, None), loss, validate),
+        config,
+        keep_best=keep_best,
+        console=quiet,
+        title="t",
+    )
 
 
 def test_training_lowers_the_loss_and_notes_the_curve(quiet: Console) -> None:

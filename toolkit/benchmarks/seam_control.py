@@ -18,7 +18,7 @@ from toolkit.base.console import Console
 from toolkit.tasks.tad.detection import DetectionTask
 from toolkit.tasks.tad.metric import Detections, bootstrap_interval, mean_average_precision
 from toolkit.tasks.tad.watch.task import CENTRE_SHARE, CONFIG, WatchStreams
-from toolkit.training.fit import FitConfig, fit
+from toolkit.training.fit import FitConfig, Objective, fit
 
 STEPS = 300
 
@@ -52,9 +52,11 @@ def _trained(task: DetectionTask, steps: int, seed: int, console: Console, title
     model = task.build_model()
     fit(
         model,
-        task.train_batches(16, seed),
-        lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
-        lambda trained: task.evaluate(trained, "validation").value,
+        Objective(
+            task.train_batches(16, seed),
+            lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
+            lambda trained: task.evaluate(trained, "validation").value,
+        ),
         FitConfig(steps, 2e-3, 0.05, 50, 100, ema_decay=0.99),
         keep_best=True,
         console=console,

@@ -78,7 +78,7 @@ def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
         return False
     inputs, output = calls[0].inputs, calls[0].output
     if is_grouped(module):
-        return module.in_channels == module.out_channels  # type: ignore[no-any-return]
+        return bool(module.in_channels == module.out_channels)
     return len(inputs) >= 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape
 
 

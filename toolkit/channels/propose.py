@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from toolkit.channels.changes import Mask
 from toolkit.channels.groups import ChannelGroup, Kind, Places, Slot, Structure
 from toolkit.channels.heads import attributes_of, head_counts
 from toolkit.channels.layers import is_conv, num_outputs
 from toolkit.channels.layout import candidate_layouts, granules, random_units, spread_units
 from toolkit.channels.patterns import matches_any
-from toolkit.channels.replay import Mask, Replay, Response, Source, replaying
+from toolkit.channels.replay import Replay, Response, Source, replaying
 from toolkit.channels.tensor_slots import tensor_slots
 
 _PROBES = 2

@@ -42,7 +42,7 @@ def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[
     if not isinstance(name, str) or name not in TASKS:
         raise ExportError(
             f"{place}: this model was built by code of its user's own, so that its inputs are not known here; export "
-            "it from Python: toolkit.exporting.exporter.export_model(model, example_inputs_of, path, settings)"
+            "it from Python: toolkit.export_model(model, example_inputs_of, path, settings)"
         )
     task: Any = make_task(name)
     inputs_of: Callable[[int], tuple[Tensor, ...]] = task.example_inputs

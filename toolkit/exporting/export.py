@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import ExportError
 from toolkit.base.files import sha256_of, write_atomically
-from toolkit.exporting.formats import PACKAGES, Runner, Written, read, require_packages, write
+from toolkit.exporting.formats.format import Runner, Written
+from toolkit.exporting.formats.registry import FILE_FORMATS, read, require_packages, write
 from toolkit.exporting.graph import Inputs, run_eager, trace_graph
 from toolkit.exporting.parity import check_tolerance, compare
 from toolkit.exporting.quiet import explained, hushed
@@ -85,21 +86,8 @@ def export_model(
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir(parents=True)
         checked, batch_size, fixed_because = _export(job, part, path.name)
-        main = checked[batch_size or 1]
-        report = ExportReport(
-            settings=settings,
-            files=tuple(_describe(file) for file in main.written.files),
-            opset=main.written.opset,
-            batch_size=batch_size,
-            fixed_because=fixed_because,
-            inputs=main.written.inputs,
-            outputs=main.written.outputs,
-            parity=tuple(entry for size in job.examples for entry in checked[size].parity if entry.batch_size == size),
-            latency=_measure(job, checked) if settings.latency_repeats else (),
-            weights_sha256=weights_sha256,
-            environment=_environment(PACKAGES[settings.format]),
-        )
-        for file in reversed(main.written.files):  # the one that names the others comes last
+        report = _report(job, checked, batch_size, fixed_because, weights_sha256)
+        for file in reversed(checked[batch_size or 1].written.files):  # the one that names the others comes last
             os.replace(file, path.with_name(file.name))
         write_atomically(path.with_name(f"{path.name}.json"), report.model_dump_json(indent=1) + "\n")
     except OSError as error:
@@ -107,6 +95,30 @@ def export_model(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def _report(
+    job: _Job,
+    checked: Mapping[int, _Checked],
+    batch_size: int | None,
+    fixed_because: str | None,
+    weights_sha256: str | None,
+) -> ExportReport:
+    """Describes the file that is kept, with the parity of every batch size; times it where that is wanted."""
+    settings, written = job.settings, checked[batch_size or 1].written
+    return ExportReport(
+        settings=settings,
+        files=tuple(_describe(file) for file in written.files),
+        opset=written.opset,
+        batch_size=batch_size,
+        fixed_because=fixed_because,
+        inputs=written.inputs,
+        outputs=written.outputs,
+        parity=tuple(entry for size in job.examples for entry in checked[size].parity if entry.batch_size == size),
+        latency=_measure(job, checked) if settings.latency_repeats else (),
+        weights_sha256=weights_sha256,
+        environment=_environment(FILE_FORMATS[settings.format].packages),
+    )
 
 
 def _example(model: nn.Module, example_inputs_of: Callable[[int], Inputs], size: int) -> _Example:
@@ -153,7 +165,7 @@ def _export_one(job: _Job, path: Path, sizes: tuple[int, ...], *, dynamic: bool)
 
 
 class _Timed(nn.Module):
-    """An exported file in the clothes that timing expects."""
+    """An exported file as a module, which is what timing takes."""
 
     def __init__(self, run: Runner) -> None:
         super().__init__()

@@ -41,11 +41,23 @@ class FitConfig:
         return cls(**{name: getattr(settings, name) for name in names})
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a model is trained for.
+
+    batches: endless training batches.
+    loss: gives the loss of a model on a batch; it is minimised.
+    validate: gives the quality of a model on validation data, larger is better.
+    """
+
+    batches: Iterator[Batch]
+    loss: Loss
+    validate: Callable[[nn.Module], float]
+
+
 def fit(
     model: nn.Module,
-    batches: Iterator[Batch],
-    loss: Loss,
-    validate: Callable[[nn.Module], float],
+    objective: Objective,
     config: FitConfig,
     *,
     keep_best: bool,
@@ -68,14 +80,14 @@ def fit(
         keeper = FitCheckpoint(checkpoint, checkpoint_every, identity_of(model, [asdict(config), keep_best]))
         if keeper.load(state):
             console.line(f"{title}: continuing after step {state.result.steps}")
-            _throw_away(batches, state.result.steps)
+            _throw_away(objective.batches, state.result.steps)
     with console.progress(title, config.max_steps) as progress:
         progress.advance(state.result.steps)
         while not state.finished:
-            _train_step(state, _next(batches), loss, config)
+            _train_step(state, _next(objective.batches), objective.loss, config)
             progress.advance()
             if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
-                point = _validate(state, validate, config, keep_best)
+                point = _validate(state, objective.validate, config, keep_best)
                 progress.note(f"loss {point.loss:.4f}, validation {point.validation:.4f}")
             if keeper is not None and (state.finished or state.result.steps % keeper.every == 0):
                 keeper.save(state)

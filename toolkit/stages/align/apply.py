@@ -31,7 +31,7 @@ from toolkit.stages.context import StageContext, to_device
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Batch, Task
 from toolkit.training.checkpoint import FitResult
-from toolkit.training.fit import FitConfig, fit
+from toolkit.training.fit import FitConfig, Objective, fit
 
 
 def apply_align(model: nn.Module, task: Task, config: Align, context: StageContext) -> tuple[nn.Module, Detail]:
@@ -70,9 +70,11 @@ def align_model(
         num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         result = fit(
             model,
-            _train_batches(task, config, context, share),
-            AlignLoss(task, teacher, blocks, config),
-            lambda trained: evaluate(task, trained, "validation").value,
+            Objective(
+                _train_batches(task, config, context, share),
+                AlignLoss(task, teacher, blocks, config),
+                lambda trained: evaluate(task, trained, "validation").value,
+            ),
             FitConfig.of(config),
             keep_best=config.patience is not None,
             console=context.console,

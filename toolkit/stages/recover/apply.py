@@ -14,7 +14,7 @@ from toolkit.stages.context import StageContext, to_device
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import AlignmentOptions, Batch, Task
-from toolkit.training.fit import FitConfig, fit
+from toolkit.training.fit import FitConfig, Objective, fit
 
 
 def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageContext) -> tuple[nn.Module, Detail]:
@@ -40,9 +40,11 @@ def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageC
 
     result = fit(
         model,
-        _on_device(task.train_batches(config.batch_size, context.seed), context.device),
-        loss,
-        lambda trained: evaluate(task, trained, "validation").value,
+        Objective(
+            _on_device(task.train_batches(config.batch_size, context.seed), context.device),
+            loss,
+            lambda trained: evaluate(task, trained, "validation").value,
+        ),
         FitConfig.of(config),
         keep_best=config.patience is not None,
         console=context.console,

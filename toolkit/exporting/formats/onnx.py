@@ -1,10 +1,7 @@
-"""Write a captured model in a format, and read it back as a plain callable."""
+"""Writes models as ONNX files, and reads them back with ONNX Runtime."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +9,15 @@ import torch
 from torch import Tensor
 
 from toolkit.base.errors import ExportError
+from toolkit.exporting.formats.format import FileFormat, Runner, Written
 from toolkit.exporting.graph import BATCH, Inputs, TracedGraph
 from toolkit.exporting.quiet import explained
-from toolkit.exporting.report import Format, TensorInfo
+from toolkit.exporting.report import TensorInfo
 
-Runner = Callable[[Inputs], list[Tensor]]
-
-PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
-
-_ONE_FILE_BYTES = 2**31 - 2**24  # of weights; a protobuf file holds less than 2 GiB, the graph included
+ONE_FILE_BYTES = 2**31 - 2**24  # of weights; a protobuf file holds less than 2 GiB, the graph included
 
 
-@dataclass(frozen=True)
-class Written:
-    """The main file first. Names of inputs and outputs are those in the file, where it has names."""
-
-    files: tuple[Path, ...]
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    opset: int | None
-
-
-def require_packages(format_: Format) -> None:
-    """Raises ExportError where something that the format needs is not installed."""
-    missing = [name for name in PACKAGES[format_] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"the format {format_} needs {', '.join(missing)}, not installed here: "
-            "pip install 'depth-width-toolkit[export]'"
-        )
-
-
-def write(captured: TracedGraph, path: Path, format_: Format, *, opset: int | None) -> Written:
-    """Raises ExportError with the exporter's reason where the format cannot express the model."""
-    if format_ == "onnx":
-        return _write_onnx(captured, path, opset)
-    with explained("torch.export cannot save this model"):
-        captured.program.example_inputs = None  # torch would pickle them into the file
-        torch.export.save(captured.program, path)
-    return Written((path,), captured.inputs, captured.outputs, None)
-
-
-def read(path: Path, format_: Format, threads: int) -> Runner:
-    """The file, ready to run on the CPU; `threads` are for ONNX Runtime, torch has its own setting."""
-    with explained(f"the exported {format_} file cannot be read back"):
-        return _read_onnx(path, threads) if format_ == "onnx" else _read_torch(path)
-
-
-def _write_onnx(captured: TracedGraph, path: Path, opset: int | None) -> Written:
+def _write(captured: TracedGraph, path: Path, opset: int | None) -> Written:
     with explained("ONNX cannot express this model"):
         program: Any = torch.onnx.export(
             captured.program,
@@ -75,7 +33,7 @@ def _write_onnx(captured: TracedGraph, path: Path, opset: int | None) -> Written
                 f"this model cannot be written with ONNX opset {opset}, only with {found}; leave out opset"
             )
         inputs, outputs = _name_ends(program.model.graph, captured)
-        program.save(path, external_data=_num_bytes(captured) > _ONE_FILE_BYTES)
+        program.save(path, external_data=_num_bytes(captured) > ONE_FILE_BYTES)
     beside = path.with_name(path.name + ".data")
     return Written((path, beside) if beside.exists() else (path,), inputs, outputs, found)
 
@@ -98,7 +56,7 @@ def _name_ends(graph: Any, captured: TracedGraph) -> tuple[tuple[TensorInfo, ...
     return named[0], named[1]
 
 
-def _read_onnx(path: Path, threads: int) -> Runner:
+def _read(path: Path, threads: int) -> Runner:
     import onnxruntime  # noqa: PLC0415  # heavy, and an extra
 
     options = onnxruntime.SessionOptions()
@@ -115,15 +73,9 @@ def _read_onnx(path: Path, threads: int) -> Runner:
     return run
 
 
-def _read_torch(path: Path) -> Runner:
-    module = torch.export.load(path).module()
-
-    def run(inputs: Inputs) -> list[Tensor]:
-        return list(module(*inputs))
-
-    return run
-
-
 def _num_bytes(captured: TracedGraph) -> int:
     tensors = [*captured.program.state_dict.values(), *captured.program.constants.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+
+
+ONNX = FileFormat(packages=("onnx", "onnxscript", "onnxruntime"), write=_write, read=_read)
