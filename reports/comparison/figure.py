@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 
 from reports.comparison.pareto import Point, front
 from reports.drawing.style import BLUE, GREEN, INK, LIGHT, ORANGE, PURPLE, light_grid, new_figure
-from reports.drawing.words import FAMILY_WORDS, plain
+from reports.drawing.words import FAMILY_WORDS
+from toolkit.base.words import plain
 from toolkit.recipe.recipe import Family
 
 LOOKS: dict[Family, tuple[str, str]] = {

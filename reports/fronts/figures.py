@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from reports.comparison.figure import LOOKS
 from reports.comparison.runs import Cost
 from reports.drawing.style import GREY, INK, LIGHT, PURPLE, SKY, light_grid, new_figure
-from reports.drawing.words import FAMILY_WORDS, plain, setting
+from reports.drawing.words import FAMILY_WORDS
 from reports.fronts.cells import AXES, FrontCell, Fronts
 from reports.fronts.scores import WITHIN, Group, groups, misses
 from reports.fronts.words import cost_axis, front_title, quality_axis
+from toolkit.base.words import plain, setting
 
 CONTROL_LOOKS: Final = ((PURPLE, "h"), (GREY, "^"), (SKY, "v"), (INK, "P"))
 

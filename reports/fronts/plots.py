@@ -9,11 +9,12 @@ from reports.comparison.figure import LOOKS
 from reports.comparison.runs import Cost
 from reports.drawing.scatter import Dot, Line, Look, Scatter
 from reports.drawing.style import INK, LIGHT
-from reports.drawing.words import FAMILY_WORDS, plain
+from reports.drawing.words import FAMILY_WORDS
 from reports.fronts.cells import AXES, FrontCell, Fronts
 from reports.fronts.figures import control_look
 from reports.fronts.scores import WITHIN, Group, Misses, groups
 from reports.fronts.words import cost_axis, quality_axis, told
+from toolkit.base.words import plain
 
 DENSE_LOOK = Look(INK, "*")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.comparison.runs import Cost
-from reports.drawing.words import FAMILY_WORDS, percent, setting
+from reports.drawing.words import FAMILY_WORDS, percent
 from reports.fronts.cells import AXES, Fronts, Gap
 from reports.fronts.scores import (
     QUALITY_SLACK,
@@ -24,6 +24,7 @@ from reports.fronts.scores import (
     verdicts,
 )
 from reports.fronts.words import cost_name, spread
+from toolkit.base.words import setting
 
 
 @dataclass(frozen=True)

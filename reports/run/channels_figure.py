@@ -10,19 +10,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from reports.drawing.style import BLUE, INK, LIGHT, SKY, light_grid, new_figure
-from reports.drawing.words import CHANNEL_WORDS, plain, short_names
-from reports.run.details import ChannelPruneDetail, Group
+from reports.drawing.words import short_names
+from toolkit.base.words import plain
+from toolkit.stages.detail import GroupWidth, KeptChannels
 
 MOST_LABELLED, MOST_WORDY = 30, 14  # layers with a number, with "64 of 256"
 
 
-def draw_channels(detail: ChannelPruneDetail, title: str) -> Figure:
+def draw_channels(detail: KeptChannels, title: str) -> Figure:
     kinds = list(dict.fromkeys(group.kind for group in detail.groups))
     figure = new_figure(1.0 + 2.3 * max(len(kinds), 1), title)
     panels = figure.subplots(max(len(kinds), 1), 1, squeeze=False).flatten()
     for axes, kind in zip(panels, kinds, strict=False):
         _draw_kind(axes, [group for group in detail.groups if group.kind == kind])
-        axes.set_title(plain(CHANNEL_WORDS.get(kind, kind), 50), loc="left")
+        axes.set_title(plain(detail.kind_words.get(kind, kind), 50), loc="left")
     marks: list[Patch | Line2D] = [
         Patch(facecolor=LIGHT, label="original"),
         Patch(facecolor=BLUE, label="kept (number above)"),
@@ -34,16 +35,16 @@ def draw_channels(detail: ChannelPruneDetail, title: str) -> Figure:
     return figure
 
 
-def kept_by_kind(detail: ChannelPruneDetail) -> list[tuple[str, int, int]]:
+def kept_by_kind(detail: KeptChannels) -> list[tuple[str, int, int]]:
     """(kind in words, channels kept, channels of the unmodified layers)."""
     kept, original = Counter[str](), Counter[str]()
     for group in detail.groups:
         kept[group.kind] += group.kept
         original[group.kind] += group.original
-    return [(CHANNEL_WORDS.get(kind, kind), kept[kind], original[kind]) for kind in original]
+    return [(detail.kind_words.get(kind, kind), kept[kind], original[kind]) for kind in original]
 
 
-def _draw_kind(axes: Axes, groups: list[Group]) -> None:
+def _draw_kind(axes: Axes, groups: list[GroupWidth]) -> None:
     places = range(len(groups))
     axes.bar(places, [group.original for group in groups], color=LIGHT, width=0.8)
     entered = [group.original if group.before is None else group.before for group in groups]
@@ -66,7 +67,7 @@ def _draw_kind(axes: Axes, groups: list[Group]) -> None:
     light_grid(axes, "y")
 
 
-def _label(axes: Axes, place: int, group: Group, wordy: bool) -> None:
+def _label(axes: Axes, place: int, group: GroupWidth, wordy: bool) -> None:
     text = f"{group.kept} of {group.original}" if wordy else str(group.kept)
     height = max(group.original, group.kept)
     axes.annotate(text, (place, height), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=9, color=BLUE)

@@ -11,8 +11,6 @@ DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, th
 
 LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
 
-CUTTING = ("block_drop", "channel_prune")
-
 
 def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: one row per step, the baseline first; one latency column per device and batch size."""
@@ -31,7 +29,8 @@ def slower_steps(record: RunRecord) -> list[str]:
     """
     lines = []
     for index, (before, step) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
-        if step.stage not in CUTTING:
+        stage = record.recipe.stages[index - 1]
+        if stage.axis is None:
             continue
         for now in step.measurement.latency:
             old = _like(before.measurement, now)
@@ -39,7 +38,7 @@ def slower_steps(record: RunRecord) -> list[str]:
                 lines.append(
                     f"SLOWER: stage {index} {step.stage} made the model slower on {now.device} at batch "
                     f"{now.batch_size}: latency ratio {old.ratio:.3f} -> {now.ratio:.3f}, although it does less; "
-                    "other widths (round_to, heads instead of head_dim) or fewer blocks may serve better"
+                    f"{stage.if_slower}"
                 )
     return lines
 

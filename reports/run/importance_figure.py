@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from reports.drawing.style import INK, LIGHT, ORANGE, new_figure
-from reports.drawing.words import CRITERION_WORDS, short_names
-from reports.run.details import BlockDropDetail
+from reports.drawing.words import short_names
+from toolkit.stages.detail import BlockScores
 
 MOST_LABELLED = 26  # blocks: with more, the cells are too narrow for numbers
 
 
-def draw_importance(detail: BlockDropDetail, title: str) -> Figure:
+def draw_importance(detail: BlockScores, title: str) -> Figure:
     """Heat map, blocks across and rounds down; darker means that removing the block hurts more."""
     rounds = len(detail.rounds)
     figure = new_figure(2.4 + 0.5 * max(rounds, 1), title)
@@ -49,14 +49,14 @@ def draw_importance(detail: BlockDropDetail, title: str) -> Figure:
     return figure
 
 
-def direction(detail: BlockDropDetail) -> str:
+def direction(detail: BlockScores) -> str:
     """What the score is and which way it points, in words."""
-    what = CRITERION_WORDS.get(detail.criterion, detail.criterion)
     which, other = ("higher", "highest") if detail.higher_is_better else ("lower", "lowest")
-    return f"Score: {what}. {which.capitalize()} means that the block matters less, so the {other} is dropped."
+    less = f"{which.capitalize()} means that the block matters less, so the {other} is dropped."
+    return f"Score: {detail.criterion_words}. {less}"
 
 
-def _colours(detail: BlockDropDetail) -> ScalarMappable:
+def _colours(detail: BlockScores) -> ScalarMappable:
     """Scale over the scores without outliers: one block that must not go shall not wash out all others."""
     scores = sorted(score for turn in detail.rounds for score in turn.scores.values() if score is not None)
     if len(scores) > 4:

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.drawing.style import BLUE, GREEN, GREY, INK, light_grid, new_figure
-from reports.run.details import RecoverDetail
+from toolkit.stages.detail import TrainingDetail
 
 
-def draw_recovery(detail: RecoverDetail, title: str, dense: float | None, before: float | None) -> Figure:
+def draw_recovery(detail: TrainingDetail, title: str, dense: float | None, before: float | None) -> Figure:
     """`dense`, `before`: validation metric of the dense model and of the model that entered this stage, if known."""
     figure = new_figure(3.6, title)
     left, right = figure.subplots(1, 2, sharex=True)

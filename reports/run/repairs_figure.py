@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports.drawing.style import BLUE, GREY, ORANGE, light_grid, new_figure
-from reports.drawing.words import plain
-from reports.run.details import Change, Repair
+from toolkit.base.words import plain
+from toolkit.stages.detail import Change, RepairErrors
 
 LOG_FROM = 30.0  # largest over smallest error from which the axis is logarithmic
 
 
-def draw_repairs(repairs: Sequence[tuple[str, Repair]], title: str) -> Figure:
+def draw_repairs(repairs: Sequence[tuple[str, RepairErrors]], title: str) -> Figure:
     """`repairs`: (label, repair) from top to bottom."""
     figure = new_figure(1.7 + 0.3 * len(repairs), title)
     panels = figure.subplots(1, 2, sharey=True, sharex=True)

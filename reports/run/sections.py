@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from reports.drawing.html import Safe, bullets, el, together
 from reports.drawing.style import Drawing
-from reports.drawing.words import MACS_NOTE, setting, stage_in_words
+from reports.drawing.words import MACS_NOTE
 from reports.run.channels_figure import draw_channels, kept_by_kind
-from reports.run.details import BlockDropDetail, ChannelPruneDetail, RecoverDetail, reading_of, readings, repairs_of
+from reports.run.details import detail_of, details_of
 from reports.run.importance_figure import direction, draw_importance
 from reports.run.recovery_figure import draw_recovery
 from reports.run.repairs_figure import draw_repairs
@@ -25,6 +25,7 @@ from reports.run.tables import (
 )
 from reports.run.timeline_figure import SHOWN_SHARE, draw_timeline
 from reports.run.waterfall_figure import LATENCY_NOISE, draw_waterfall
+from toolkit.base.words import setting
 from toolkit.record.run import RunRecord
 
 REPAIR_CAPTION = (
@@ -53,7 +54,7 @@ def sections_of(record: RunRecord) -> list[Section]:
 
 def what_was_done(record: RunRecord) -> Section:
     stages = record.recipe.stages
-    items = [together([el("strong", stage.type), " ", stage_in_words(stage)]) for stage in stages]
+    items = [together([el("strong", stage.type), " ", stage.in_words()]) for stage in stages]
     told = bullets(items, "ol") if items else el("p", "The recipe has no stages: the dense model was only measured.")
     done = max(len(record.steps) - 1, 0)
     state = "" if record.finished else f"This run is not finished: {done} of {len(stages)} stages are done."
@@ -84,30 +85,32 @@ def importance(record: RunRecord) -> Section | None:
     drawings = tuple(
         Drawing(
             f"importance-{number}",
-            draw_importance(detail, f"Stage {number}: importance of each block, round by round"),
-            f"{direction(detail)} Dropped, in this order: {', '.join(turn.dropped for turn in detail.rounds)}.",
+            draw_importance(scores, f"Stage {number}: importance of each block, round by round"),
+            f"{direction(scores)} Dropped, in this order: {', '.join(turn.dropped for turn in scores.rounds)}.",
         )
-        for number, detail in readings(record.steps, BlockDropDetail)
-        if any(turn.scores for turn in detail.rounds)
+        for number, detail in details_of(record.steps)
+        if (scores := detail.block_scores()) is not None
     )
     return Section("Block importance", Safe(""), drawings) if drawings else None
 
 
 def channels(record: RunRecord) -> Section | None:
     drawings = []
-    for number, detail in readings(record.steps, ChannelPruneDetail):
-        sums = "; ".join(f"{kind}: {kept} of {original} kept" for kind, kept, original in kept_by_kind(detail))
-        caption = f"Channels chosen by importance “{detail.importance}”. {sums}."
-        if detail.groups:
-            figure = draw_channels(detail, f"Stage {number}: channels kept in each layer")
-            drawings.append(Drawing(f"channels-{number}", figure, caption))
+    for number, detail in details_of(record.steps):
+        kept = detail.kept_channels()
+        if kept is None or not kept.groups:
+            continue
+        sums = "; ".join(f"{kind}: {left} of {original} kept" for kind, left, original in kept_by_kind(kept))
+        caption = f"Channels chosen by importance “{kept.importance}”. {sums}."
+        figure = draw_channels(kept, f"Stage {number}: channels kept in each layer")
+        drawings.append(Drawing(f"channels-{number}", figure, caption))
     return Section("Channels kept per layer", Safe(""), tuple(drawings)) if drawings else None
 
 
 def repairs(record: RunRecord) -> Section | None:
     drawings = []
-    for number, step in enumerate(record.steps):
-        if made := repairs_of(step):
+    for number, detail in details_of(record.steps):
+        if made := detail.repair_errors():
             figure = draw_repairs(made, f"Stage {number}: error of each repaired layer")
             caption = REPAIR_CAPTION
             drawings.append(Drawing(f"repairs-{number}", figure, caption))
@@ -117,13 +120,16 @@ def repairs(record: RunRecord) -> Section | None:
 def recovery(record: RunRecord) -> Section | None:
     stopped = {"max_steps": "all its steps were used", "patience": "validation stopped improving"}
     drawings = []
-    for number, detail in readings(record.steps, RecoverDetail):
+    for number, detail in details_of(record.steps):
+        training = detail.training()
+        if training is None:
+            continue
         levels = [record.steps[index].measurement.quality_on("validation") for index in (0, number - 1)]
         dense, before = (level.value if level else None for level in levels)
-        figure = draw_recovery(detail, f"Stage {number}: fine-tuning", dense, before)
-        reason = stopped.get(detail.stopped, detail.stopped)
-        kept = "" if detail.kept_step is None else f" The weights of step {detail.kept_step} were kept."
-        drawings.append(Drawing(f"recovery-{number}", figure, f"Ended after {detail.steps} steps: {reason}.{kept}"))
+        figure = draw_recovery(training, f"Stage {number}: fine-tuning", dense, before)
+        reason = stopped.get(training.stopped, training.stopped)
+        kept = "" if training.kept_step is None else f" The weights of step {training.kept_step} were kept."
+        drawings.append(Drawing(f"recovery-{number}", figure, f"Ended after {training.steps} steps: {reason}.{kept}"))
     return Section("Recovery", Safe(""), tuple(drawings)) if drawings else None
 
 
@@ -150,11 +156,15 @@ def operators(record: RunRecord) -> Section:
 
 
 def other_stages(record: RunRecord) -> Section | None:
-    unknown = [(number, step) for number, step in enumerate(record.steps) if reading_of(step) is None]
-    if not unknown:
+    unseen = []
+    for number, step in enumerate(record.steps[1:], start=1):
+        detail = detail_of(step)
+        if detail is None or not detail.has_view():
+            unseen.append((number, step))
+    if not unseen:
         return None
     note = el("p", "This page has no figure for these; run.json holds what they recorded:", class_="note")
-    return Section("Other stages", together([note, raw_details(unknown)]))
+    return Section("Other stages", together([note, raw_details(unseen)]))
 
 
 def raw_recipe(record: RunRecord) -> Section:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from reports.drawing.style import BLUE, INK, ORANGE, light_grid, new_figure
-from reports.drawing.words import plain
+from toolkit.base.words import plain
 from toolkit.measure.results import Segment, Timeline
 
 SHOWN_SHARE = 0.3  # of each model's own highest score; soft-NMS leaves many faint segments

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.drawing.style import BLUE, GREY, INK, LIGHT, ORANGE, light_grid, new_figure
 from reports.drawing.timings import Timing, timings_of
-from reports.drawing.words import MACS_AXIS, count, milliseconds, plain, step_names
+from reports.drawing.words import MACS_AXIS, count, milliseconds, step_names
+from toolkit.base.words import plain
 from toolkit.measure.results import Measurement
 from toolkit.record.run import StepRecord
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.drawing.style import BLUE, INK, ORANGE, light_grid, new_figure
-from reports.drawing.words import plain
 from reports.sweep.rows import Row
+from toolkit.base.words import plain
 
 
 def draw_sweep(name: str, rows: Sequence[Row]) -> Figure:

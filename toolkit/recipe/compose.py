@@ -9,8 +9,8 @@ from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.contract import StageSettings
 from toolkit.stages.recover.settings import Recover
-from toolkit.stages.reinitialise.settings import Reinitialise
 from toolkit.stages.settings import Stage
 from toolkit.zoo.settings import ZooModel
 
@@ -61,4 +61,4 @@ def compose(
 def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
     if given is None:
         return ()
-    return (given,) if isinstance(given, (BlockDrop, ChannelPrune, Recover, Align, Reinitialise)) else tuple(given)
+    return (given,) if isinstance(given, StageSettings) else tuple(given)

@@ -11,14 +11,12 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from toolkit.base.files import content_sha256
 from toolkit.base.settings import Config, Positive, refuse_twice
-from toolkit.stages.block_drop.settings import BlockDrop
-from toolkit.stages.channel_prune.settings import ChannelPrune
 from toolkit.stages.settings import Stage
 from toolkit.zoo.settings import ZooModel
 
 RECIPE_VERSION: Final = 1
 
-Family = Literal["none", "depth", "width", "combined"]
+Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
 class Measure(Config):
@@ -62,10 +60,11 @@ class Recipe(Config):
 
     @property
     def family(self) -> Family:
-        """Which axis the recipe cuts, derived from its stages."""
-        depth = any(isinstance(stage, BlockDrop) for stage in self.stages)
-        width = any(isinstance(stage, ChannelPrune) for stage in self.stages)
-        return "combined" if depth and width else "depth" if depth else "width" if width else "none"
+        """Which axes the recipe cuts, as its stages say; dynamic only where nothing else is cut."""
+        axes = {stage.axis for stage in self.stages} - {None}
+        if axes >= {"depth", "width"}:
+            return "combined"
+        return "depth" if "depth" in axes else "width" if "width" in axes else "dynamic" if axes else "none"
 
     @property
     def sha256(self) -> str:

@@ -161,7 +161,7 @@ class _Run:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)
         self._save(model, folder)
-        return self._load(folder), detail
+        return self._load(folder), detail.model_dump(mode="json", exclude_unset=True)
 
     def _save(self, model: nn.Module, folder: Path) -> None:
         if folder.exists():  # left by a run that was killed before it recorded the step

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
+from toolkit.stages.contract import StageSettings
+from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.task import Batch, Split, Task
+
+Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
+Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class StageContext:
         return tuple(part.to(self.device) for part in task.example_inputs(1))
 
 
-class Apply(Protocol):
+class Apply(Protocol[Settings_contra, Detail_co]):
     """Changes `model`, or returns another one; keeps output shape, mode, device and dtype.
 
     Raises:
@@ -57,8 +61,8 @@ class Apply(Protocol):
     """
 
     def __call__(
-        self, model: nn.Module, task: Task, config: Any, context: StageContext
-    ) -> tuple[nn.Module, Detail]: ...
+        self, model: nn.Module, task: Task, config: Settings_contra, context: StageContext
+    ) -> tuple[nn.Module, Detail_co]: ...
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

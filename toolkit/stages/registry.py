@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from toolkit.stages.align.apply import apply_align
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.channel_prune.apply import apply_channel_prune
 from toolkit.stages.context import Apply
+from toolkit.stages.detail import StageDetail
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.reinitialise.apply import apply_reinitialise
 
-STAGES: dict[str, Apply] = {
+STAGES: dict[str, Apply[Any, StageDetail]] = {
     "block_drop": apply_block_drop,
     "channel_prune": apply_channel_prune,
     "recover": apply_recover,

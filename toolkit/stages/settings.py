@@ -5,16 +5,19 @@ Every ratio is of the **unmodified** model, so its meaning does not depend on a 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
 from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.contract import StageSettings
 from toolkit.stages.recover.settings import Recover
 from toolkit.stages.reinitialise.settings import Reinitialise
 
 Stage = Annotated[BlockDrop | ChannelPrune | Recover | Align | Reinitialise, Field(discriminator="type")]
 
-STAGE_TYPES = ("block_drop", "channel_prune", "recover", "align", "reinitialise")
+STAGE_SETTINGS: dict[str, type[StageSettings]] = {
+    stage.model_fields["type"].default: stage for stage in get_args(get_args(Stage)[0])
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,10 @@ class TaskCosts:
     recover_step_s: float  # one fine-tuning step
     prune_s: float  # collect statistics, prune and repair, once
     forward_s: float  # one example through the model
+
+    def training_s(self, steps: int, validate_every: int) -> float:
+        """Returns the seconds of a training, with a validation after every `validate_every` steps and at its end."""
+        return steps * self.recover_step_s + math.ceil(steps / validate_every) * self.evaluate_s
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ import pytest
 from matplotlib.text import Text
 
 from reports.drawing.style import drawing_style
-from reports.drawing.words import change, count, milliseconds, plain, short_names, stage_in_words
-from reports.run.details import BlockDropDetail, reading_of
+from reports.drawing.words import change, count, milliseconds, short_names
+from reports.run.details import detail_of
 from reports.run.sections import sections_of
 from tests.helpers.example_records import BLOCKS, combined_record
+from toolkit.base.words import plain
 from toolkit.stages.align.settings import Align
+from toolkit.stages.block_drop.detail import BlockDropDetail
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
 
@@ -43,21 +45,21 @@ def test_plain_names_fit_and_are_printable() -> None:
 
 
 def test_stages_in_words() -> None:
-    dropped = stage_in_words(BlockDrop(macs_ratio=0.625, criterion="block_mse", repair="none"))
+    dropped = BlockDrop(macs_ratio=0.625, criterion="block_mse", repair="none").in_words()
     assert "until 62.5 % of the dense MACs (multiply-adds) are left" in dropped
     assert "repaired" not in dropped
-    narrowed = stage_in_words(ChannelPrune(keep=Keep(mlp=0.25)))
+    narrowed = ChannelPrune(keep=Keep(mlp=0.25)).in_words()
     assert "keeps 25 % of the MLP hidden units (importance: activation" in narrowed
     assert "repaired by least squares" in narrowed
-    aligned = stage_in_words(Align(segment_weight=0.5, train_head=False))
+    aligned = Align(segment_weight=0.5, train_head=False).in_words()
     assert "every block with the dense model (trained: low-rank adapters on attention, norms, embedding; " in aligned
     assert "loss: task × 1 + blocks × 1 + classes × 1 + segments × 0.5) for at most 300 steps" in aligned
-    assert "(trained: all weights; " in stage_in_words(Align(trainable="full", teacher="dynamic"))
+    assert "(trained: all weights; " in Align(trainable="full", teacher="dynamic").in_words()
 
 
 def test_details_let_new_keys_through() -> None:
     step = combined_record().steps[1]
-    reading = reading_of(step.model_copy(update={"detail": {**step.detail, "new": 1}}))
+    reading = detail_of(step.model_copy(update={"detail": {**step.detail, "new": 1}}))
     assert isinstance(reading, BlockDropDetail)
     assert [turn.dropped for turn in reading.rounds] == ["blocks.7", "blocks.9", "blocks.4"]
 

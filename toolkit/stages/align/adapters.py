@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
+from toolkit.stages.align.detail import AdapterDetail
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Adapted:
         self._lora.merge_and_unload(safe_merge=True)
         assert _description(self._model) == self._before, "a merged model must be as it was before it had adapters"
 
-    def detail(self) -> list[Detail]:
-        return [asdict(adapter) for adapter in self.adapters]
+    def detail(self) -> tuple[AdapterDetail, ...]:
+        return tuple(AdapterDetail(**asdict(adapter)) for adapter in self.adapters)
 
 
 def plan_adapters(model: nn.Module, layers: Sequence[str], rank: int | None, alpha: float | None) -> list[Adapter]:

@@ -11,30 +11,30 @@ import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
 from toolkit.blocks.dropped import dropped_blocks
 from toolkit.blocks.find import find_blocks
 from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.order import execution_order
 from toolkit.stages.align.adapters import Adapted, find_targets, plan_adapters
+from toolkit.stages.align.detail import AlignDetail
 from toolkit.stages.align.loss import AlignLoss
 from toolkit.stages.align.settings import Align
 from toolkit.stages.align.trainable import flags_kept, norm_parameters, outside_parameters
 from toolkit.stages.context import StageContext, to_device
+from toolkit.stages.curve import curve_of
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Batch, Task
 from toolkit.training.checkpoint import FitResult
 from toolkit.training.fit import FitConfig, Objective, fit
 
 
-def apply_align(model: nn.Module, task: Task, config: Align, context: StageContext) -> tuple[nn.Module, Detail]:
+def apply_align(model: nn.Module, task: Task, config: Align, context: StageContext) -> tuple[nn.Module, AlignDetail]:
     """As a stage of its own; the dynamic teacher is the model as it came in, of which all blocks are left.
 
     Raises:
@@ -53,7 +53,7 @@ def align_model(
     *,
     data_share: float | None = None,
     checkpoint: Path | None = None,
-) -> Detail:
+) -> AlignDetail:
     """Train `model` in place towards `teacher`, in eval mode, which has at least the blocks that the model has.
 
     All randomness comes from `context.seed`. `data_share` stands in for the configuration's. `checkpoint` is a file
@@ -144,16 +144,16 @@ def _detail(
     data_share: float,
     num_trained: int,
     result: FitResult,
-) -> Detail:
-    return {
-        "teacher": config.teacher,
-        "trainable": config.trainable,
-        "blocks": list(blocks),
-        "adapters": [] if adapted is None else adapted.detail(),
-        "num_trained_params": num_trained,
-        "data_share": data_share,
-        "steps": result.steps,
-        "stopped": result.stopped,
-        "kept_step": result.best_step,
-        "curve": [asdict(point) for point in result.curve],
-    }
+) -> AlignDetail:
+    return AlignDetail(
+        teacher=config.teacher,
+        trainable=config.trainable,
+        blocks=blocks,
+        adapters=() if adapted is None else adapted.detail(),
+        num_trained_params=num_trained,
+        data_share=data_share,
+        steps=result.steps,
+        stopped=result.stopped,
+        kept_step=result.best_step,
+        curve=curve_of(result),
+    )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.base.settings import Config, Positive, Ratio, Weight, refuse_changed
+from toolkit.base.settings import Positive, Ratio, Weight, refuse_changed
+from toolkit.stages.align.detail import AlignDetail
+from toolkit.stages.contract import StageSettings
+from toolkit.stages.detail import DetailClass
+from toolkit.stages.words import early_stop
+from toolkit.tasks.cards import TaskCosts
 
 ATTENTION_LAYERS: Final = ("q", "k", "v", "qkv", "proj", "query", "key", "value")
 
 
-class Align(Config):
+class Align(StageSettings):
     """Cross-depth alignment (Progressive Block Drop, CVPR 2025): fine-tune towards a teacher, block by block.
 
     loss = task_weight * task loss + feature_weight * mean over the blocks that are left of MSE(output, teacher's)
@@ -26,6 +31,8 @@ class Align(Config):
     `lora_alpha / lora_rank` * B A x; a rank of null is a quarter of the layer's inputs, an alpha of null is the rank
     (the paper's alpha 1 without 1/r). `trainable: full`: all weights.
     """
+
+    detail: ClassVar[DetailClass] = AlignDetail
 
     type: Literal["align"] = "align"
     teacher: Literal["static", "dynamic"] = "static"
@@ -68,3 +75,18 @@ class Align(Config):
         if self.trainable == "full":
             refuse_changed(self, names, "only with trainable: lora; full trains all weights")
         return self
+
+    def in_words(self) -> str:
+        teacher = "the dense model" if self.teacher == "static" else "the model as it came into this stage"
+        weights: dict[str, float | None] = {"task": self.task_weight, "blocks": self.feature_weight}
+        weights |= {"classes": self.class_weight, "segments": self.segment_weight}
+        loss = " + ".join(f"{name} × {1.0 if weight is None else weight:g}" for name, weight in weights.items())
+        switches = {"norms": self.train_norms, "embedding": self.train_embedding, "head": self.train_head}
+        trained = ["low-rank adapters on attention", *(name for name, is_on in switches.items() if is_on)]
+        what = "all weights" if self.trainable == "full" else ", ".join(trained)
+        how = f"trained: {what}; loss: {loss}"
+        steps = f"at most {self.max_steps} steps{early_stop(self.patience)}"
+        return f"aligns outputs and every block with {teacher} ({how}) for {steps}"
+
+    def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        return costs.training_s(self.max_steps, self.validate_every)

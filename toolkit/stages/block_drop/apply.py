@@ -21,6 +21,7 @@ from toolkit.stages.align.apply import align_model
 from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.candidates import repaired_variants
 from toolkit.stages.block_drop.criteria import HIGHER_IS_BETTER
+from toolkit.stages.block_drop.detail import BlockDropDetail
 from toolkit.stages.block_drop.selection import score_candidates, total_passes
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
@@ -30,7 +31,7 @@ from toolkit.tasks.task import Task
 
 def apply_block_drop(
     model: nn.Module, task: Task, config: BlockDrop, context: StageContext
-) -> tuple[nn.Module, Detail]:
+) -> tuple[nn.Module, BlockDropDetail]:
     """Drop blocks until `num_blocks` are gone, the model is at `macs_ratio` of the unmodified MACs, or a round takes
     the validation metric more than `max_quality_drop` below the dense model's; that round is undone.
 
@@ -68,7 +69,7 @@ class _Drop:
     reference: nn.Module
     names: list[str]
 
-    def run(self, model: nn.Module) -> tuple[nn.Module, Detail]:
+    def run(self, model: nn.Module) -> tuple[nn.Module, BlockDropDetail]:
         store = self.context.rounds
         rounds = store.finished()
         if rounds:
@@ -149,7 +150,7 @@ class _Drop:
         share = self._data_share(config, number)
         checkpoint = self.context.rounds.alignment(number)
         arguments = (model, teacher, self.task, config.model_copy(update=steps), context)
-        return align_model(*arguments, data_share=share, checkpoint=checkpoint)
+        return align_model(*arguments, data_share=share, checkpoint=checkpoint).model_dump(mode="json")
 
     def _data_share(self, config: Align, number: int) -> float:
         """`data_share` in the first half of the rounds, all data in the second (section 3.3 of the paper)."""
@@ -182,9 +183,9 @@ class _Drop:
             return self.context.macs_ratio(model) <= self.config.macs_ratio
         return len(dropped) == len(self.names) - 1
 
-    def _detail(self, model: nn.Module, rounds: list[Detail], undone: Detail | None) -> Detail:
+    def _detail(self, model: nn.Module, rounds: list[Detail], undone: Detail | None) -> BlockDropDetail:
         dropped = _dropped(rounds)
-        return {
+        detail = {
             "criterion": self.config.criterion if self.config.blocks is None else "given",
             "higher_is_better": self._higher_is_better(),
             "schedule": self.config.schedule,
@@ -196,6 +197,7 @@ class _Drop:
             "block_passes": total_passes(rounds),
             "macs_ratio": self.context.macs_ratio(model),
         }
+        return BlockDropDetail.model_validate(detail)
 
 
 def _dropped(rounds: list[Detail]) -> list[str]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.base.settings import Config, Positive, Ratio, refuse_changed, refuse_twice
+from toolkit.base.settings import Positive, Ratio, refuse_changed, refuse_twice
+from toolkit.base.words import plain, setting
 from toolkit.stages.align.settings import Align
+from toolkit.stages.block_drop.detail import CRITERION_WORDS, BlockDropDetail
+from toolkit.stages.contract import Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
+from toolkit.stages.detail import DetailClass
+from toolkit.tasks.cards import TaskCard, TaskCosts
+
+RACING_SHARE: Final = 0.4  # what a race costs of scoring every candidate on everything
 
 
-class BlockDrop(Config):
+class BlockDrop(StageSettings):
     """Remove whole residual blocks, the least important one per round (Progressive Block Drop, CVPR 2025).
 
     Dropping stops at `num_blocks` removed in this stage or at `macs_ratio` (at most one of them), and, or instead, when
@@ -22,6 +31,10 @@ class BlockDrop(Config):
     memory); `racing` scores on growing parts of the scoring set and drops the worse half of the candidates each time;
     `verify_selection` also scores every block the naive way, to report whether the choice is the same.
     """
+
+    axis: ClassVar[Axis | None] = "depth"
+    detail: ClassVar[DetailClass] = BlockDropDetail
+    if_slower: ClassVar[str] = "other blocks or fewer channels may serve better"
 
     type: Literal["block_drop"] = "block_drop"
     num_blocks: Positive | None = None
@@ -54,7 +67,9 @@ class BlockDrop(Config):
         if self.blocks is not None:
             goes = ("type", "blocks", "repair", "align", "allow_no_change")
             refuse_changed(
-                self, [name for name in type(self).model_fields if name not in goes], "no use here, blocks says it all"
+                self,
+                [name for name in type(self).model_fields if name not in goes],
+                "cannot be combined with `blocks`, which already lists every block to drop",
             )
             refuse_twice("blocks", self.blocks)
         return self
@@ -64,3 +79,80 @@ class BlockDrop(Config):
         if self.racing != "none" and self.criterion in ("block_mse", "random"):
             raise ValueError(f"racing has no use with criterion {self.criterion}, which runs no candidate")
         return self
+
+    @property
+    def target_macs_ratio(self) -> float | None:
+        return self.macs_ratio
+
+    @property
+    def num_dropped(self) -> int:
+        return len(self.blocks) if self.blocks is not None else self.num_blocks or 0
+
+    def in_words(self) -> str:
+        repair = "; the layer before each cut is repaired by least squares" if self.repair != "none" else ""
+        align = f"; after every round it {self.align.in_words()}" if self.align is not None else ""
+        if self.blocks is not None:
+            return f"removes the blocks {', '.join(plain(block) for block in self.blocks)}{repair}{align}"
+        what = f"{self.num_blocks} whole residual blocks" if self.num_blocks else "whole residual blocks"
+        limits = (
+            []
+            if self.macs_ratio is None
+            else [f"{setting(self.macs_ratio)} of the dense MACs (multiply-adds) are left"]
+        )
+        if self.max_quality_drop is not None:
+            limits.append(
+                f"a round takes the validation metric more than {self.max_quality_drop:g} below the dense one"
+            )
+        until = f" until {' or '.join(limits)}" if limits else ""
+        choice = (
+            "all chosen from the first scores" if self.schedule == "one_shot" else "the least important one per round"
+        )
+        race = ", in a race on growing parts of the data" if self.racing != "none" else ""
+        return f"removes {what}{until}, {choice}, scored by the {CRITERION_WORDS[self.criterion]}{race}{repair}{align}"
+
+    def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        if not self.allow_no_change:
+            yield from useless_macs_ratio(self.macs_ratio, earlier)
+        if card is None:
+            return
+        yield from self._too_many(card, earlier)
+        if self.criterion not in card.criteria:
+            message = f'{card.name} does not offer "{self.criterion}"; choose one of: {", ".join(card.criteria)}'
+            yield ("criterion",), message
+
+    def _too_many(self, card: TaskCard, earlier: Earlier) -> Iterator[StageFault]:
+        """At least one block must be left; the stage that takes the last one is at fault."""
+        if card.num_blocks is None:
+            return
+        left = card.num_blocks
+        for stage in earlier.values():
+            left -= stage.num_dropped if stage.num_dropped < left else 0
+        if self.num_dropped >= left:
+            before = f" and earlier stages drop {card.num_blocks - left}" if left < card.num_blocks else ""
+            can = f"drop at most {left - 1} here" if left > 1 else "none can be dropped here"
+            place = "num_blocks" if self.blocks is None else "blocks"
+            yield (place,), f"{self.num_dropped} leaves no block: {card.name} has {card.num_blocks}{before}; {can}"
+
+    def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        drops = self.estimated_drops(num_blocks, dense_blocks)
+        scoring = sum(self._evaluations(left) for left in range(num_blocks - drops + 1, num_blocks + 1))
+        align_s = 0.0 if self.align is None else drops * self.align.estimate_s(costs, num_blocks, dense_blocks)
+        return scoring * costs.score_pass_s + costs.prune_s + align_s
+
+    def estimated_drops(self, num_blocks: int, dense_blocks: int) -> int:
+        """For a MACs ratio, as if the blocks held all of the MACs; for a floor on quality, all blocks but one."""
+        if self.num_dropped:
+            return min(self.num_dropped, num_blocks)
+        if self.macs_ratio is None:
+            return max(num_blocks - 1, 0)
+        return min(max(num_blocks - math.floor(self.macs_ratio * dense_blocks), 0), num_blocks)
+
+    def _evaluations(self, num_blocks: int) -> float:
+        """What scoring one round is worth, in evaluations of the whole scoring set (see `prefix` and `racing`)."""
+        if self.criterion == "random" or self.blocks is not None:
+            return 0.0
+        naive = num_blocks if self.verify_selection else 0.0
+        if self.criterion == "block_mse":
+            return naive + 2.0
+        scored = num_blocks / 2 + 1 if self.reuse_prefix else num_blocks
+        return naive + scored * (RACING_SHARE if self.racing != "none" else 1.0)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from torch import nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits, cut
 from toolkit.channels.find import find_groups
@@ -16,12 +15,14 @@ from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.repair.batch_norm import reestimate_batch_norms
+from toolkit.stages.channel_prune.detail import ChannelPruneDetail, Target
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
 from toolkit.stages.channel_prune.search import search_ratio
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
 from toolkit.stages.channel_prune.widths import Cut, choose, given_cuts, kinds_of, plan_cuts
 from toolkit.stages.context import StageContext
+from toolkit.stages.detail import RepairErrors
 from toolkit.tasks.task import Task
 
 DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
@@ -29,7 +30,7 @@ DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
 
 def apply_channel_prune(
     model: nn.Module, task: Task, config: ChannelPrune, context: StageContext
-) -> tuple[nn.Module, Detail]:
+) -> tuple[nn.Module, ChannelPruneDetail]:
     """Cut every group to its share of the unmodified model's width, then repair what reads the cut channels.
 
     Raises:
@@ -61,17 +62,18 @@ def apply_channel_prune(
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)
     by_name = {choice.group.name: choice for choice in choices}
-    return model, {
-        "importance": config.importance,
-        "allocation": config.allocation,
-        "round_to": config.round_to,
-        "groups": [entry.detail(by_name[entry.group.name]) for entry in plan],
-        "not_cut": structure.refused,
-        "macs_ratio": {"asked": config.macs_ratio, "achieved": achieved},
-        "keep": {kind: {"asked": asked, "achieved": got} for kind, (asked, got) in _shares(plan).items()},
-        "repairs": [fitted.detail() for fitted in repairs],
-        "batch_norms_reestimated": num_norms,
-    }
+    detail = ChannelPruneDetail(
+        importance=config.importance,
+        allocation=config.allocation,
+        round_to=config.round_to,
+        groups=tuple(entry.detail(by_name[entry.group.name]) for entry in plan),
+        not_cut=structure.refused,
+        macs_ratio=Target(asked=config.macs_ratio, achieved=achieved),
+        keep={kind: Target(asked=asked, achieved=got) for kind, (asked, got) in _shares(plan).items()},
+        repairs=tuple(RepairErrors.model_validate(fitted.detail()) for fitted in repairs),
+        batch_norms_reestimated=num_norms,
+    )
+    return model, detail
 
 
 def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGroup]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
 from toolkit.base.settings import Config, Positive, Ratio, refuse_changed, refuse_twice
+from toolkit.base.words import plain, setting
+from toolkit.stages.channel_prune.detail import KIND_WORDS, ChannelPruneDetail
+from toolkit.stages.contract import OF_UNMODIFIED, Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
+from toolkit.stages.detail import DetailClass
+from toolkit.tasks.cards import TaskCard, TaskCosts
 
 WidthKind = Literal["mlp", "heads", "head_dim", "conv", "embedding"]
 
 FORMER_SCOPE: Final = ("mlp", "heads")  # was the default, and is written out in records of that time
 
 WIDTH_KINDS: Final[tuple[WidthKind, ...]] = ("mlp", "heads", "head_dim", "conv", "embedding")
+
+MOST_NAMED: Final = 4  # groups that are named where a stage is told in words
 
 
 class Keep(Config):
@@ -37,7 +45,7 @@ class Heads(Config):
     head_dim: Positive | None = None
 
 
-class ChannelPrune(Config):
+class ChannelPrune(StageSettings):
     """Make layers physically narrower: MLP hidden units, attention heads, head dimensions, convolutions, embeddings.
 
     Give exactly one target: `keep` ratios; or `macs_ratio`, reached by one common keep ratio over `scope` (null: mlp,
@@ -53,6 +61,10 @@ class ChannelPrune(Config):
     `macs_ratio` by more than `macs_tolerance`, or of a kind's `keep` by more than `keep_tolerance`, is an error.
     `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
     """
+
+    axis: ClassVar[Axis | None] = "width"
+    detail: ClassVar[DetailClass] = ChannelPruneDetail
+    if_slower: ClassVar[str] = "other widths (round_to, heads instead of head_dim) or fewer blocks may serve better"
 
     type: Literal["channel_prune"] = "channel_prune"
     keep: Keep | None = None
@@ -77,7 +89,9 @@ class ChannelPrune(Config):
         if self.widths is not None:
             goes = ("type", "widths", "importance", "repair", "batch_norm", "allow_no_change")
             refuse_changed(
-                self, [name for name in type(self).model_fields if name not in goes], "no use here, widths says it all"
+                self,
+                [name for name in type(self).model_fields if name not in goes],
+                "cannot be combined with `widths`, which already says what every group keeps",
             )
         if self.keep is not None and self.scope not in (None, FORMER_SCOPE):
             raise ValueError("scope goes with macs_ratio, not with keep")
@@ -87,3 +101,63 @@ class ChannelPrune(Config):
             raise ValueError("keep_tolerance goes with keep, not with macs_ratio")
         refuse_twice("scope", self.scope or ())
         return self
+
+    @property
+    def target_macs_ratio(self) -> float | None:
+        return self.macs_ratio
+
+    def in_words(self) -> str:
+        repair = "; the layers that read them are repaired by least squares" if self.repair != "none" else ""
+        rounding = "" if self.widths is not None else f"; widths are rounded to a multiple of {self.round_to}"
+        return f"makes layers narrower: {self._target_in_words()} (importance: {self.importance}{rounding}){repair}"
+
+    def _target_in_words(self) -> str:
+        if self.widths is not None:
+            named = [
+                f"{plain(name)} to {_width_in_words(width)}" for name, width in list(self.widths.items())[:MOST_NAMED]
+            ]
+            more = f" and {len(self.widths) - MOST_NAMED} more" if len(self.widths) > MOST_NAMED else ""
+            return f"cuts {', '.join(named)}{more}"
+        if self.macs_ratio is not None:
+            kinds = ", ".join(KIND_WORDS[kind] for kind in self.scope or ()) or "all channels inside blocks"
+            return f"{kinds}, down to {setting(self.macs_ratio)} of the dense MACs (multiply-adds)"
+        kept = [f"{setting(ratio)} of the {KIND_WORDS[kind]}" for kind, ratio in self.keep or Keep() if ratio < 1.0]
+        return f"keeps {', '.join(kept) or 'every channel'}"
+
+    def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        if not self.allow_no_change:
+            yield from useless_macs_ratio(self.macs_ratio, earlier)
+            yield from self._useless_keep(earlier)
+        if card is None or card.kinds is None:
+            return
+        for place, kind in self._kinds_used():
+            if kind not in card.kinds:
+                message = f'{card.name} has no channels of kind "{kind}"; choose one of: {", ".join(card.kinds)}'
+                yield place, message
+
+    def _useless_keep(self, earlier: Earlier) -> Iterator[StageFault]:
+        """A `keep` of which every kind of channel is already that narrow."""
+        if self.keep is None:
+            return
+        kept = dict.fromkeys(Keep.model_fields, 1.0)
+        for stage in earlier.values():
+            if isinstance(stage, ChannelPrune) and stage.keep is not None:
+                kept |= {kind: ratio for kind, ratio in stage.keep if ratio < kept[kind]}
+        if not any(ratio < kept[kind] for kind, ratio in self.keep):
+            now = ", ".join(f"{kind} {ratio}" for kind, ratio in kept.items())
+            message = f"would change nothing: {OF_UNMODIFIED}, which is then at {now}; give a kind less than that"
+            yield ("keep",), f"{message} or set allow_no_change: true"
+
+    def _kinds_used(self) -> list[tuple[tuple[str | int, ...], str]]:
+        if self.keep is not None:
+            return [(("keep", kind), kind) for kind, ratio in self.keep if ratio < 1.0]
+        return [(("scope", position), kind) for position, kind in enumerate(self.scope or ())]
+
+    def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        return costs.prune_s
+
+
+def _width_in_words(width: int | Heads) -> str:
+    if isinstance(width, int):
+        return str(width)
+    return f"{width.heads} heads" + ("" if width.head_dim is None else f" of {width.head_dim}")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
 from toolkit.channels.cut import KeptUnits
 from toolkit.channels.groups import ChannelGroup
+from toolkit.stages.channel_prune.detail import CutGroup
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
 
 Scores = Mapping[str, Tensor]  # [units, channels of each] by the name of a group
@@ -30,16 +30,16 @@ class Cut:
     asked: float
     kept: int
 
-    def detail(self, choice: KeptUnits) -> Detail:
-        return {
-            "name": self.group.name,
-            "kind": self.kind,
-            "original": self.original,
-            "before": self.before,
-            "asked": self.asked,
-            "kept": self.kept,
-            "indices": choice.kept(self.group.reader),
-        }
+    def detail(self, choice: KeptUnits) -> CutGroup:
+        return CutGroup(
+            name=self.group.name,
+            kind=self.kind,
+            original=self.original,
+            before=self.before,
+            asked=self.asked,
+            kept=self.kept,
+            indices=tuple(choice.kept(self.group.reader)),
+        )
 
 
 def kinds_of(group: ChannelGroup) -> tuple[WidthKind, ...]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
 from toolkit.stages.context import StageContext, to_device
+from toolkit.stages.curve import curve_of
+from toolkit.stages.recover.detail import RecoverDetail
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import AlignmentOptions, Batch, Task
 from toolkit.training.fit import FitConfig, Objective, fit
 
 
-def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageContext) -> tuple[nn.Module, Detail]:
+def apply_recover(
+    model: nn.Module, task: Task, config: Recover, context: StageContext
+) -> tuple[nn.Module, RecoverDetail]:
     """Train all weights on task loss + alignment of the predictions with the dense model's.
 
     Raises:
@@ -50,12 +52,10 @@ def apply_recover(model: nn.Module, task: Task, config: Recover, context: StageC
         console=context.console,
         title="recover",
     )
-    return model, {
-        "steps": result.steps,
-        "stopped": result.stopped,
-        "kept_step": result.best_step,
-        "curve": [asdict(point) for point in result.curve],
-    }
+    detail = RecoverDetail(
+        steps=result.steps, stopped=result.stopped, kept_step=result.best_step, curve=curve_of(result)
+    )
+    return model, detail
 
 
 def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

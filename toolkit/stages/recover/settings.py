@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.base.settings import Config, Positive
+from toolkit.base.settings import Positive
+from toolkit.stages.contract import StageSettings
+from toolkit.stages.detail import DetailClass
+from toolkit.stages.recover.detail import RecoverDetail
+from toolkit.stages.words import early_stop
+from toolkit.tasks.cards import TaskCosts
 
 
-class Recover(Config):
+class Recover(StageSettings):
     """Fine-tune with the dense model as teacher: task loss + alignment of the predictions.
 
     Runs `max_steps`; with `patience`, stops after that many validations without improvement and keeps the best.
     """
+
+    detail: ClassVar[DetailClass] = RecoverDetail
 
     type: Literal["recover"] = "recover"
     max_steps: Positive = 300
@@ -32,3 +39,11 @@ class Recover(Config):
         if self.task_weight == 0.0 and self.alignment_weight == 0.0:
             raise ValueError("task_weight and alignment_weight cannot both be 0: there would be nothing to learn from")
         return self
+
+    def in_words(self) -> str:
+        weights = f"task loss × {self.task_weight:g} + alignment × {self.alignment_weight:g}"
+        steps = f"at most {self.max_steps} steps{early_stop(self.patience)}"
+        return f"fine-tunes with the dense model as teacher ({weights}) for {steps}"
+
+    def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        return costs.training_s(self.max_steps, self.validate_every)

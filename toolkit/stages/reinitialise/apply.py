@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Detail
 from toolkit.stages.context import StageContext
+from toolkit.stages.reinitialise.detail import ReinitialiseDetail
 from toolkit.stages.reinitialise.settings import Reinitialise
 from toolkit.tasks.task import Task
 
@@ -15,7 +15,7 @@ from toolkit.tasks.task import Task
 @torch.no_grad()
 def apply_reinitialise(
     model: nn.Module, task: Task, config: Reinitialise, context: StageContext
-) -> tuple[nn.Module, Detail]:
+) -> tuple[nn.Module, ReinitialiseDetail]:
     """Give every layer the weights that a new, untrained model has there (drawn with the stage's seed).
 
     Raises:
@@ -29,4 +29,4 @@ def apply_reinitialise(
         raise StageError(f"{other[0]} is not as in the unmodified model; reinitialise goes after block drops alone")
     for name, value in own.items():
         value.copy_(fresh[name])
-    return model, {"reinitialised": len(own)}
+    return model, ReinitialiseDetail(reinitialised=len(own))

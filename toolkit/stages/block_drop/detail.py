@@ -1,0 +1,64 @@
+"""What the stage `block_drop` leaves in the record. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import Field
+
+from toolkit.stages.align.detail import AlignDetail
+from toolkit.stages.detail import BlockScores, RepairErrors, Round, StageDetail
+
+CRITERION_WORDS: Final = {
+    "task_metric": "task metric on training data with the block removed",
+    "loss": "loss on training data with the block removed",
+    "block_mse": "mean squared difference between the block's input and output",
+    "random": "luck of a seeded draw (a control)",
+}
+
+
+class DropRound(Round):
+    """One round. `ranking`: candidates from best to worst; `all_dropped`: what went, several where it is one-shot."""
+
+    ranking: tuple[str, ...] = ()
+    all_dropped: tuple[str, ...] = ()
+    repair: RepairErrors | None = None
+    repairs: tuple[RepairErrors | None, ...] = ()
+    align: AlignDetail | None = None
+    block_passes: dict[str, float] = Field(default_factory=dict)
+    rungs: tuple[dict[str, Any], ...] = ()
+    naive_choice: str | None = None
+    naive_scores: dict[str, float] | None = None
+    macs_ratio: float | None = None
+    validation: float | None = None
+    floor: float | None = None
+
+
+class BlockDropDetail(StageDetail):
+    """`undone` is a round that went below the floor on quality; `remaining` are the blocks that are left."""
+
+    criterion: str
+    higher_is_better: bool
+    schedule: str = "progressive"
+    blocks: tuple[str, ...]
+    rounds: tuple[DropRound, ...]
+    undone: DropRound | None = None
+    dropped: tuple[str, ...] = ()
+    remaining: tuple[str, ...] | None = None
+    block_passes: dict[str, float] = Field(default_factory=dict)
+    macs_ratio: float | None = None
+
+    def block_scores(self) -> BlockScores | None:
+        if not any(one.scores for one in self.rounds):
+            return None
+        words = CRITERION_WORDS.get(self.criterion, self.criterion)
+        return BlockScores(
+            criterion_words=words, higher_is_better=self.higher_is_better, blocks=self.blocks, rounds=self.rounds
+        )
+
+    def repair_errors(self) -> list[tuple[str, RepairErrors]]:
+        rounds = enumerate(self.rounds, start=1)
+        return [(f"round {number}: {one.repair.layer}", one.repair) for number, one in rounds if one.repair]
+
+    def has_view(self) -> bool:
+        return True
