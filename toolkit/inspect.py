@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -19,19 +19,16 @@ from toolkit.base.command import exit_code
 from toolkit.base.console import Console
 from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
-from toolkit.base.settings import Config
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE
 from toolkit.planning.profile.overview import Overview, overview
 from toolkit.record.run import RUN_FILE, load_record
-from toolkit.tasks.cards import TASKS, ZOO, make_task
+from toolkit.tasks.cards import TASKS, make_task, taking_a_model, with_own_model
 from toolkit.zoo.settings import ZooModel
 
 
-class Subject(Config):
-    """What is looked at."""
-
-    model_config = Config.model_config | {"arbitrary_types_allowed": True}
+class InspectedModel(NamedTuple):
+    """A model with what it needs to be looked at: inputs for one example, and patterns of what may not be changed."""
 
     model: nn.Module
     inputs: tuple[Tensor, ...]
@@ -44,41 +41,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    subject = _find(args.model, _arguments(args.arguments), args.input_size)
-    found = overview(subject.model, subject.inputs, subject.protected)
+    inspected = _find(args.model, _arguments(args.arguments), args.input_size)
+    found = overview(inspected.model, inspected.inputs, inspected.protected)
     if args.json is not None:
         write_atomically(args.json, found.model_dump_json(indent=1) + "\n")
     _show(args.model, found, Console())
 
 
-def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> Subject:
-    if name in TASKS and name != ZOO:
+def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> InspectedModel:
+    if name in with_own_model():
         task = make_task(name)
-        return Subject(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
+        return InspectedModel(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
     if Path(name).is_dir():
         return _saved(Path(name))
     if "/" in name:
-        task = make_task(ZOO, ZooModel(name=name, arguments=arguments, input_size=input_size))
-        return Subject(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
-    choices = ", ".join(task for task in TASKS if task != ZOO)
+        task = make_task(taking_a_model(), ZooModel(name=name, arguments=arguments, input_size=input_size))
+        return InspectedModel(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
+    choices = ", ".join(with_own_model())
     raise UserError(
         f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
         "transformers/TYPE, or the folder of a run"
     )
 
 
-def _saved(folder: Path) -> Subject:
+def _saved(folder: Path) -> InspectedModel:
     """The compressed model of a run, with the inputs of its task."""
     if not (folder / RUN_FILE).exists():
         where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
         raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
     recipe = load_record(folder).recipe
     if recipe.task not in TASKS:
-        raise UserError(
-            f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.planning.profile.overview"
-        )
+        raise UserError(f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.overview")
     task = make_task(recipe.task, recipe.model, folder)
-    return Subject(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)
+    return InspectedModel(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

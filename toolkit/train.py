@@ -25,7 +25,7 @@ from toolkit.measure.results import Quality
 from toolkit.recipe.check import check_task
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.yaml_nodes import read_yaml
-from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, CurvePoint, TrainConfig, TrainRecord
+from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, BaselinePoint, TrainConfig, TrainRecord
 from toolkit.tasks.cards import make_task
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
@@ -75,7 +75,7 @@ def _train(args: argparse.Namespace, command: str) -> None:
         seconds=seconds,
         weights_sha256="",
         best_step=result.best_step,
-        curve=tuple(CurvePoint(step=p.step, loss=p.loss, validation=p.validation) for p in result.curve),
+        curve=tuple(BaselinePoint(step=p.step, loss=p.loss, validation=p.validation) for p in result.curve),
         validation=validation,
         test=test,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
@@ -13,6 +14,11 @@ def is_conv(module: nn.Module) -> bool:
 def is_grouped(module: nn.Module) -> bool:
     """A convolution in groups, depthwise ones among them."""
     return isinstance(module, _ConvNd) and module.groups > 1
+
+
+def batch_norm_scale(module: nn.Module) -> Tensor | None:
+    """Returns the scales of a BatchNorm layer, one per channel; None for other modules and for layers without them."""
+    return module.weight if isinstance(module, _BatchNorm) and module.affine else None
 
 
 def mixes_channels(module: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from toolkit.base.errors import ExportError
 from toolkit.checkpoint.manifest import InputSpec, Manifest
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Recipe
-from toolkit.tasks.cards import TASKS, ZOO, make_task
+from toolkit.tasks.cards import TASKS, ZOO, make_task, with_own_model
 from toolkit.zoo.build import build_skeleton
 from toolkit.zoo.inputs import example_inputs, input_specs
 from toolkit.zoo.limits import check_activations
@@ -80,7 +80,7 @@ def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], w
         _check_inputs(model, inputs)
         return build_skeleton(model.name, model.arguments, MOST_TIMES_WEIGHTS * weights_bytes + SPARE_BYTES)
     name = factory.get("task")
-    names = [task for task in TASKS if task != ZOO]
+    names = with_own_model()
     if set(factory) != {"task"} or not isinstance(name, str) or name not in names:
         raise ValueError(
             f"the factory {ascii(dict(factory))[:200]} is not known (there is {{'task': one of {', '.join(names)}}} "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -27,6 +27,14 @@ def tensors_in(value: Any) -> list[Tensor]:
 def copied(value: Any) -> Any:
     """The same structure with every tensor cloned: models may change a block's output in place."""
     return tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), value)
+
+
+def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
+    """Returns the structure of the first value with `change(*tensors)` for the tensors at each place of all values.
+
+    Whatever is no tensor is as in the first value.
+    """
+    return tree_map(lambda *parts: change(*parts) if isinstance(parts[0], Tensor) else parts[0], *values)
 
 
 def same(first: list[Tensor], second: list[Tensor]) -> bool:

@@ -11,7 +11,7 @@ from toolkit.base.errors import Fault
 from toolkit.recipe.recipe import Recipe
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.settings import Stage
-from toolkit.tasks.cards import TASKS, ZOO, TaskCard
+from toolkit.tasks.cards import TASKS, TaskCard, taking_a_model
 from toolkit.zoo.names import argument_faults, split_name
 from toolkit.zoo.settings import ZooModel
 
@@ -29,11 +29,12 @@ def check_task(name: str) -> list[Fault]:
 
 def check_model(task: str, model: ZooModel | None) -> list[Fault]:
     """What can be said of a recipe's `model` without the zoo's library."""
+    named = taking_a_model()
     if model is None:
         example = "name: torchvision/resnet18"
-        return [Fault(("model",), f"missing; task {ZOO} needs a model ({example})")] if task == ZOO else []
-    if task != ZOO:
-        return [Fault(("model",), f'task "{task[:60]}" has its own model; leave model out, or set task: {ZOO}')]
+        return [Fault(("model",), f"missing; task {named} needs a model ({example})")] if task == named else []
+    if task != named:
+        return [Fault(("model",), f'task "{task[:60]}" has its own model; leave model out, or set task: {named}')]
     try:
         library, _ = split_name(model.name)
     except ValueError as error:

@@ -54,7 +54,7 @@ class TrainConfig(Config):
     patience: Positive | None = None
 
 
-class CurvePoint(Entry):
+class BaselinePoint(Entry):
     step: int
     loss: float
     validation: float
@@ -69,6 +69,6 @@ class TrainRecord(Entry):
     seconds: float
     weights_sha256: str
     best_step: int
-    curve: tuple[CurvePoint, ...]
+    curve: tuple[BaselinePoint, ...]
     validation: Quality
     test: Quality | None  # evaluated once, after training, only on demand

@@ -34,7 +34,7 @@ class TaskCosts:
 class TaskCard:
     """What can be known of a task without importing it; None where it depends on the recipe's model.
 
-    `factory` is "module:callable" and takes no arguments; that of `zoo` takes the recipe's model and a folder.
+    `factory` is "module:callable" and takes no arguments; with `takes_model`, the recipe's model and a folder.
     """
 
     name: str
@@ -45,6 +45,7 @@ class TaskCard:
     metric: str
     kinds: tuple[str, ...] | None  # kinds of channel that can be pruned
     costs: TaskCosts | None
+    takes_model: bool = False  # the recipe says which model
 
 
 def _hapt(seed: int) -> TaskCard:
@@ -86,8 +87,20 @@ TASKS: dict[str, TaskCard] = {
         metric="agreement",
         kinds=None,
         costs=None,
+        takes_model=True,
     ),
 }
+
+
+def with_own_model() -> list[str]:
+    """Returns the names of the tasks that bring their own model."""
+    return [name for name, card in TASKS.items() if not card.takes_model]
+
+
+def taking_a_model() -> str:
+    """Returns the name of the task whose model the recipe says."""
+    (name,) = (name for name, card in TASKS.items() if card.takes_model)
+    return name
 
 
 def make_task(name: str, model: ZooModel | None = None, folder: Path | None = None) -> Any:
@@ -100,7 +113,7 @@ def make_task(name: str, model: ZooModel | None = None, folder: Path | None = No
     """
     if name not in TASKS:
         raise UserError(f"{name!r} is not a known task; choose one of: {', '.join(TASKS)}")
-    if (model is None) == (name == ZOO):
+    if (model is None) == TASKS[name].takes_model:
         raise UserError(f"task {name!r} {'needs a model: ZooModel(...)' if model is None else 'has its own model'}")
     module, attribute = TASKS[name].factory.split(":")
     make = getattr(importlib.import_module(module), attribute)

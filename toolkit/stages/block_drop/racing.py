@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from toolkit.hooks.forward import Forward, forward_replaced
-from toolkit.hooks.tensors import copied, same, tensors_in
+from toolkit.hooks.tensors import copied, map_tensors, same, tensors_in
 
 # Of the scoring set. From 12 blocks to 6, with prefix reuse, that is at most 0.247 of the naive block passes: when the
 # survivors are always the first blocks, whose prefix is shortest. As a rule it is about 0.2.
@@ -57,7 +56,9 @@ class _Answered:
     outputs: Any
 
     def rows(self, first: int, end: int) -> _Answered:
-        return _Answered([part[first:end] for part in self.inputs], _map(lambda part: part[first:end], self.outputs))
+        return _Answered(
+            [part[first:end] for part in self.inputs], map_tensors(lambda part: part[first:end], self.outputs)
+        )
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -102,7 +103,7 @@ class Answers:
         inputs = [torch.cat(parts) for parts in zip(*(one.inputs for one in made), strict=True)]
         if not same(inputs, self._inputs):
             self._inputs = inputs
-        self._known[candidate] = _Answered(self._inputs, _map(_cat, *(one.outputs for one in made)))
+        self._known[candidate] = _Answered(self._inputs, map_tensors(_cat, *(one.outputs for one in made)))
 
 
 def _one_row_each(call: _Answered) -> bool:
@@ -121,14 +122,9 @@ def _completed(old: _Answered, forward: Forward, args: tuple[Any, ...], kwargs: 
     """The outputs for all rows; only those after the known ones are run."""
     if len(old) == rows:
         return copied(old.outputs)
-    left_args, left_kwargs = _map(lambda part: part[len(old) :], (args, kwargs))
-    return _map(_cat, old.outputs, forward(*left_args, **left_kwargs))
+    left_args, left_kwargs = map_tensors(lambda part: part[len(old) :], (args, kwargs))
+    return map_tensors(_cat, old.outputs, forward(*left_args, **left_kwargs))
 
 
 def _cat(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
-
-
-def _map(change: Callable[..., Tensor], *values: Any) -> Any:
-    """The same structure with tensors changed, all else as in the first value."""
-    return tree_map(lambda *parts: change(*parts) if isinstance(parts[0], Tensor) else parts[0], *values)

@@ -21,7 +21,7 @@ from toolkit.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Round:
+class ScoringRound:
     """What scoring the `number`-th round needs; `variants` by block, in execution order."""
 
     model: nn.Module

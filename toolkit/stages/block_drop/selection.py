@@ -14,7 +14,7 @@ from toolkit.repair.fit import Fitted
 from toolkit.stages.block_drop.candidates import raw_variants, repaired_variants
 from toolkit.stages.block_drop.criteria import as_loss
 from toolkit.stages.block_drop.racing import Rung
-from toolkit.stages.block_drop.scoring import Round
+from toolkit.stages.block_drop.scoring import ScoringRound
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Task
@@ -92,7 +92,7 @@ def score_candidates(
     with metered(fitting, model, remaining), metered(fitting, reference, reference_blocks):
         repairs = config.repair != "none"
         variants = repaired_variants(model, reference, remaining, task, context) if repairs else raw_variants(remaining)
-    one_round = Round(model, reference, variants, task, config, context, number)
+    one_round = ScoringRound(model, reference, variants, task, config, context, number)
     with metered(scoring, model, remaining), metered(scoring, reference, reference_blocks):
         rungs = one_round.rungs(scoring)
     naive = one_round.naive_scores() if config.verify_selection else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.channels.groups import ChannelGroup, Slot
-from toolkit.channels.layers import channel_dim, input_weights, output_weights
+from toolkit.channels.layers import batch_norm_scale, channel_dim, input_weights, output_weights
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.tasks.task import Batch, Task
 
@@ -167,9 +167,9 @@ def _bn_gamma(model: nn.Module, group: ChannelGroup) -> Tensor:
     """| scale | of the BatchNorm layers that the channels pass (Network Slimming, Liu et al., ICCV 2017)."""
     total: Tensor | None = None
     for slot in group.slots:
-        layer = model.get_submodule(slot.module)
-        if slot.role == "through" and isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine:
-            values = by_unit(layer.weight.detach().abs().double().cpu(), slot, group)
+        scale = batch_norm_scale(model.get_submodule(slot.module))
+        if slot.role == "through" and scale is not None:
+            values = by_unit(scale.detach().abs().double().cpu(), slot, group)
             total = values if total is None else total + values
     if total is None:
         raise StageError(
