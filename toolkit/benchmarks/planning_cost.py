@@ -39,7 +39,7 @@ class WholeTraining(HaptStreams):
     def fixed(self, split: Split) -> tuple[Stream, ...]:
         if split != "score":
             return super().fixed(split)
-        return tuple(excerpt(one, 0, len(one.signal), one.name) for one in self._of(TRAIN_USERS))
+        return tuple(excerpt(one, 0, len(one.signal), one.name) for one in self.of_users(TRAIN_USERS))
 
 
 def main() -> int:

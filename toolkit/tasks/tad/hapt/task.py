@@ -70,7 +70,7 @@ class HaptStreams:
 
     @cached_property
     def training(self) -> tuple[HaptRecording, ...]:
-        return self._of(TRAIN_USERS)
+        return self.of_users(TRAIN_USERS)
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ class HaptStreams:
         if split in SHARES:
             return self._windows(split)
         users = VALIDATION_USERS if split == "validation" else TEST_USERS
-        return tuple(excerpt(recording, 0, len(recording.signal), recording.name) for recording in self._of(users))
+        return tuple(excerpt(recording, 0, len(recording.signal), recording.name) for recording in self.of_users(users))
 
     def train(self, duration_s: float, rng: np.random.Generator) -> Stream:
         """A random stretch of a random training recording, at a random speed; shorter only if the recording is."""
@@ -107,7 +107,7 @@ class HaptStreams:
         seconds = segments / (factor * SAMPLE_RATE_HZ)
         return Stream("train", augmented(signal, rng, self.augment), seconds, labels, np.zeros(0))
 
-    def _of(self, users: tuple[int, ...]) -> tuple[HaptRecording, ...]:
+    def of_users(self, users: tuple[int, ...]) -> tuple[HaptRecording, ...]:
         return tuple(recording for recording in self._load() if recording.user in users)
 
     def _windows(self, split: Split) -> tuple[Stream, ...]:
