@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, UserError
-from toolkit.base.files import sha256_of, write_atomically
+from toolkit.base.files import file_sha256, write_atomically
 from toolkit.measure.environment import describe_environment
 from toolkit.measure.results import Quality
 from toolkit.recipe.check import check_task
@@ -108,7 +108,7 @@ def describe(quality: Quality) -> str:
 def _save(folder: Path, model: torch.nn.Module, record: TrainRecord) -> None:
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
-    record = record.model_copy(update={"weights_sha256": sha256_of(folder / WEIGHTS_FILE)})
+    record = record.model_copy(update={"weights_sha256": file_sha256(folder / WEIGHTS_FILE)})
     write_atomically(folder / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
 
 

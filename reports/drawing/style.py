@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from toolkit.base.files import write_atomically
+from toolkit.base.files import replacing, write_atomically
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#007A5A", "#AA4499", "#8CC4E8"
 
@@ -77,7 +76,6 @@ def save(drawing: Drawing, directory: Path) -> bytes:
     svg = BytesIO()
     drawing.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     write_atomically(directory / f"{drawing.stem}.svg", svg.getvalue().decode())
-    part = directory / f"{drawing.stem}.png.part"
-    drawing.figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    os.replace(part, directory / f"{drawing.stem}.png")
+    with replacing(directory / f"{drawing.stem}.png") as part:
+        drawing.figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return svg.getvalue()

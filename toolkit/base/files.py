@@ -1,43 +1,59 @@
-"""Files that are written whole or not at all, and hashes of files and of plain JSON."""
+"""Writes files whole or not at all, and hashes files, bytes and plain JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
-def write_synced(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+_CHUNK_BYTES = 2**20
 
 
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to beside `path`; what was written there replaces `path` when the `with` ends.
 
-
-def content_sha256(content: Any) -> str:
-    """Hash of plain JSON, whatever the order of its keys and its layout in a file."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    A crash leaves either the old file or the new one. An error in the `with` leaves the old one, and nothing beside it.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        with open(part, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`; a crash leaves either the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Replaces `path` by `text`; a crash leaves either the old file or the new one."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def move_file(source: Path, target: Path) -> None:
+    """Moves a file within a file system at one stroke, over the file that is there."""
+    os.replace(source, target)
+
+
+def bytes_sha256(parts: Iterable[bytes]) -> str:
+    """Returns the SHA-256 of all parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, which is never in memory as a whole."""
+    with open(path, "rb") as file:
+        return bytes_sha256(iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def content_sha256(content: Any) -> str:
+    """Returns the hash of plain JSON, whatever the order of its keys and its layout in a file."""
+    return bytes_sha256([json.dumps(content, sort_keys=True).encode()])

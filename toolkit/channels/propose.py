@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.base.files import bytes_sha256
 from toolkit.channels.changes import Mask
 from toolkit.channels.groups import ChannelGroup, Kind, Places, Slot, Structure
 from toolkit.channels.heads import attributes_of, head_counts
@@ -145,7 +145,7 @@ def _group(
     model: nn.Module, kind: Kind, slots: tuple[Slot, ...], num_units: int, modules: Sequence[nn.Module]
 ) -> ChannelGroup:
     shapes = [(type(module).__name__, [tuple(p.shape) for p in module.parameters(recurse=False)]) for module in modules]
-    signature = hashlib.sha256(repr((kind, num_units, shapes)).encode()).hexdigest()[:12]
+    signature = bytes_sha256([repr((kind, num_units, shapes)).encode()])[:12]
     return ChannelGroup(slots[0].module, kind, slots, num_units, signature=signature)
 
 

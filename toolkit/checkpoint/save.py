@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from toolkit.base.errors import CheckpointError, UserError
-from toolkit.base.files import file_sha256, write_synced
+from toolkit.base.files import file_sha256, replacing, write_atomically
 from toolkit.blocks.dropped import DroppedBlock
 from toolkit.checkpoint.difference import describe_tensors, diff_attributes
 from toolkit.checkpoint.fingerprint import describe_inputs, take_fingerprint
@@ -59,7 +59,7 @@ def save_model(
             packages=package_versions(),
         )
         fill(shape_like(copy.deepcopy(dense).cpu(), manifest), manifest, part / WEIGHTS_FILE)
-        write_synced(part / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
+        write_atomically(part / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
         shutil.copymode(part / MANIFEST_FILE, part / WEIGHTS_FILE)  # safetensors writes for the owner alone
         os.rename(part, directory)
     except (ValueError, UserError) as error:
@@ -71,6 +71,6 @@ def save_model(
 def _write_weights(path: Path, model: nn.Module) -> None:
     """safetensors refuses views and shared memory, hence the copies."""
     describe_tensors(model)
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}, path)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    weights = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with replacing(path) as part:
+        save_file(weights, part)

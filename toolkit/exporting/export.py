@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import ExportError
-from toolkit.base.files import sha256_of, write_atomically
+from toolkit.base.files import file_sha256, move_file, write_atomically
 from toolkit.exporting.formats.format import Runner, Written
 from toolkit.exporting.formats.registry import FILE_FORMATS, read, require_packages, write
 from toolkit.exporting.graph import Inputs, run_eager, trace_graph
@@ -88,7 +87,7 @@ def export_model(
         checked, batch_size, fixed_because = _export(job, part, path.name)
         report = _report(job, checked, batch_size, fixed_because, weights_sha256)
         for file in reversed(checked[batch_size or 1].written.files):  # the one that names the others comes last
-            os.replace(file, path.with_name(file.name))
+            move_file(file, path.with_name(file.name))
         write_atomically(path.with_name(f"{path.name}.json"), report.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
@@ -200,7 +199,7 @@ def _measure(job: _Job, checked: Mapping[int, _Checked]) -> tuple[ExportedLatenc
 
 
 def _describe(file: Path) -> ExportedFile:
-    return ExportedFile(name=file.name, bytes=file.stat().st_size, sha256=sha256_of(file))
+    return ExportedFile(name=file.name, bytes=file.stat().st_size, sha256=file_sha256(file))
 
 
 def _environment(packages: tuple[str, ...]) -> Environment:

@@ -16,22 +16,11 @@ from torch.export import Dim, ExportedProgram
 from toolkit.exporting.quiet import explained
 from toolkit.exporting.report import TensorInfo
 from toolkit.hooks.modes import evaluating, without_fast_path
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.tensors import FlatOutputs, tensors_in
 
 BATCH = "batch"
 
 Inputs = tuple[Tensor, ...]
-
-
-class Flat(nn.Module):
-    """The model with a plain tuple of all its output tensors, of whatever nesting they are."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensors_in(self.model(*inputs)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ def trace_graph(model: nn.Module, inputs: Inputs, output_names: list[str], *, dy
     """
     shapes = ((tuple({0: Dim(BATCH, min=1)} for _ in inputs)),) if dynamic else None
     with explained("the model cannot be captured as a graph"):
-        traced = Flat(copy.deepcopy(model)).requires_grad_(False)  # attention chooses its kernel by that
+        traced = FlatOutputs(copy.deepcopy(model)).requires_grad_(False)  # attention chooses its kernel by that
         with evaluating(traced), without_fast_path(), torch.no_grad():
             copies = tuple(tensor.clone() for tensor in inputs)
             program = torch.export.export(traced, copies, dynamic_shapes=shapes, strict=False)

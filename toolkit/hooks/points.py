@@ -30,14 +30,21 @@ class _AllSeenError(Exception):
 
 @contextmanager
 def watched(
-    model: nn.Module, points: Iterable[ActivationPoint], note: Callable[[ActivationPoint, Tensor], None]
+    model: nn.Module,
+    points: Iterable[ActivationPoint],
+    note: Callable[[ActivationPoint, Tensor], None],
+    *,
+    live: bool = False,
 ) -> Iterator[None]:
-    """Forward passes call `note` with a copy of the first tensor at each point that they come by."""
+    """Forward passes call `note` with the first tensor at each point that they come by.
+
+    live: `note` gets the tensor itself, with its gradient, instead of a detached copy.
+    """
 
     def look(point: ActivationPoint, value: object) -> None:
         tensors = tensors_in(value)
         if tensors:
-            note(point, tensors[0].detach().clone())  # models may change it in place
+            note(point, tensors[0] if live else tensors[0].detach().clone())  # models may change it in place
 
     handles: list[RemovableHandle] = []
     for point in points:

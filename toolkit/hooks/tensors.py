@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
+
+from toolkit.base.files import bytes_sha256
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -39,3 +42,43 @@ def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
 
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Returns the values of a tensor in row-major order, whatever its memory layout, device and type."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def tensors_sha256(tensors: Iterable[Tensor]) -> str:
+    """Returns the SHA-256 of shapes, types and values. What is kept in tables is bound to it."""
+    return bytes_sha256(
+        part for tensor in tensors for part in (f"{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor_bytes(tensor))
+    )
+
+
+def model_sha256(model: nn.Module, settings: object) -> str:
+    """Returns the SHA-256 of plain settings and of all weights of a model, frozen ones and those to train.
+
+    What an interrupted training left is bound to it.
+    """
+
+    def parts() -> Iterator[bytes]:
+        yield json.dumps(settings, sort_keys=True).encode()
+        for name, value in model.state_dict().items():
+            yield f"{name} {tuple(value.shape)} {value.dtype}".encode()
+            yield tensor_bytes(value)
+        yield " ".join(name for name, parameter in model.named_parameters() if parameter.requires_grad).encode()
+
+    return bytes_sha256(parts())
+
+
+class FlatOutputs(nn.Module):
+    """The model with a plain tuple of all its output tensors, of whatever nesting they are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors_in(self.model(*inputs)))

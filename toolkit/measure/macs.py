@@ -1,6 +1,6 @@
 """Multiply-adds of one forward pass, counted on a trace of the model. The only importer of fvcore.
 
-fvcore supplies the trace and the walk over it; the counts per operator are those of `handles.py`.
+fvcore supplies the trace and the walk over it; the counts per operator are those of `mac_rules.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
 from toolkit.hooks.modes import evaluating, without_fast_path
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.tensors import FlatOutputs
 from toolkit.measure.mac_rules import NORMALISATION, operator_handles
 from toolkit.measure.results import Macs
 
@@ -32,7 +32,7 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
     Raises:
         UserError: the model calls an operator that may be heavy and cannot be counted (an LSTM, a fused layer ...).
     """
-    graph_model = _TensorOutputs(model)
+    graph_model = FlatOutputs(model)
     analysis = JitModelAnalysis(graph_model, example_inputs)
     analysis.set_op_handle(**operator_handles()).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with (
@@ -58,17 +58,6 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
         by_operator=dict(sorted(by_operator.items())),
         uncounted=dict(sorted((name, number) for name, number in counts.items() if "::" in name)),
     )
-
-
-class _TensorOutputs(nn.Module):
-    """Gives the tracer a flat tuple, whatever the model's own outputs are."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensors_in(self.model(*inputs)))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, RecordError, StageError, UserError
-from toolkit.base.files import sha256_of
+from toolkit.base.files import file_sha256
 from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
@@ -78,7 +78,7 @@ def _origin(recipe: Recipe, folder: Path | None) -> Detail:
     """What the record's first step says of weights that a recipe names."""
     if recipe.model is None or recipe.model.weights is None:
         return {}
-    return {"weights_sha256": sha256_of((folder or Path()) / recipe.model.weights)}
+    return {"weights_sha256": file_sha256((folder or Path()) / recipe.model.weights)}
 
 
 def _refuse(faults: list[Fault]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from toolkit.base.errors import UserError
+from toolkit.base.files import bytes_sha256
 from toolkit.base.settings import Config, Positive, Version
 from toolkit.measure.results import Entry, Environment, Quality
 
@@ -31,7 +31,7 @@ def read_baseline(folder: Path) -> dict[str, Tensor] | None:
     try:
         record = TrainRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
         content = (folder / WEIGHTS_FILE).read_bytes()
-        if hashlib.sha256(content).hexdigest() != record.weights_sha256:
+        if bytes_sha256([content]) != record.weights_sha256:
             raise UserError(f"{folder / WEIGHTS_FILE}: damaged, its SHA-256 is not the one in {RECORD_FILE}")
         return load(content)
     except (OSError, ValidationError, SafetensorError) as error:

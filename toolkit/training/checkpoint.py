@@ -6,10 +6,8 @@ what training changes is kept: trainable parameters, buffers, their averages, th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
+from toolkit.base.files import replacing
 
 VERSION = 1
 
@@ -68,13 +67,10 @@ class FitCheckpoint:
     def save(self, state: FitState) -> None:
         """Replace the file; a crash leaves either the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
         plain = json.dumps({"version": VERSION, "identity": self.identity, **_plain(state)})
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(state).items()}
-        save_file(tensors, part, metadata={_PLAIN: plain})
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, self.path)
+        with replacing(self.path) as part:
+            save_file(tensors, part, metadata={_PLAIN: plain})
 
     def load(self, state: FitState) -> bool:
         """Bring a fresh state to where the file is; False if there is no file.
@@ -97,16 +93,6 @@ class FitCheckpoint:
             )
         _restore(state, plain, tensors)
         return True
-
-
-def identity_of(model: nn.Module, settings: object) -> str:
-    """SHA-256 over plain settings and all weights, frozen ones and those to train."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    digest.update(" ".join(name for name, p in model.named_parameters() if p.requires_grad).encode())
-    return digest.hexdigest()
 
 
 def _plain(state: FitState) -> dict[str, Any]:

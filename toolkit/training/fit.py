@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.hooks.modes import evaluating
+from toolkit.hooks.tensors import model_sha256
 from toolkit.tasks.task import Batch
-from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState, identity_of
+from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 
@@ -77,7 +78,7 @@ def fit(
     state = _begin(model, config)
     keeper = None
     if checkpoint is not None:
-        keeper = FitCheckpoint(checkpoint, checkpoint_every, identity_of(model, [asdict(config), keep_best]))
+        keeper = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [asdict(config), keep_best]))
         if keeper.load(state):
             console.line(f"{title}: continuing after step {state.result.steps}")
             _throw_away(objective.batches, state.result.steps)

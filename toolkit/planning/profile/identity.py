@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from importlib import metadata
 
-import torch
 from torch import Tensor, nn
 
+from toolkit.base.files import bytes_sha256
+from toolkit.hooks.tensors import tensors_sha256
 from toolkit.measure.environment import describe_environment
 from toolkit.planning.profile.costs import TimingSettings
 from toolkit.planning.profile.losses import SCORING_SPLITS
@@ -29,8 +28,8 @@ def losses_about(
     return {
         "tables": LOSSES_VERSION,
         "task": task.name,
-        "weights": _digest(dense.state_dict().values()),
-        "data": _digest(inputs),
+        "weights": tensors_sha256(dense.state_dict().values()),
+        "data": tensors_sha256(inputs),
         "examples": str(examples),
         "criterion": criterion,
         "scored on": scored_on,
@@ -45,19 +44,10 @@ def costs_about(dense: nn.Module, inputs: tuple[Tensor, ...], timing: TimingSett
     on_gpu = timing.device.type == "cuda"
     return {
         "tables": COSTS_VERSION,
-        "model": hashlib.sha256(f"{dense} {shapes} {seen}".encode()).hexdigest(),
+        "model": bytes_sha256([f"{dense} {shapes} {seen}".encode()]),
         "device": (environment.gpu or "cuda") if on_gpu else f"{environment.processor}, {environment.num_cores} cores",
         "dtype": str(next(dense.parameters()).dtype).removeprefix("torch."),
         "batch sizes": ", ".join(map(str, timing.batch_sizes)),
         "threads": str(timing.threads),
         "torch": metadata.version("torch"),
     }
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for value in tensors:
-        whole = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(whole.view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
-    return digest.hexdigest()

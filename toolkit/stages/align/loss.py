@@ -5,8 +5,7 @@ Progressive Block Drop, Chen et al., CVPR 2025, arXiv 2503.16916.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.base.errors import StageError
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.points import ActivationPoint, watched
 from toolkit.stages.align.settings import Align
 from toolkit.tasks.task import AlignmentOptions, Batch, Task
 
@@ -68,24 +67,13 @@ def run_with_features(
 ) -> tuple[Any, dict[str, Tensor]]:
     """The model's outputs, and each block's: the first tensor of it."""
     features: dict[str, Tensor] = {}
-    with _noting(model, blocks, features):
+
+    def note(point: ActivationPoint, value: Tensor) -> None:
+        features[point.module] = value
+
+    with watched(model, [ActivationPoint(block, "output") for block in blocks], note, live=True):
         outputs = model(*inputs)
     return outputs, features
-
-
-@contextmanager
-def _noting(model: nn.Module, blocks: Sequence[str], features: dict[str, Tensor]) -> Iterator[None]:
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: features.update({name: tensors_in(output)[0]})
-        )
-        for name in blocks
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def feature_distance(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.hooks.modes import evaluating
+from toolkit.hooks.points import ActivationPoint, watched
 from toolkit.hooks.tensors import tensors_in
 
 
@@ -50,19 +51,11 @@ def _run(
     model: nn.Module, first: str, last: str, inputs: tuple[Tensor, ...]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """What goes into the first block, comes out of the last one, and out of the model."""
-    entering: list[Tensor] = []
-    leaving: list[Tensor] = []
-    handles = [
-        model.get_submodule(first).register_forward_pre_hook(
-            lambda _, args, kwargs: entering.extend(tensors_in((args, kwargs))[:1]), with_kwargs=True
-        ),
-        model.get_submodule(last).register_forward_hook(lambda _, __, out: leaving.extend(tensors_in(out)[:1])),
-    ]
-    try:
-        return entering, leaving, tensors_in(model(*inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
+    entering, leaving = ActivationPoint(first, "input"), ActivationPoint(last, "output")
+    seen: dict[ActivationPoint, list[Tensor]] = {entering: [], leaving: []}
+    with watched(model, seen, lambda point, value: seen[point].append(value), live=True):
+        outputs = tensors_in(model(*inputs))
+    return seen[entering], seen[leaving], outputs
 
 
 def _acting_on(tensors: Iterable[Tensor], parameters: dict[str, nn.Parameter]) -> set[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import re
 import sys
 import zipfile
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.base.errors import UserError
+from toolkit.base.files import replacing
 from toolkit.tasks.tad.hapt.data import CLASSES, SHA256, Arrays, checksum, recording_key
 
 SENSOR_FILE = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt")
@@ -145,18 +145,12 @@ def _refuse_existing(path: Path) -> None:
 
 def _save(path: Path, arrays: Arrays) -> None:
     """Write the npz file; a crash leaves either nothing of that name or all of it."""
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as part:
             with open(part, "wb") as file:
                 np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
             _refuse_existing(path)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 

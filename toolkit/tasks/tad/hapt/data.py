@@ -7,7 +7,6 @@ forbids commercial use, so neither the recordings nor weights trained on them sh
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.base.errors import UserError
+from toolkit.base.files import bytes_sha256
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -76,11 +76,14 @@ def recording_key(experiment: int, user: int) -> str:
 
 def checksum(arrays: Arrays) -> str:
     """SHA-256 over names, types, shapes and values, in order of name: how they are zipped makes no difference."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+    return bytes_sha256(
+        part
+        for name in sorted(arrays)
+        for part in (
+            f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode(),
+            arrays[name].tobytes(),
+        )
+    )
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,6 @@ the package seglearn, whose file is read here without importing the package.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.base.errors import UserError
+from toolkit.base.files import bytes_sha256
 
 SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
 
@@ -57,7 +57,7 @@ def read_recordings(path: Path) -> tuple[WatchRecording, ...]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); reinstall {SOURCE}") from error
-    found = hashlib.sha256(content).hexdigest()
+    found = bytes_sha256([content])
     if found != SHA256:
         raise UserError(f"{path}: SHA-256 is {found}, expected {SHA256}; reinstall {SOURCE}")
     data = np.load(io.BytesIO(content), allow_pickle=True).item()
