@@ -24,7 +24,7 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE
 from toolkit.planning.profile.overview import Overview, overview
 from toolkit.record.run import RUN_FILE, load_record
-from toolkit.tasks.cards import TASKS, ZOO, make_task
+from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
 from toolkit.zoo.settings import ZooModel
 
 
@@ -52,15 +52,15 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> Subject:
-    if name in TASKS and name != ZOO:
+    if name in own_model_tasks():
         task = make_task(name)
         return Subject(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
     if Path(name).is_dir():
         return _saved(Path(name))
     if "/" in name:
-        task = make_task(ZOO, ZooModel(name=name, arguments=arguments, input_size=input_size))
+        task = make_task(any_model_task().name, ZooModel(name=name, arguments=arguments, input_size=input_size))
         return Subject(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
-    choices = ", ".join(task for task in TASKS if task != ZOO)
+    choices = ", ".join(own_model_tasks())
     raise UserError(
         f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
         "transformers/TYPE, or the folder of a run"
@@ -73,9 +73,9 @@ def _saved(folder: Path) -> Subject:
         where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
         raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
     recipe = load_record(folder).recipe
-    if recipe.task not in TASKS:
+    if recipe.task_name not in TASKS:
         raise UserError(
-            f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.planning.profile.overview"
+            f"{folder}: was made for task {recipe.task_name!r}, which is not built in; use toolkit.overview"
         )
     task = make_task(recipe.task, recipe.model, folder)
     return Subject(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)

@@ -84,7 +84,7 @@ def facts_table(record: RunRecord) -> Safe:
     facts = [
         ("recipe", recipe.name),
         ("family", FAMILY_WORDS[recipe.family]),
-        ("task", recipe.task),
+        ("task", recipe.task_name),
         ("seed", str(recipe.seed)),
         ("device", recipe.device),
         ("processor", f"{environment.processor}, {environment.num_cores} cores"),

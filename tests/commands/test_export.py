@@ -108,7 +108,7 @@ def test_a_model_of_ones_own_goes_through_python(tmp_path: Path, capfd: pytest.C
     model, inputs = nn.Linear(3, 2), (torch.ones(1, 3),)
     save_model(tmp_path / "own", model, model, factory={"task": "own"}, example_inputs=inputs, recipe_sha256=None)
     assert main([str(tmp_path / "own"), "--format", "onnx"]) == 2
-    assert "export it from Python: toolkit.exporting.exporter.export_model(" in capfd.readouterr().err
+    assert "export it from Python: toolkit.export_model(" in capfd.readouterr().err
 
 
 def test_no_model_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

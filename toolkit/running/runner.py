@@ -22,7 +22,7 @@ from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import Latency, Measurement
-from toolkit.recipe.check import check, check_model, check_task
+from toolkit.recipe.check import check, check_model, check_named
 from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, open_record
@@ -30,7 +30,7 @@ from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
 from toolkit.stages.settings import Stage
-from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.cards import make_task
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
@@ -56,12 +56,12 @@ def run(
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
     if task is None:
-        _refuse(check_task(recipe.task) or check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task]))
+        _refuse(check_named(recipe))
         task = make_task(recipe.task, recipe.model, folder)
     else:
-        if recipe.task != task.name:
-            raise UserError(f"the recipe is for task {recipe.task!r}, but the task given is {task.name!r}")
-        _refuse(check_model(recipe.task, recipe.model) + check(recipe, None))
+        if recipe.task_name != task.name:
+            raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {task.name!r}")
+        _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
