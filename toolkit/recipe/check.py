@@ -26,7 +26,9 @@ def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
 def check_named(recipe: Recipe) -> list[Fault]:
     """All faults of a recipe whose task is one of those that are known here, without lines."""
     faults = check_task(recipe.task)
-    return faults or check_model(recipe.task_name, recipe.model) + check(recipe, card_of(recipe.task))
+    if recipe.task_name not in TASKS:
+        return faults
+    return faults + check_model(recipe.task_name, recipe.model) + check(recipe, card_of(recipe.task))
 
 
 def card_of(task: str | TaskSettings) -> TaskCard | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Discriminator, Field, SerializeAsAny, Tag
@@ -37,7 +39,7 @@ def _reference() -> Any:
     choices = (
         f"a mapping says which task it is by type; choose one of: {', '.join(_SETTINGS)}; other tasks by name alone"
     )
-    return Annotated[tuple(tagged), Discriminator(_tag, custom_error_type="task", custom_error_message=choices)]
+    return Annotated[reduce(or_, tagged), Discriminator(_tag, custom_error_type="task", custom_error_message=choices)]
 
 
 if TYPE_CHECKING:
