@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import toolkit
-from reports.run.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table, slower_steps
+from reports.drawing.words import MACS_NOTE
+from reports.run.closing import DENSE_NOTE, LATENCY_NOTE, closing_table, slower_steps
 from reports.run.page import write_page
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console

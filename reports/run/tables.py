@@ -31,7 +31,7 @@ def summary_tiles(record: RunRecord) -> Safe:
     return el("div", *(el("div", el("strong", number), what, class_="tile") for number, what in tiles), class_="tiles")
 
 
-def closing_table(record: RunRecord) -> Safe:
+def stages_table(record: RunRecord) -> Safe:
     """One row per step; every ratio is to the dense model."""
     dense = record.baseline.measurement
     timings, splits = timings_of(dense), [quality.split for quality in dense.quality]
