@@ -72,7 +72,7 @@ OFFENDERS: list[tuple[Callable[[Modules], list[str]], dict[str, str]]] = [
         {"toolkit.recipe.made_up": "from toolkit.stages.recover.settings import Recover"},
     ),
     (name_rules.few_name_stages, {"reports.made_up": "from toolkit.stages.align.settings import Align as Other"}),
-    (name_rules.few_name_zoo, {"toolkit.running.made_up": "from toolkit.tasks.cards import ZOO"}),
+    (name_rules.few_name_zoo, {"toolkit.running.made_up": "from toolkit.tasks.agreement.card import ZOO"}),
     (name_rules.few_name_zoo, {"toolkit.running.made_up": "IS_ZOO = 'x' == 'zoo'"}),
     (
         name_rules.few_register_hooks,

@@ -35,7 +35,9 @@ LIGHT = (
     "toolkit.stages.detail",
     "toolkit.stages.settings",
     "toolkit.sweeping.settings",
+    "toolkit.tasks.*.card",
     "toolkit.tasks.cards",
+    "toolkit.tasks.contract",
     "toolkit.zoo.names",
     "toolkit.zoo.settings",
 )

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import toolkit
-from reports.run.closing import DENSE_NOTE, LATENCY_NOTE, MACS_NOTE, closing_table, slower_steps
+from reports.drawing.words import MACS_NOTE
+from reports.run.closing import DENSE_NOTE, LATENCY_NOTE, closing_table, slower_steps
 from reports.run.page import write_page
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError
+from toolkit.recipe.check import card_of
 from toolkit.recipe.estimate import duration_text, estimate_s
 from toolkit.recipe.read import dump_recipe, read_recipe
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.yaml_nodes import Lines
 from toolkit.record.run import RUN_FILE, RunRecord
-from toolkit.tasks.cards import TASKS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(recipe: Recipe) -> None:
     """Print the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
-    seconds = estimate_s(recipe, TASKS[recipe.task])
+    card = card_of(recipe.task)
+    seconds = None if card is None else estimate_s(recipe, card)
     duration = "depends on the model" if seconds is None else f"{duration_text(seconds)} on 2 idle CPU cores"
     sys.stdout.write(dump_recipe(recipe))
     print(f"# The recipe is valid. Estimated run time: {duration}. Nothing was run.")

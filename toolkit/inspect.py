@@ -23,7 +23,7 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE
 from toolkit.planning.profile.overview import Overview, overview
 from toolkit.record.run import RUN_FILE, load_record
-from toolkit.tasks.cards import TASKS, make_task, taking_a_model, with_own_model
+from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
 from toolkit.zoo.settings import ZooModel
 
 
@@ -49,15 +49,15 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> InspectedModel:
-    if name in with_own_model():
+    if name in own_model_tasks():
         task = make_task(name)
         return InspectedModel(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
     if Path(name).is_dir():
         return _saved(Path(name))
     if "/" in name:
-        task = make_task(taking_a_model(), ZooModel(name=name, arguments=arguments, input_size=input_size))
+        task = make_task(any_model_task().name, ZooModel(name=name, arguments=arguments, input_size=input_size))
         return InspectedModel(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
-    choices = ", ".join(with_own_model())
+    choices = ", ".join(own_model_tasks())
     raise UserError(
         f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
         "transformers/TYPE, or the folder of a run"
@@ -70,8 +70,10 @@ def _saved(folder: Path) -> InspectedModel:
         where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
         raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
     recipe = load_record(folder).recipe
-    if recipe.task not in TASKS:
-        raise UserError(f"{folder}: was made for task {recipe.task!r}, which is not built in; use toolkit.overview")
+    if recipe.task_name not in TASKS:
+        raise UserError(
+            f"{folder}: was made for task {recipe.task_name!r}, which is not built in; use toolkit.overview"
+        )
     task = make_task(recipe.task, recipe.model, folder)
     return InspectedModel(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)
 

@@ -86,7 +86,7 @@ def _introduction(runs: Sequence[Run], split: str) -> list[Safe]:
         f"{run.record.recipe.seed}"
         for run in runs
     ]
-    settings = f"Task {record.recipe.task}, {split} split, device {record.recipe.device}, {where}, {threads}."
+    settings = f"Task {record.recipe.task_name}, {split} split, device {record.recipe.device}, {where}, {threads}."
     files = el("p", "All points as numbers: ", el("a", POINTS_FILE, href=POINTS_FILE), class_="note")
     return [el("h1", "Comparison of runs"), el("p", settings, class_="note"), bullets(told, "ol"), files]
 

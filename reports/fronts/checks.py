@@ -72,7 +72,9 @@ def _unlike(first: RunRecord, second: RunRecord) -> list[str]:
 def _other_baseline(first: RunRecord, second: RunRecord) -> list[str]:
     """Two cells of one seed start from the same trained model."""
     found = (
-        [] if first.recipe.task == second.recipe.task else [f"task: {first.recipe.task} against {second.recipe.task}"]
+        []
+        if first.recipe.task_name == second.recipe.task_name
+        else [f"task: {first.recipe.task_name} against {second.recipe.task_name}"]
     )
     for split in SPLITS:
         one, other = (_quality(record.baseline.measurement, split).value for record in (first, second))
@@ -82,7 +84,7 @@ def _other_baseline(first: RunRecord, second: RunRecord) -> list[str]:
 
 
 def _benchmark(record: RunRecord) -> str:
-    return _SEEDED_TASK.sub("", record.recipe.task)
+    return _SEEDED_TASK.sub("", record.recipe.task_name)
 
 
 def _timed(measurement: Measurement) -> list[str]:

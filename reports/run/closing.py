@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from reports.drawing.words import count
 from toolkit.measure.results import Latency, Measurement, Quality, percentile
 from toolkit.record.run import RunRecord, StepRecord
-
-MACS_NOTE = "MACs are multiply-adds of one example; fvcore calls them flops, but an operation count is twice that."
 
 DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, the metric as a difference to it."
 
@@ -55,7 +54,7 @@ def closing_quality(measurement: Measurement) -> Quality | None:
 def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Quality | None) -> list[str]:
     now = step.measurement
     share = now.macs.total / dense.macs.total
-    row = [f"{index} {step.stage}", f"{_short(now.macs.total)} ({share:.3f})", _short(now.num_params)]
+    row = [f"{index} {step.stage}", f"{count(now.macs.total)} ({share:.3f})", count(now.num_params)]
     row += [_ratio_like(now, entry) for entry in dense.latency]
     if dense_quality is not None:
         quality = now.quality_on(dense_quality.split)
@@ -72,11 +71,3 @@ def _like(measurement: Measurement, wanted: Latency) -> Latency | None:
     """The latency on the same device at the same batch size."""
     settings = (wanted.device, wanted.batch_size)
     return next((entry for entry in measurement.latency if (entry.device, entry.batch_size) == settings), None)
-
-
-def _short(number: int) -> str:
-    """12345678 -> "12.35 M"."""
-    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.2f} {letter}"
-    return str(number)

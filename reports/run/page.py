@@ -30,7 +30,7 @@ def write_page(run_dir: Path) -> Path:
     with drawing_style():
         written = [_written(section, folder) for section in sections_of(record)]
     recipe = record.recipe
-    lead = el("p", f"{FAMILY_WORDS[recipe.family]} · task {recipe.task} · device {recipe.device}", class_="note")
+    lead = el("p", f"{FAMILY_WORDS[recipe.family]} · task {recipe.task_name} · device {recipe.device}", class_="note")
     text = document(f"{recipe.name}: compression run", el("h1", recipe.name), lead, *written)
     write_atomically(folder / PAGE_FILE, text)
     return folder / PAGE_FILE

@@ -14,11 +14,11 @@ from reports.run.importance_figure import direction, draw_importance
 from reports.run.recovery_figure import draw_recovery
 from reports.run.repairs_figure import draw_repairs
 from reports.run.tables import (
-    closing_table,
     counted_operators,
     facts_table,
     quality_details,
     raw_details,
+    stages_table,
     summary_tiles,
     uncounted_operators,
     unstable_timings,
@@ -70,7 +70,7 @@ def results(record: RunRecord) -> Section:
     warning = (
         "Widely spread latency samples (p90 − p10 above half the median), best measured again on an idle machine: "
     )
-    parts = [summary_tiles(record), closing_table(record), el("p", note, class_="note")]
+    parts = [summary_tiles(record), stages_table(record), el("p", note, class_="note")]
     parts += [el("p", warning + "; ".join(unstable), class_="warning")] if unstable else []
     caption = (
         "Each bar starts where the stage before ended; the dashed line is the dense model. "

@@ -31,7 +31,7 @@ def summary_tiles(record: RunRecord) -> Safe:
     return el("div", *(el("div", el("strong", number), what, class_="tile") for number, what in tiles), class_="tiles")
 
 
-def closing_table(record: RunRecord) -> Safe:
+def stages_table(record: RunRecord) -> Safe:
     """One row per step; every ratio is to the dense model."""
     dense = record.baseline.measurement
     timings, splits = timings_of(dense), [quality.split for quality in dense.quality]
@@ -84,7 +84,7 @@ def facts_table(record: RunRecord) -> Safe:
     facts = [
         ("recipe", recipe.name),
         ("family", FAMILY_WORDS[recipe.family]),
-        ("task", recipe.task),
+        ("task", recipe.task_name),
         ("seed", str(recipe.seed)),
         ("device", recipe.device),
         ("processor", f"{environment.processor}, {environment.num_cores} cores"),

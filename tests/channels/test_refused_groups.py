@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.details import as_json
 from tests.helpers.nets import Bottlenecks, FusedAttentionNet
 from tests.helpers.tiny_task import TinyTask
 from toolkit.base.errors import StageError
@@ -86,9 +87,9 @@ def test_rounding_is_recorded_and_a_miss_is_refused(
     config = ChannelPrune(keep=Keep(mlp=keep), round_to=round_to, repair="none")
     if kept is None:
         with pytest.raises(StageError, match=r"keep.mlp 0.25 is missed by 0.25, more than keep_tolerance 0.1"):
-            apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+            as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
         return
-    _, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    _, detail = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert {entry["kept"] for entry in detail["groups"] if entry["kind"] == "mlp"} == {kept}
     assert detail["keep"]["mlp"] == {"asked": keep, "achieved": kept / 32}
 
@@ -107,7 +108,7 @@ def test_attention_that_is_not_told_of_its_heads_runs_on_and_is_found_out(tiny_t
 
 def test_half_and_half_again_leaves_half(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     half = ChannelPrune(keep=Keep(mlp=0.5), repair="none")
-    model, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, half, tiny_context)
-    model, detail = apply_channel_prune(model, tiny_task, half, tiny_context)
+    model, _ = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, half, tiny_context)
+    model, detail = as_json(apply_channel_prune)(model, tiny_task, half, tiny_context)
     assert detail["keep"]["mlp"] == {"asked": 0.5, "achieved": 0.5}
     assert all(block.mlp.fc1.out_features == 16 for block in model.blocks)

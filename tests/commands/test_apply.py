@@ -76,7 +76,7 @@ def test_closing_words() -> None:
     stream = io.StringIO()
     show_record(finished_record(), Console(stream))
     assert "smoke: 1 stages in 4 s" in stream.getvalue()
-    assert "MACs are multiply-adds of one example; fvcore calls them flops" in stream.getvalue()
+    assert "MACs are multiply-adds of one example: what fvcore calls “FLOPs”" in stream.getvalue()
 
 
 def test_run_passes_settings_and_says_where_things_are(

@@ -26,7 +26,6 @@ NAMES_STAGES = ("toolkit.recipe.compose", "toolkit.planning", "toolkit.benchmark
 NAMES_ZOO = (
     "toolkit.zoo",
     "toolkit.tasks.agreement",
-    "toolkit.tasks.cards",
     "toolkit.checkpoint.factory",
     "toolkit.benchmarks.zoo_matrix",  # the benchmark of that task
 )

@@ -15,7 +15,8 @@ from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
 from toolkit.stages.recover.settings import Recover
 from toolkit.stages.settings import Stage
-from toolkit.tasks.cards import TASKS, TaskCard, TaskCosts, make_task
+from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.contract import TaskCard, TaskCosts
 
 COSTS = TaskCosts(start_s=1000.0, evaluate_s=100.0, score_pass_s=1.0, recover_step_s=0.5, prune_s=10.0, forward_s=0.25)
 CARD = TaskCard("toy", "", "toy:Toy", num_blocks=4, criteria=("loss",), metric="accuracy", kinds=("mlp",), costs=COSTS)

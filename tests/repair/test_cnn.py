@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.helpers.details import as_json
 from toolkit.measure.macs import count_macs
 from toolkit.stages.channel_prune.apply import apply_channel_prune
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
@@ -69,7 +70,7 @@ def context_of(task: ClassificationTask, like: StageContext) -> StageContext:
 def accuracy(task: ClassificationTask, like: StageContext, **settings: str) -> tuple[float, list[dict[str, object]]]:
     """On the test images, half of the channels inside every block gone."""
     config = ChannelPrune.model_validate({"keep": Keep(conv=0.5), "importance": "l1", **settings})
-    model, detail = apply_channel_prune(task.load_baseline(), task, config, context_of(task, like))
+    model, detail = as_json(apply_channel_prune)(task.load_baseline(), task, config, context_of(task, like))
     assert model.blocks[0].conv1.out_channels == 8
     return task.evaluate(model, "test").value, detail["repairs"]
 
@@ -98,7 +99,7 @@ def test_repair_of_a_random_cnn_is_never_above_the_unrepaired_error(tiny_context
     net = DigitsNet().eval()
     context = replace(context_of(task, tiny_context), dense=copy.deepcopy(net))
     config = ChannelPrune(keep=Keep(conv=0.5, embedding=0.5), importance="random")
-    _, detail = apply_channel_prune(net, task, config, context)
+    _, detail = as_json(apply_channel_prune)(net, task, config, context)
     assert len(detail["repairs"]) == 3 + 3 + 1
     for one in detail["repairs"]:
         assert one["calibration_error"]["after"] <= one["calibration_error"]["before"]
@@ -113,7 +114,7 @@ def test_half_of_the_multiply_adds_by_every_importance(
         {"macs_ratio": 0.5, "importance": importance, "allocation": allocation, "round_to": 1, "repair": "none"}
     )
     context = context_of(digits, tiny_context)
-    model, detail = apply_channel_prune(digits.load_baseline(), digits, config, context)
+    model, detail = as_json(apply_channel_prune)(digits.load_baseline(), digits, config, context)
     assert abs(context.macs_ratio(model) - 0.5) <= 0.02
     kept = [entry["kept"] for entry in detail["groups"] if entry["kind"] == "conv"]
     assert len(kept) == 3 and min(kept) >= 1

@@ -19,7 +19,7 @@ from toolkit.blocks.dropped import dropped_blocks
 from toolkit.record.compare import differences
 from toolkit.record.run import RunRecord
 from toolkit.stages.settings import Stage
-from toolkit.tasks.agreement import SEEDS, ZooTask, main_output
+from toolkit.tasks.agreement.task import SEEDS, ZooTask, main_output
 from toolkit.tasks.cards import make_task
 from toolkit.tasks.task import AlignmentOptions
 from toolkit.zoo.build import build_zoo_model

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import JsonValue, ValidationError
@@ -18,7 +17,8 @@ from toolkit.base.errors import ExportError
 from toolkit.checkpoint.manifest import InputSpec, Manifest
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Recipe
-from toolkit.tasks.cards import TASKS, ZOO, make_task, with_own_model
+from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
+from toolkit.tasks.contract import TaskSettings
 from toolkit.zoo.build import build_skeleton
 from toolkit.zoo.inputs import example_inputs, input_specs
 from toolkit.zoo.limits import check_activations
@@ -38,16 +38,16 @@ def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[
         except ValidationError as error:
             raise ExportError(f"{place}: factory: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
         return lambda size: example_inputs(chosen.name, chosen.arguments, size, input_size=chosen.input_size)
-    name = factory.get("task")
-    if not isinstance(name, str) or name not in TASKS:
+    task = _task_of(factory)
+    if task is None:
         raise ExportError(
             f"{place}: this model was built by code of its user's own, so that its inputs are not known here; export "
             "it from Python: toolkit.export_model(model, example_inputs_of, path, settings)"
         )
-    task: Any = make_task(name)
-    inputs_of: Callable[[int], tuple[Tensor, ...]] = task.example_inputs
-    return inputs_of
+    return make_task(task).example_inputs
 
+
+ZOO = any_model_task().name  # the key of a factory that names a model of a zoo
 
 SPARE_BYTES = 64 * 2**20
 
@@ -60,6 +60,8 @@ MOST_ROWS = 4
 
 def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
     """What a manifest says of where the unmodified model of a recipe comes from."""
+    if not isinstance(recipe.task, str):
+        return {"task": recipe.task_name, "settings": recipe.task.model_dump(mode="json")}
     if recipe.model is None:
         return {"task": recipe.task}
     model = recipe.model
@@ -79,16 +81,33 @@ def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], w
         model = _zoo_model(factory)
         _check_inputs(model, inputs)
         return build_skeleton(model.name, model.arguments, MOST_TIMES_WEIGHTS * weights_bytes + SPARE_BYTES)
-    name = factory.get("task")
-    names = with_own_model()
-    if set(factory) != {"task"} or not isinstance(name, str) or name not in names:
+    task = _task_of(factory)
+    if task is None:
         raise ValueError(
-            f"the factory {ascii(dict(factory))[:200]} is not known (there is {{'task': one of {', '.join(names)}}} "
-            f"and {{'{ZOO}': 'LIBRARY/NAME', 'arguments': {{...}}}}); pass the unmodified model yourself: "
-            "load_model(directory, model)"
+            f"the factory {ascii(dict(factory))[:200]} is not known (there is {{'task': one of "
+            f"{', '.join(own_model_tasks())}}} and {{'{ZOO}': 'LIBRARY/NAME', 'arguments': {{...}}}}); pass the "
+            "unmodified model yourself: load_model(directory, model)"
         )
-    built: nn.Module = make_task(name).build_model()
-    return built
+    return make_task(task).build_model()
+
+
+def _task_of(factory: Mapping[str, JsonValue]) -> str | TaskSettings | None:
+    """The task that a factory names, with its settings; None where it names none that is known here.
+
+    Raises:
+        ValueError: the settings are not those of the task.
+    """
+    name, given = factory.get("task"), factory.get("settings")
+    if isinstance(name, str) and set(factory) == {"task"} and name in own_model_tasks():
+        return name
+    card = TASKS.get(name) if isinstance(name, str) else None
+    if card is None or card.settings is None or set(factory) != {"task", "settings"}:
+        return None
+    try:
+        return card.settings.model_validate(given)
+    except ValidationError as error:
+        fault = plain_faults(error, card.settings)[0]
+        raise ValueError(f"factory: settings: {fault.place}: {fault.message}") from error
 
 
 def check_memory(model: nn.Module, inputs: Sequence[InputSpec], weights_bytes: int) -> None:

@@ -10,12 +10,12 @@ from toolkit.base.errors import UserError
 from toolkit.planning.search.refine import EXAMPLES
 from toolkit.planning.settings import PlanSettings
 from toolkit.record.plan import CRITERIA, SCORED_ON
-from toolkit.tasks.cards import with_own_model
+from toolkit.tasks.cards import own_model_tasks
 
 
 def check_tasks(names: list[str]) -> None:
     """Raises UserError: a name is not one of the tasks that bring their own model."""
-    choices = with_own_model()
+    choices = own_model_tasks()
     for name in names:
         if name not in choices:
             raise UserError(

@@ -11,7 +11,9 @@ from toolkit.base.errors import Fault
 from toolkit.recipe.recipe import Recipe
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.settings import Stage
-from toolkit.tasks.cards import TASKS, TaskCard, taking_a_model
+from toolkit.tasks.cards import TASKS, any_model_task
+from toolkit.tasks.contract import TaskCard, TaskSettings
+from toolkit.tasks.reference import task_name
 from toolkit.zoo.names import argument_faults, split_name
 from toolkit.zoo.settings import ZooModel
 
@@ -21,20 +23,42 @@ def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
     return check_stages(dict(enumerate(recipe.stages)), card)
 
 
-def check_task(name: str) -> list[Fault]:
-    if name in TASKS:
+def check_named(recipe: Recipe) -> list[Fault]:
+    """All faults of a recipe whose task is one of those that are known here, without lines."""
+    faults = check_task(recipe.task)
+    if recipe.task_name not in TASKS:
+        return faults
+    return faults + check_model(recipe.task_name, recipe.model) + check(recipe, card_of(recipe.task))
+
+
+def card_of(task: str | TaskSettings) -> TaskCard | None:
+    """Returns the card of a task, with what the task's settings tell; None for a user's own task."""
+    card = TASKS.get(task_name(task))
+    return card if card is None or isinstance(task, str) else task.card(card)
+
+
+def check_task(task: str | TaskSettings) -> list[Fault]:
+    name = task_name(task)
+    if name not in TASKS:
+        return [Fault(("task",), f'"{name[:60]}" is not a known task; choose one of: {", ".join(TASKS)}')]
+    if not isinstance(task, str):
+        return [Fault(("task", *place), message) for place, message in task.faults()]
+    settings = TASKS[name].settings
+    if settings is None:
         return []
-    return [Fault(("task",), f'"{name[:60]}" is not a known task; choose one of: {", ".join(TASKS)}')]
+    keys = ", ".join(settings.model_fields)
+    return [Fault(("task",), f'task "{name}" has settings; give a mapping with its keys: {keys}')]
 
 
 def check_model(task: str, model: ZooModel | None) -> list[Fault]:
     """What can be said of a recipe's `model` without the zoo's library."""
-    named = taking_a_model()
+    takes_model = task in TASKS and TASKS[task].takes_model
     if model is None:
         example = "name: torchvision/resnet18"
-        return [Fault(("model",), f"missing; task {named} needs a model ({example})")] if task == named else []
-    if task != named:
-        return [Fault(("model",), f'task "{task[:60]}" has its own model; leave model out, or set task: {named}')]
+        return [Fault(("model",), f"missing; task {task} needs a model ({example})")] if takes_model else []
+    if not takes_model:
+        other = any_model_task().name
+        return [Fault(("model",), f'task "{task[:60]}" has its own model; leave model out, or set task: {other}')]
     try:
         library, _ = split_name(model.name)
     except ValueError as error:

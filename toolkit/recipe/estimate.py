@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolkit.recipe.recipe import Measure, Recipe
-from toolkit.tasks.cards import TaskCard, TaskCosts
+from toolkit.tasks.contract import TaskCard, TaskCosts
 
 
 def estimate_s(recipe: Recipe, card: TaskCard) -> float | None:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from toolkit.base.errors import Fault
 from toolkit.recipe.yaml_nodes import Place, kind_of
+from toolkit.tasks.reference import BY_NAME
 
 NOT_FINITE = {"NaN": ".nan", "Infinity": ".inf", "-Infinity": "-.inf"}  # JSON's word: YAML's
 
@@ -98,7 +99,7 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Pla
     path: list[int | str] = []
     candidates, owner = [root], root
     for part in location:
-        if isinstance(part, str) and len(candidates) > 1:  # the tag that says which member of a union this is
+        if _is_tag(part, candidates, owner):
             candidates = [model for model in candidates if _tag(model) == part]
             continue
         path.append(part)
@@ -107,6 +108,17 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Pla
             field = owner.model_fields.get(part)
             candidates = _models_in(field.annotation) if field else []
     return tuple(path), owner
+
+
+def _is_tag(part: int | str, candidates: list[type[BaseModel]], owner: type[BaseModel]) -> bool:
+    """Whether a part of a location only says which member of a union is meant."""
+    if not isinstance(part, str) or not candidates:
+        return False
+    return len(candidates) > 1 or (candidates[0] is not owner and part in (BY_NAME, _tag_or_none(candidates[0])))
+
+
+def _tag_or_none(model: type[BaseModel]) -> str | None:
+    return _tag(model) if "type" in model.model_fields else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -12,12 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from toolkit.base.errors import Fault, RecipeError
-from toolkit.recipe.check import check, check_model, check_stages, check_task
+from toolkit.recipe.check import card_of, check_model, check_named, check_stages, check_task
 from toolkit.recipe.faults import plain_faults, shown
 from toolkit.recipe.recipe import RECIPE_VERSION, Recipe
 from toolkit.recipe.yaml_nodes import Document, Lines, read_yaml
 from toolkit.stages.settings import Stage
-from toolkit.tasks.cards import TASKS
+from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
 
 
@@ -36,9 +36,7 @@ def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
     faults = _form_faults(document.data)
     try:
         recipe = Recipe.model_validate(document.data)
-        faults += check_task(recipe.task) or (
-            check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task])
-        )
+        faults += check_named(recipe)
     except ValidationError as error:
         faults += plain_faults(error, Recipe) + _checks_of_what_is_valid(document.data)
         assert faults
@@ -77,12 +75,16 @@ def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
             sound[index] = TypeAdapter[Stage](Stage).validate_python(item)
         except ValidationError:
             continue  # reported already, as part of the whole recipe
-    unknown = check_task(task) if isinstance(task, str) and task else []
-    if isinstance(task, str) and not unknown:
+    try:
+        reference = TypeAdapter[TaskReference](TaskReference).validate_python(task)
+    except ValidationError:  # reported already
+        return check_stages(sound, None)
+    faults = check_task(reference)
+    if not faults:
         with contextlib.suppress(ValidationError):
             given = data.get("model")
-            unknown = check_model(task, None if given is None else ZooModel.model_validate(given))
-    return unknown + check_stages(sound, TASKS.get(task) if isinstance(task, str) else None)
+            faults = check_model(task_name(reference), None if given is None else ZooModel.model_validate(given))
+    return faults + check_stages(sound, card_of(reference))
 
 
 def _with_lines(faults: list[Fault], document: Document) -> list[Fault]:

@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from toolkit.base.files import content_sha256
 from toolkit.base.settings import Config, Positive, refuse_twice
 from toolkit.stages.settings import Stage
+from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
 
 RECIPE_VERSION: Final = 1
@@ -41,12 +42,13 @@ class Measure(Config):
 class Recipe(Config):
     """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
-    `model` is given for task `zoo`, whose model it says, and for no other.
+    `task` is a name, or a mapping with the settings of a task that takes any. `model` is given for task `zoo`, whose
+    model it says, and for no other.
     """
 
     version: Literal[1] = RECIPE_VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
-    task: Annotated[str, Field(min_length=1)]
+    task: TaskReference
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     device: Literal["cpu", "cuda"]
     model: ZooModel | None = None
@@ -57,6 +59,10 @@ class Recipe(Config):
     def _without_no_model(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Recipes of other tasks are written, and hashed, without the key."""
         return {key: value for key, value in handler(self).items() if key != "model" or value is not None}
+
+    @property
+    def task_name(self) -> str:
+        return task_name(self.task)
 
     @property
     def family(self) -> Family:

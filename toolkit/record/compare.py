@@ -16,7 +16,7 @@ def _model_of(record: RunRecord) -> str | None:
 def differences(first: RunRecord, second: RunRecord) -> list[str]:
     """What keeps two runs from being compared: task, device, settings of the measurement, processor, versions."""
     pairs = {
-        "task": (first.recipe.task, second.recipe.task),
+        "task": (_task_of(first), _task_of(second)),
         "model": (_model_of(first), _model_of(second)),
         "device": (first.recipe.device, second.recipe.device),
         "batch sizes": (first.recipe.measure.batch_sizes, second.recipe.measure.batch_sizes),
@@ -26,3 +26,9 @@ def differences(first: RunRecord, second: RunRecord) -> list[str]:
         "torch": (first.environment.packages.get("torch"), second.environment.packages.get("torch")),
     }
     return [f"{name}: {one} against {other}" for name, (one, other) in pairs.items() if one != other]
+
+
+def _task_of(record: RunRecord) -> str:
+    """A task and its settings, in words."""
+    task = record.recipe.task
+    return task if isinstance(task, str) else json.dumps(task.model_dump(mode="json"), sort_keys=True)

@@ -19,7 +19,7 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.recipe.check import check, check_model, check_task
+from toolkit.recipe.check import check, check_model, check_named
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
 from toolkit.running.checks import check_changed, check_outputs, state_of
@@ -28,7 +28,7 @@ from toolkit.running.measuring import example_inputs, measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
-from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.cards import make_task
 from toolkit.tasks.task import Task
 
 
@@ -53,12 +53,12 @@ def run(
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
     if task is None:
-        _refuse(check_task(recipe.task) or check_model(recipe.task, recipe.model) + check(recipe, TASKS[recipe.task]))
+        _refuse(check_named(recipe))
         task = make_task(recipe.task, recipe.model, folder)
     else:
-        if recipe.task != task.name:
-            raise UserError(f"the recipe is for task {recipe.task!r}, but the task given is {task.name!r}")
-        _refuse(check_model(recipe.task, recipe.model) + check(recipe, None))
+        if recipe.task_name != task.name:
+            raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {task.name!r}")
+        _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from toolkit.base.settings import Config
 from toolkit.stages.detail import DetailClass, StageDetail
-from toolkit.tasks.cards import TaskCard, TaskCosts
+from toolkit.tasks.contract import TaskCard, TaskCosts
 
 Axis = Literal["depth", "width", "dynamic"]
 Earlier = Mapping[int, "StageSettings"]

@@ -13,13 +13,13 @@ from toolkit.base.settings import Config, Positive, Version
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES
 from toolkit.planning.search.solver import FAMILIES, PlanFamily
-from toolkit.recipe.check import check, check_model, check_task
+from toolkit.recipe.check import card_of, check, check_model, check_task
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.recipe.yaml_nodes import read_yaml
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.settings import Stage
-from toolkit.tasks.cards import TASKS
+from toolkit.tasks.cards import any_model_task
 from toolkit.zoo.settings import ZooModel
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
@@ -145,8 +145,8 @@ def _faults(sweep: Sweep) -> list[Fault]:
     except UserError as error:
         found[Fault(("plans", "budgets"), str(error).removeprefix("--budget "))] = None
     if sweep.plans is not None and sweep.model is not None:
-        found[Fault(("plans",), "not for task zoo")] = None
+        found[Fault(("plans",), f"not for task {any_model_task().name}")] = None
     for folder, recipe in sweep.cells():
-        for fault in check(recipe, TASKS.get(recipe.task)):
+        for fault in check(recipe, card_of(recipe.task)):
             found[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None
     return list(found)

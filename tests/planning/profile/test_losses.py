@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.details import as_json
 from tests.helpers.tiny_task import TinyTask
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.space import Space, find_space
@@ -63,12 +64,12 @@ def by_stages(
     def drop(blocks: list[str]) -> None:
         nonlocal model
         if blocks:
-            model, detail = apply_block_drop(model, task, BlockDrop(blocks=tuple(blocks)), context)
+            model, detail = as_json(apply_block_drop)(model, task, BlockDrop(blocks=tuple(blocks)), context)
             assert detail["dropped"] == blocks and detail["block_passes"]["executed"] == 0
 
     drop(dropped[:half])
     if widths:
-        model, _ = apply_channel_prune(model, task, ChannelPrune(widths=widths), context)
+        model, _ = as_json(apply_channel_prune)(model, task, ChannelPrune(widths=widths), context)
     drop(dropped[half:])
     return model
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from tests.helpers.details import as_json
 from tests.helpers.tiny_task import DIM, TinyNet, TinyTask
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
@@ -95,7 +96,7 @@ def test_a_weight_without_a_term_names_the_terms_there_are(tiny_task: TinyTask, 
     with pytest.raises(
         StageError, match=r"segment_weight is 0\.5, .* no alignment term 'segment'; it has: class; leave"
     ):
-        apply_align(student_of(tiny_task, "blocks.1"), tiny_task, config, tiny_context)
+        as_json(apply_align)(student_of(tiny_task, "blocks.1"), tiny_task, config, tiny_context)
 
 
 def test_nothing_to_learn_from_is_a_fault(tiny_task: TinyTask, tiny_context: StageContext) -> None:
@@ -103,7 +104,7 @@ def test_nothing_to_learn_from_is_a_fault(tiny_task: TinyTask, tiny_context: Sta
         Align(task_weight=0.0, feature_weight=0.0, class_weight=0.0, segment_weight=0.0)
     config = Align(task_weight=0.0, feature_weight=0.0, class_weight=0.0, **QUICK)  # the task has no segments
     with pytest.raises(StageError, match="no term of the loss has a weight above 0"):
-        apply_align(student_of(tiny_task, "blocks.1"), tiny_task, config, tiny_context)
+        as_json(apply_align)(student_of(tiny_task, "blocks.1"), tiny_task, config, tiny_context)
 
 
 def test_settings_of_adapters_go_with_adapters() -> None:
@@ -142,7 +143,7 @@ def test_norms_are_all_normalisation_layers() -> None:
 def changed_by(task: TinyTask, context: StageContext, **settings: Any) -> tuple[set[str], dict[str, Any]]:
     model = student_of(task, "blocks.1")
     before = copy.deepcopy(model.state_dict())
-    model, detail = apply_align(model, task, Align(**QUICK, **settings), context)
+    model, detail = as_json(apply_align)(model, task, Align(**QUICK, **settings), context)
     return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}, detail
 
 
@@ -166,7 +167,7 @@ def test_what_is_trained_is_switched(tiny_task: TinyTask, tiny_context: StageCon
 def test_full_trains_everything_that_is_left(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     model = student_of(tiny_task, "blocks.1").requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    model, detail = apply_align(model, tiny_task, Align(trainable="full", **QUICK), tiny_context)
+    model, detail = as_json(apply_align)(model, tiny_task, Align(trainable="full", **QUICK), tiny_context)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == set(before)
     assert detail["adapters"] == []
@@ -240,8 +241,8 @@ def test_a_model_without_blocks_says_what_to_do(tiny_task: TinyTask, tiny_contex
     plain = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 3)).eval()
     context = replace(tiny_context, dense=plain)
     with pytest.raises(StageError, match=r"no residual block .* trainable: full with feature_weight: 0"):
-        apply_align(copy.deepcopy(plain), tiny_task, Align(**QUICK), context)
-    apply_align(copy.deepcopy(plain), tiny_task, Align(trainable="full", feature_weight=0.0, **QUICK), context)
+        as_json(apply_align)(copy.deepcopy(plain), tiny_task, Align(**QUICK), context)
+    as_json(apply_align)(copy.deepcopy(plain), tiny_task, Align(trainable="full", feature_weight=0.0, **QUICK), context)
 
 
 def test_teachers(tiny_task: TinyTask, tiny_context: StageContext) -> None:
@@ -249,7 +250,7 @@ def test_teachers(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     only_features = {"task_weight": 0.0, "class_weight": 0.0, **QUICK, "max_steps": 1, "validate_every": 1}
     losses = {}
     for teacher in ("static", "dynamic"):
-        _, detail = apply_align(
+        _, detail = as_json(apply_align)(
             student_of(tiny_task, "blocks.1"), tiny_task, Align(teacher=teacher, **only_features), tiny_context
         )
         losses[teacher] = detail["curve"][0]["loss"]
@@ -268,19 +269,22 @@ def test_alignment_brings_the_features_nearer(tiny_task: TinyTask, tiny_context:
     detail = align_model(model, tiny_context.dense, tiny_task, config, tiny_context)
     assert float(only(model, batch).detach()) < 0.8 * first
     assert structure(model) == before and not model.training
-    assert detail["steps"] == 40 and detail["kept_step"] == 40
-    assert detail["curve"][-1]["loss"] < detail["curve"][0]["loss"]
+    first, last = detail.curve[0].loss, detail.curve[-1].loss
+    assert detail.steps == 40 and detail.kept_step == 40
+    assert first is not None and last is not None and last < first
 
 
 def test_channels_can_be_pruned_directly_afterwards(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     """Frozen or wrapped layers would break torch-pruning, or make it prune nothing."""
-    model, _ = apply_align(student_of(tiny_task, "blocks.1"), tiny_task, Align(**QUICK), tiny_context)
-    pruned, _ = apply_channel_prune(model, tiny_task, ChannelPrune(keep=Keep(mlp=0.5, heads=0.5)), tiny_context)
+    model, _ = as_json(apply_align)(student_of(tiny_task, "blocks.1"), tiny_task, Align(**QUICK), tiny_context)
+    pruned, _ = as_json(apply_channel_prune)(
+        model, tiny_task, ChannelPrune(keep=Keep(mlp=0.5, heads=0.5)), tiny_context
+    )
     for index in (0, 2, 3):
         block = pruned.blocks[index]
         assert (block.mlp.fc1.out_features, block.mlp.fc2.in_features) == (16, 16)
         assert (block.attn.num_heads, block.attn.q.out_features, block.attn.proj.in_features) == (1, 8, 8)
-    again, detail = apply_align(pruned, tiny_task, Align(**QUICK), tiny_context)
+    again, detail = as_json(apply_align)(pruned, tiny_task, Align(**QUICK), tiny_context)
     assert {entry["rank"] for entry in detail["adapters"] if entry["layer"].endswith("proj")} == {2}
     assert again(*tiny_task.example_inputs(2)).shape == (2, 12, 3)
 
@@ -322,7 +326,7 @@ def test_the_random_state_outside_is_left_alone(tiny_task: TinyTask, tiny_contex
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    apply_align(model, tiny_task, Align(**QUICK), tiny_context)
+    as_json(apply_align)(model, tiny_task, Align(**QUICK), tiny_context)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -346,12 +350,12 @@ def test_a_share_of_the_data(tiny_task: TinyTask, tiny_context: StageContext) ->
 
     config = Align(data_share=0.2, **QUICK)
     detail = align_model(student_of(tiny_task, "blocks.1"), tiny_context.dense, Watched(), config, tiny_context)
-    assert len(seen) == 6 and len(set(seen)) == 2 and detail["data_share"] == 0.2
+    assert len(seen) == 6 and len(set(seen)) == 2 and detail.data_share == 0.2
     seen.clear()
     align_model(student_of(tiny_task, "blocks.1"), tiny_context.dense, Watched(), config, tiny_context, data_share=1.0)
     assert len(set(seen)) > 2
     with pytest.raises(StageError, match=r"data_share is 0\.2, but train_batches of task 'tiny' takes no `share`"):
-        apply_align(student_of(tiny_task, "blocks.1"), NoShare(), config, tiny_context)
+        as_json(apply_align)(student_of(tiny_task, "blocks.1"), NoShare(), config, tiny_context)
 
 
 def test_features_are_noted_without_traces(tiny_task: TinyTask) -> None:

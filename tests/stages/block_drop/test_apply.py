@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.details import as_json
 from tests.helpers.tiny_task import TinyTask
 from toolkit.base.errors import StageError
 from toolkit.blocks.drop import block_dropped
@@ -32,7 +33,7 @@ def test_each_round_drops_the_best_of_all_candidates(
 ) -> None:
     dense = tiny_task.load_baseline()
     config = BlockDrop(num_blocks=2, criterion=criterion, repair="none")
-    model, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    model, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert detail["blocks"] == NAMES
     assert sorted(detail["dropped"] + detail["remaining"]) == NAMES
     assert sorted(dropped_blocks(model)) == sorted(detail["dropped"])
@@ -77,7 +78,7 @@ def test_repair_lowers_the_loss_and_leaves_the_other_weights(tiny_task: TinyTask
     losses = {}
     for repair in ("none", "closed_form"):
         config = BlockDrop(num_blocks=2, criterion="loss", repair=repair)
-        model, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+        model, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
         losses[repair] = mean_loss(model, tiny_task)
     assert losses["closed_form"] < losses["none"]
     repaired = {one["repair"]["layer"] for one in detail["rounds"]}
@@ -93,14 +94,14 @@ def test_scoring_leaves_the_model_as_it_was(tiny_task: TinyTask, tiny_context: S
     model = tiny_task.load_baseline()
     before = copy.deepcopy(model.state_dict())
     config = BlockDrop(num_blocks=1, criterion="loss", repair="none")
-    after, _ = apply_block_drop(model, tiny_task, config, tiny_context)
+    after, _ = as_json(apply_block_drop)(model, tiny_task, config, tiny_context)
     assert all(torch.equal(value, before[name]) for name, value in after.state_dict().items())
     assert not after.training
 
 
 def test_dropping_stops_at_the_macs_ratio(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = BlockDrop(macs_ratio=0.55, criterion="block_mse")
-    model, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    model, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert len(detail["dropped"]) == 2
     assert detail["macs_ratio"] == tiny_context.macs_ratio(model) <= 0.55
 
@@ -114,7 +115,7 @@ def test_dropping_stops_at_the_macs_ratio(tiny_task: TinyTask, tiny_context: Sta
 )
 def test_impossible_targets(config: BlockDrop, message: str, tiny_task: TinyTask, tiny_context: StageContext) -> None:
     with pytest.raises(StageError, match=message):
-        apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+        as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
 
 
 def test_a_model_without_blocks_and_a_score_that_is_not_a_number(
@@ -122,9 +123,11 @@ def test_a_model_without_blocks_and_a_score_that_is_not_a_number(
 ) -> None:
     plain = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 3)).eval()
     with pytest.raises(StageError, match="no residual block"):
-        apply_block_drop(plain, tiny_task, BlockDrop(num_blocks=1), tiny_context)
+        as_json(apply_block_drop)(plain, tiny_task, BlockDrop(num_blocks=1), tiny_context)
     broken = tiny_task.load_baseline()
     with torch.no_grad():
         broken.head.bias.fill_(float("nan"))
     with pytest.raises(StageError, match=r"loss without block blocks\.\d is nan"):
-        apply_block_drop(broken, tiny_task, BlockDrop(num_blocks=1, criterion="loss", repair="none"), tiny_context)
+        as_json(apply_block_drop)(
+            broken, tiny_task, BlockDrop(num_blocks=1, criterion="loss", repair="none"), tiny_context
+        )

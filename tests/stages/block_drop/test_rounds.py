@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.details import as_json
 from tests.helpers.records import without_times
 from tests.helpers.tiny_task import TinyTask
 from toolkit import load_model, run
@@ -115,13 +116,13 @@ def test_a_damaged_round_is_refused(tiny_task: TinyTask, tmp_path: Path, monkeyp
 
 def test_the_round_that_breaks_the_floor_is_undone(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     free = BlockDrop(num_blocks=3, criterion="loss", repair="none")
-    _, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, free, tiny_context)
+    _, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, free, tiny_context)
     values = [one["validation"] for one in detail["rounds"]]
     dense = tiny_task.evaluate(tiny_context.dense, "validation").value
     assert values[0] > values[1]
     floor = dense - (values[0] + values[1]) / 2
     config = free.model_copy(update={"max_quality_drop": max(floor, 0.0)})
-    model, stopped = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    model, stopped = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert stopped["dropped"] == detail["dropped"][:1]
     assert stopped["undone"]["all_dropped"] == detail["dropped"][1:2]
     assert tiny_task.evaluate(model, "validation").value == values[0]
@@ -129,14 +130,14 @@ def test_the_round_that_breaks_the_floor_is_undone(tiny_task: TinyTask, tiny_con
 
 def test_a_floor_alone_is_a_target(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = BlockDrop(max_quality_drop=1.0, criterion="block_mse")
-    _, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    _, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert len(detail["dropped"]) == 3
     assert detail["undone"] is None
 
 
 def test_one_shot_takes_the_best_of_the_first_scores(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = BlockDrop(num_blocks=2, criterion="loss", repair="none", schedule="one_shot", align=ALIGN)
-    _, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    _, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     (only,) = detail["rounds"]
     assert detail["dropped"] == sorted(only["scores"], key=only["scores"].get)[:2]
     assert only["align"]["steps"] == 8  # as many in all as two rounds would take
@@ -155,7 +156,7 @@ def test_a_dynamic_teacher_is_the_model_before_the_round(
     monkeypatch.setattr(block_drop, "align_model", noting)
     for kind in ("static", "dynamic"):
         config = DROP.model_copy(update={"align": ALIGN.model_copy(update={"teacher": kind})})
-        apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+        as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert teachers[0] is teachers[1] is tiny_context.dense
     inputs = tiny_task.example_inputs(1)
     with torch.no_grad():
@@ -165,10 +166,10 @@ def test_a_dynamic_teacher_is_the_model_before_the_round(
 
 def test_the_first_half_of_the_rounds_sees_a_share_of_the_data(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = DROP.model_copy(update={"align": ALIGN.model_copy(update={"data_share": 0.25})})
-    _, detail = apply_block_drop(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    _, detail = as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert [one["align"]["data_share"] for one in detail["rounds"]] == [0.25, 1.0]
 
 
 def test_more_blocks_than_there_are(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     with pytest.raises(StageError, match="num_blocks is 9, but the model has 4 blocks"):
-        apply_block_drop(tiny_task.load_baseline(), tiny_task, BlockDrop(num_blocks=9), tiny_context)
+        as_json(apply_block_drop)(tiny_task.load_baseline(), tiny_task, BlockDrop(num_blocks=9), tiny_context)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.blocks.test_find import TupleBlock, TupleNet
+from tests.helpers.details import as_json
 from tests.helpers.tiny_task import EXAMPLES, TinyNet, TinyTask
 from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
@@ -118,7 +119,7 @@ def drop(num_blocks: int = 6, **settings: Any) -> BlockDrop:
 
 def applied(task: TinyTask, config: BlockDrop, context: StageContext) -> Detail:
     context = replace(context, dense=task.load_baseline(), count_macs=lambda _: 1)
-    return apply_block_drop(task.load_baseline(), task, config, context)[1]
+    return as_json(apply_block_drop)(task.load_baseline(), task, config, context)[1]
 
 
 def selected(task: TinyTask, config: BlockDrop, context: StageContext, number: int = 1) -> Selection:

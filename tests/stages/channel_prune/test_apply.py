@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.details import as_json
 from tests.helpers.tiny_task import TinyNet, TinyTask
 from toolkit.base.errors import StageError
 from toolkit.blocks.find import find_blocks
@@ -159,7 +160,7 @@ def test_the_pruned_network_is_the_sliced_one(tiny_task: TinyTask, tiny_context:
     """Zeroing what the consumers read from the removed channels gives the same outputs as removing them."""
     dense = tiny_task.load_baseline()
     config = ChannelPrune(keep=Keep(mlp=0.5, heads=0.5), repair="none", round_to=4)
-    pruned, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    pruned, detail = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     masked = copy.deepcopy(dense)
     for entry in detail["groups"]:
         layer = entry["name"].replace("fc1", "fc2") if entry["kind"] == "mlp" else f"{entry['name']}.proj"
@@ -176,7 +177,7 @@ def test_the_pruned_network_is_the_sliced_one(tiny_task: TinyTask, tiny_context:
 
 def test_head_dimensions_keep_the_scale_of_the_trained_width(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = ChannelPrune(keep=Keep(head_dim=0.5), round_to=4, repair="none")
-    pruned, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    pruned, _ = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     attention = pruned.blocks[0].attn
     assert (attention.num_heads, attention.q.out_features, attention.proj.in_features) == (2, 8, 8)
     assert attention.scale == 8**-0.5
@@ -187,7 +188,7 @@ def test_repair_is_never_above_the_unrepaired_error(
     importance: str, tiny_task: TinyTask, tiny_context: StageContext
 ) -> None:
     config = ChannelPrune(keep=Keep(mlp=0.25, head_dim=0.5), round_to=4, importance=importance)
-    _, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    _, detail = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert [one["layer"] for one in detail["repairs"]] == [
         layer for i in range(4) for layer in (f"blocks.{i}.attn.proj", f"blocks.{i}.mlp.fc2")
     ]
@@ -200,8 +201,8 @@ def test_repair_is_never_above_the_unrepaired_error(
 
 def test_ratios_are_of_the_unmodified_model(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     half = ChannelPrune(keep=Keep(mlp=0.5))
-    model, _ = apply_channel_prune(tiny_task.load_baseline(), tiny_task, half, tiny_context)
-    again, detail = apply_channel_prune(model, tiny_task, half, tiny_context)
+    model, _ = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, half, tiny_context)
+    again, detail = as_json(apply_channel_prune)(model, tiny_task, half, tiny_context)
     assert {entry["kept"] for entry in detail["groups"] if entry["kind"] == "mlp"} == {16}
     assert again.blocks[0].mlp.fc1.out_features == 16
 
@@ -211,10 +212,10 @@ def test_where_all_blocks_would_lose_a_head_at_once_some_of_them_do(
 ) -> None:
     """Every head is worth the same MACs, so one ratio for all can only halve all attentions or none."""
     half = ChannelPrune(keep=Keep(heads=0.5))
-    narrow, _ = apply_channel_prune(copy.deepcopy(tiny_context.dense), tiny_task, half, tiny_context)
+    narrow, _ = as_json(apply_channel_prune)(copy.deepcopy(tiny_context.dense), tiny_task, half, tiny_context)
     least = tiny_context.macs_ratio(narrow)
     config = ChannelPrune(macs_ratio=(1.0 + least) / 2, macs_tolerance=0.01, scope=("heads",))
-    model, detail = apply_channel_prune(copy.deepcopy(tiny_context.dense), tiny_task, config, tiny_context)
+    model, detail = as_json(apply_channel_prune)(copy.deepcopy(tiny_context.dense), tiny_task, config, tiny_context)
     assert tiny_context.macs_ratio(model) == pytest.approx((1.0 + least) / 2)
     kept = [group["kept"] for group in detail["groups"] if group["kind"] == "heads"]
     assert sorted(kept) == [1, 1, 2, 2]
@@ -222,18 +223,18 @@ def test_where_all_blocks_would_lose_a_head_at_once_some_of_them_do(
 
 def test_a_macs_ratio_is_reached_or_refused(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = ChannelPrune(macs_ratio=0.7, macs_tolerance=0.03, scope=("mlp",), round_to=1)
-    model, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    model, detail = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert abs(tiny_context.macs_ratio(model) - 0.7) <= 0.03
     assert detail["macs_ratio"] == {"asked": 0.7, "achieved": tiny_context.macs_ratio(model)}
     impossible = ChannelPrune(macs_ratio=0.1, scope=("mlp",))
     with pytest.raises(StageError, match=r"macs_ratio 0.1 was asked for and 0.\d+ reached"):
-        apply_channel_prune(tiny_task.load_baseline(), tiny_task, impossible, tiny_context)
+        as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, impossible, tiny_context)
 
 
 def test_nothing_to_prune_is_an_error(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     plain = nn.Sequential(nn.Linear(5, 3)).eval()
     with pytest.raises(StageError, match="the model has no mlp that can be cut"):
-        apply_channel_prune(plain, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), tiny_context)
+        as_json(apply_channel_prune)(plain, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), tiny_context)
 
 
 class OddNet(nn.Module):
@@ -256,14 +257,14 @@ def test_what_is_kept_whole_is_left_alone_whatever_its_width(tiny_task: TinyTask
     torch.manual_seed(0)
     net = OddNet().eval()
     context = replace(tiny_context, dense=copy.deepcopy(net))
-    pruned, _ = apply_channel_prune(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5), repair="none"), context)
+    pruned, _ = as_json(apply_channel_prune)(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5), repair="none"), context)
     assert pruned.blocks[0].attn.q.out_features == 10
     assert pruned.blocks[0].mlp.fc1.out_features == 16  # 14.5 is nearest to 16
 
 
 def test_a_target_that_is_met_already_changes_nothing(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = ChannelPrune(macs_ratio=1.0, allow_no_change=True)
-    _, detail = apply_channel_prune(tiny_task.load_baseline(), tiny_task, config, tiny_context)
+    _, detail = as_json(apply_channel_prune)(tiny_task.load_baseline(), tiny_task, config, tiny_context)
     assert detail["macs_ratio"] == {"asked": 1.0, "achieved": 1.0}
     assert {entry["kept"] for entry in detail["groups"] if entry["kind"] == "mlp"} == {32}
 
@@ -283,7 +284,7 @@ def test_a_kind_that_is_not_there_is_not_skipped(tiny_task: TinyTask, tiny_conte
     with pytest.raises(
         StageError, match="the model has no heads that can be cut on its own; what can be cut here: mlp"
     ):
-        apply_channel_prune(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5, heads=0.5)), context)
+        as_json(apply_channel_prune)(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5, heads=0.5)), context)
 
 
 class FusedAttention(nn.Module):
@@ -305,6 +306,6 @@ class FusedAttention(nn.Module):
 def test_attention_that_cannot_be_cut_is_left_alone(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     net = FusedAttention().eval()
     context = replace(tiny_context, dense=copy.deepcopy(net))
-    pruned, detail = apply_channel_prune(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), context)
+    pruned, detail = as_json(apply_channel_prune)(net, tiny_task, ChannelPrune(keep=Keep(mlp=0.5)), context)
     assert [(entry["name"], entry["kept"]) for entry in detail["groups"]] == [("fc1", 16)]
     assert pruned.qkv.out_features == 48

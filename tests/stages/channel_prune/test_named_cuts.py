@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.helpers.details import as_json
 from tests.helpers.tiny_task import TinyTask
 from toolkit.base.errors import StageError
 from toolkit.blocks.dropped import dropped_blocks
@@ -26,7 +27,7 @@ def fresh(context: StageContext) -> torch.nn.Module:
 
 def test_named_blocks_go_in_that_order(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = BlockDrop(blocks=("blocks.2", "blocks.1"))
-    model, detail = apply_block_drop(fresh(tiny_context), tiny_task, config, tiny_context)
+    model, detail = as_json(apply_block_drop)(fresh(tiny_context), tiny_task, config, tiny_context)
     assert dropped_blocks(model) == ["blocks.1", "blocks.2"]
     assert detail["dropped"] == ["blocks.2", "blocks.1"] and detail["remaining"] == ["blocks.0", "blocks.3"]
     assert all(one["repair"] is not None and not one["scores"] for one in detail["rounds"])
@@ -43,12 +44,12 @@ def test_blocks_that_cannot_go(
     tiny_task: TinyTask, tiny_context: StageContext, blocks: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(StageError, match=message):
-        apply_block_drop(fresh(tiny_context), tiny_task, BlockDrop(blocks=blocks), tiny_context)
+        as_json(apply_block_drop)(fresh(tiny_context), tiny_task, BlockDrop(blocks=blocks), tiny_context)
 
 
 def test_widths_to_the_unit(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     config = ChannelPrune(widths={"blocks.0.mlp.fc1": 13, "blocks.3.attn": Heads(heads=1, head_dim=6)})
-    model, detail = apply_channel_prune(fresh(tiny_context), tiny_task, config, tiny_context)
+    model, detail = as_json(apply_channel_prune)(fresh(tiny_context), tiny_task, config, tiny_context)
     assert model.get_submodule("blocks.0.mlp.fc1").out_features == 13
     assert model.get_submodule("blocks.3.attn.q").out_features == 6
     assert model.get_submodule("blocks.1.mlp.fc1").out_features == 32
@@ -72,17 +73,17 @@ def test_widths_that_cannot_be(
     tiny_task: TinyTask, tiny_context: StageContext, widths: dict[str, int | Heads], message: str
 ) -> None:
     with pytest.raises(StageError, match=message):
-        apply_channel_prune(fresh(tiny_context), tiny_task, ChannelPrune(widths=widths), tiny_context)
+        as_json(apply_channel_prune)(fresh(tiny_context), tiny_task, ChannelPrune(widths=widths), tiny_context)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BlockDrop(blocks=("a",), num_blocks=1), "num_blocks: no use here, blocks says it all"),
-        (lambda: BlockDrop(blocks=("a",), criterion="loss"), "criterion: no use here"),
+        (lambda: BlockDrop(blocks=("a",), num_blocks=1), "num_blocks: cannot be combined with `blocks`"),
+        (lambda: BlockDrop(blocks=("a",), criterion="loss"), "criterion: cannot be combined"),
         (lambda: BlockDrop(blocks=("a", "a")), "blocks has a twice"),
         (lambda: ChannelPrune(widths={"a": 1}, keep=Keep(mlp=0.5)), "exactly one of keep, macs_ratio and widths"),
-        (lambda: ChannelPrune(widths={"a": 1}, round_to=4), "round_to: no use here, widths says it all"),
+        (lambda: ChannelPrune(widths={"a": 1}, round_to=4), "round_to: cannot be combined with `widths`"),
         (ChannelPrune, "exactly one of keep, macs_ratio and widths"),
     ],
 )
@@ -92,18 +93,18 @@ def test_settings_without_use(make: object, message: str) -> None:
 
 
 def test_reinitialise_forgets_everything(tiny_task: TinyTask, tiny_context: StageContext) -> None:
-    model, _ = apply_block_drop(fresh(tiny_context), tiny_task, BlockDrop(blocks=("blocks.1",)), tiny_context)
+    model, _ = as_json(apply_block_drop)(fresh(tiny_context), tiny_task, BlockDrop(blocks=("blocks.1",)), tiny_context)
     before = {name: value.clone() for name, value in model.state_dict().items() if value.std() > 0}
-    model, detail = apply_reinitialise(model, tiny_task, Reinitialise(), tiny_context)
+    model, detail = as_json(apply_reinitialise)(model, tiny_task, Reinitialise(), tiny_context)
     after = model.state_dict()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert len(changed) == len(before) and detail["reinitialised"] == len(after)
-    again, _ = apply_reinitialise(copy.deepcopy(model), tiny_task, Reinitialise(), tiny_context)
+    again, _ = as_json(apply_reinitialise)(copy.deepcopy(model), tiny_task, Reinitialise(), tiny_context)
     assert all(torch.equal(value, after[name]) for name, value in again.state_dict().items())
 
 
 def test_reinitialise_needs_the_shapes_of_the_task(tiny_task: TinyTask, tiny_context: StageContext) -> None:
     narrow = ChannelPrune(keep=Keep(mlp=0.5))
-    model, _ = apply_channel_prune(fresh(tiny_context), tiny_task, narrow, tiny_context)
+    model, _ = as_json(apply_channel_prune)(fresh(tiny_context), tiny_task, narrow, tiny_context)
     with pytest.raises(StageError, match=r"fc1.weight is not as in the unmodified model"):
-        apply_reinitialise(model, tiny_task, Reinitialise(), tiny_context)
+        as_json(apply_reinitialise)(model, tiny_task, Reinitialise(), tiny_context)

@@ -11,7 +11,7 @@ from toolkit.stages.align.detail import AlignDetail
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import DetailClass
 from toolkit.stages.words import early_stop
-from toolkit.tasks.cards import TaskCosts
+from toolkit.tasks.contract import TaskCosts
 
 ATTENTION_LAYERS: Final = ("q", "k", "v", "qkv", "proj", "query", "key", "value")
 

@@ -14,7 +14,7 @@ from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.detail import CRITERION_WORDS, BlockDropDetail
 from toolkit.stages.contract import Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
 from toolkit.stages.detail import DetailClass
-from toolkit.tasks.cards import TaskCard, TaskCosts
+from toolkit.tasks.contract import TaskCard, TaskCosts
 
 RACING_SHARE: Final = 0.4  # what a race costs of scoring every candidate on everything
 

@@ -12,7 +12,7 @@ from toolkit.base.words import plain, setting
 from toolkit.stages.channel_prune.detail import KIND_WORDS, ChannelPruneDetail
 from toolkit.stages.contract import OF_UNMODIFIED, Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
 from toolkit.stages.detail import DetailClass
-from toolkit.tasks.cards import TaskCard, TaskCosts
+from toolkit.tasks.contract import TaskCard, TaskCosts
 
 WidthKind = Literal["mlp", "heads", "head_dim", "conv", "embedding"]
 

@@ -11,7 +11,7 @@ from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import DetailClass
 from toolkit.stages.recover.detail import RecoverDetail
 from toolkit.stages.words import early_stop
-from toolkit.tasks.cards import TaskCosts
+from toolkit.tasks.contract import TaskCosts
 
 
 class Recover(StageSettings):

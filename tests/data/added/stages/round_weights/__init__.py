@@ -1,0 +1,1 @@
+"""The stage `round_weights`, made up: rounds all weights."""

@@ -1,0 +1,1 @@
+"""The task `ramps`, made up: which of its channels rises fastest."""
