@@ -25,6 +25,7 @@ RULES: tuple[Callable[[Modules], list[str]], ...] = (
     name_rules.few_register_hooks,
     name_rules.private_names_stay_private,
     name_rules.hashes_and_replaces_in_one_place,
+    name_rules.models_have_two_bases,
     name_rules.class_names_once,
     size_rules.packages_say_what_they_hold,
     size_rules.everything_is_short,
@@ -82,6 +83,10 @@ OFFENDERS: list[tuple[Callable[[Modules], list[str]], dict[str, str]]] = [
     (name_rules.private_names_stay_private, {"toolkit.stages.made_up": "def f(m):\n    return m._parameters"}),
     (name_rules.hashes_and_replaces_in_one_place, {"toolkit.recipe.made_up": "import hashlib"}),
     (name_rules.hashes_and_replaces_in_one_place, {"reports.made_up": "import os\nos.replace('a', 'b')"}),
+    (
+        name_rules.models_have_two_bases,
+        {"toolkit.base.made_up": "from pydantic import BaseModel\nclass Made(BaseModel):\n    x: int"},
+    ),
     (name_rules.class_names_once, {"toolkit.base.made_up": "class ChannelGroup:\n    pass"}),
     (size_rules.everything_is_short, {"toolkit.base.made_up": "X = 1\n" * 251}),
     (size_rules.everything_is_short, {"toolkit.base.made_up": "def f():\n" + "    print()\n" * 50}),

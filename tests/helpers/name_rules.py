@@ -14,6 +14,7 @@ from tests.helpers.source import (
     classes,
     functions,
     imported,
+    nodes,
     texts,
     top,
     used_names,
@@ -33,6 +34,8 @@ NAMES_ZOO = (
 REGISTERS_HOOKS = tuple(f"toolkit.{folder}" for folder in ("hooks", "blocks", "channels", "measure", "repair"))
 
 KNOWS_PRIVATE_NAMES = (*REGISTERS_HOOKS, "toolkit.zoo", "toolkit.checkpoint")
+
+DEFINES_BASES = ("toolkit.base.settings", "toolkit.stages.detail")  # a detail keeps keys that it does not know
 
 HASHES_AND_REPLACES = ("toolkit.base.files", "toolkit.hooks.tensors")
 
@@ -106,6 +109,25 @@ def hashes_and_replaces_in_one_place(modules: Modules) -> list[str]:
 def _hashes_and_replaces(module: Module) -> tuple[str, ...]:
     names = {ast.unparse(node) for node in attributes(module)} | imported(module)
     return tuple(name for name in names if name in ("os.replace", "hashlib"))
+
+
+def models_have_two_bases(modules: Modules) -> list[str]:
+    """Every pydantic model is `Settings` or `Data`, so that all of them are equally strict."""
+    return [
+        f"{module.name}.{name} is a BaseModel of its own"
+        for module in modules.values()
+        if module.name not in DEFINES_BASES
+        for name in _direct_models(module)
+    ]
+
+
+@cache
+def _direct_models(module: Module) -> tuple[str, ...]:
+    return tuple(
+        node.name
+        for node in nodes(module)
+        if isinstance(node, ast.ClassDef) and "BaseModel" in map(ast.unparse, node.bases)
+    )
 
 
 def class_names_once(modules: Modules) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.base.settings import Config
+from toolkit.base.settings import Settings
 from toolkit.recipe.check import check_model
 from toolkit.recipe.compose import compose
 from toolkit.stages.block_drop.settings import BlockDrop
@@ -124,6 +124,6 @@ def test_recipes_of_other_tasks_are_written_and_hashed_as_before() -> None:
     assert "model" not in recipe.model_dump(mode="json")
     zoo = compose(task="zoo", depth=BlockDrop(num_blocks=3), model=ZooModel(name="timm/test_vit"))
     assert zoo.model_dump(mode="json")["model"]["name"] == "timm/test_vit"
-    assert isinstance(zoo.model, Config) and zoo.sha256 != recipe.sha256
+    assert isinstance(zoo.model, Settings) and zoo.sha256 != recipe.sha256
     other = compose(task="zoo", depth=BlockDrop(num_blocks=3), model=ZooModel(name="timm/test_vit", input_size=64))
     assert other.sha256 != zoo.sha256

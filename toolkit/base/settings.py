@@ -1,4 +1,4 @@
-"""The base of everything that is read from recipes."""
+"""States the two bases of pydantic models, what is read from recipes and what is recorded, and types of numbers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Config(BaseModel):
-    """Immutable, strictly typed, unknown keys refused."""
+class Settings(BaseModel):
+    """Base of what people write, and of files that may come from anywhere: immutable, strict, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(BaseModel):
+    """Base of what this program records: immutable, unknown keys refused; a whole number may stand for a float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Version = Annotated[int, Field(strict=True, ge=1, le=1)]  # Literal[1] would let 1.0 and true pass
@@ -29,7 +35,7 @@ def refuse_twice(name: str, values: tuple[object, ...]) -> None:
         raise ValueError(f"{name} has {twice[0]} twice")
 
 
-def refuse_changed(config: Config, names: list[str], reason: str) -> None:
+def refuse_changed(config: Settings, names: list[str], reason: str) -> None:
     """Raises: ValueError: a setting that would have no use differs from its default."""
     changed = [name for name in names if getattr(config, name) != type(config).model_fields[name].default]
     if changed:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
+from toolkit.base.settings import Settings
 
 
-class OutputStructure(BaseModel):
+class OutputStructure(Settings):
     """How a block hands back its tensor: alone, or at `index` of `length` outputs, named by `keys` in a mapping."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: Literal["tensor", "tuple", "list", "mapping"] = "tensor"
     length: Annotated[int, Field(ge=1, le=64)] = 1

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from toolkit.base.errors import CheckpointError
+from toolkit.base.settings import Settings
 from toolkit.blocks.dropped import OutputStructure
 
 MANIFEST_FILE = "model.json"
@@ -31,11 +32,7 @@ DType = Literal[
 Attribute = int | float | tuple[int, ...]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class TensorSpec(Part):
+class TensorSpec(Settings):
     shape: Shape
     dtype: DType
 
@@ -51,7 +48,7 @@ class InputSpec(TensorSpec):
     scale: Annotated[float, Field(ge=0.0)]
 
 
-class OutputPrint(Part):
+class OutputPrint(Settings):
     """What is remembered of one output tensor, in float64; `values` are taken at even distances."""
 
     shape: Shape
@@ -60,12 +57,12 @@ class OutputPrint(Part):
     values: Annotated[tuple[float, ...], Field(max_length=16)]
 
 
-class Fingerprint(Part):
+class Fingerprint(Settings):
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputPrint, ...]
 
 
-class WeightsFile(Part):
+class WeightsFile(Settings):
     """The name is fixed, so that a manifest cannot point anywhere else."""
 
     file: Literal["model.safetensors"] = "model.safetensors"
@@ -73,7 +70,7 @@ class WeightsFile(Part):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class Manifest(Part):
+class Manifest(Settings):
     """How to get from the unmodified model, built by `factory`, to the saved one.
 
     `attributes` maps a module's name to those plain attributes that compression changed; `tensors` lists every

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.measure.results import Entry, Environment, Samples, paired_ratios
+from toolkit.base.settings import Data
+from toolkit.measure.results import Environment, Samples, paired_ratios
 
 Format = Literal["onnx", "torch_export"]
 
@@ -19,7 +20,7 @@ SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 TOLERANCE = 1e-4  # right for float32
 
 
-class ExportSettings(Entry):
+class ExportSettings(Data):
     """How to export.
 
     `batch_size`: the file is checked at 1 and at this many examples (default 2). A file of any batch size is tried
@@ -48,7 +49,7 @@ class ExportSettings(Entry):
         return (1, 2 if self.batch_size in (None, 1) else self.batch_size)
 
 
-class TensorInfo(Entry):
+class TensorInfo(Data):
     """An input or output; a dimension that is not fixed is an expression in `batch`."""
 
     name: str
@@ -56,7 +57,7 @@ class TensorInfo(Entry):
     dtype: str
 
 
-class Parity(Entry):
+class Parity(Data):
     """How far an output of the exported file is from the model's, both on the CPU and on the same inputs."""
 
     output: str
@@ -72,7 +73,7 @@ class Parity(Entry):
         return self.difference / self.scale if self.scale > 0.0 else math.inf
 
 
-class ExportedLatency(Entry):
+class ExportedLatency(Data):
     """Seconds per call on the CPU, timed in turns with the model as PyTorch runs it (eager)."""
 
     batch_size: int
@@ -94,13 +95,13 @@ class ExportedLatency(Entry):
         return statistics.median(paired_ratios(self.samples_s, self.eager_samples_s))
 
 
-class ExportedFile(Entry):
+class ExportedFile(Data):
     name: str
     bytes: int
     sha256: str
 
 
-class ExportReport(Entry):
+class ExportReport(Data):
     """`files`: the exported file, then the one with its weights where ONNX must keep them apart (from 2 GB)."""
 
     version: Literal[1] = 1

@@ -10,17 +10,14 @@ from collections.abc import Sequence
 from operator import truediv
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+from toolkit.base.settings import Data
 
 Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
 
 
-class Macs(Entry):
+class Macs(Data):
     """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this."""
 
     total: Annotated[int, Field(ge=0)]  # matrix products, convolutions, scaled dot-product attention
@@ -29,7 +26,7 @@ class Macs(Entry):
     uncounted: dict[str, int]  # operator -> number of calls that carry no count
 
 
-class Latency(Entry):
+class Latency(Data):
     """Seconds per forward call. The dense model is timed in turns with this one, so `ratio` is of the same moment."""
 
     device: str
@@ -80,16 +77,16 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-class Quality(Entry):
+class Quality(Data):
     metric: str
     split: str
     value: float
     num_examples: int
     interval: tuple[float, float] | None = None  # 95 %, bootstrap over the examples
-    details: dict[str, float] = {}  # e.g. {"mAP@0.5": 0.71}
+    details: dict[str, float] = Field(default_factory=dict)  # e.g. {"mAP@0.5": 0.71}
 
 
-class Segment(Entry):
+class Segment(Data):
     """A labelled stretch of time, in seconds; `score` is 1 for ground truth."""
 
     start_s: float
@@ -98,7 +95,7 @@ class Segment(Entry):
     score: float = 1.0
 
 
-class Timeline(Entry):
+class Timeline(Data):
     """One test stream with its true and predicted segments."""
 
     stream: str
@@ -107,7 +104,7 @@ class Timeline(Entry):
     predicted: tuple[Segment, ...]
 
 
-class Measurement(Entry):
+class Measurement(Data):
     macs: Macs
     num_params: Annotated[int, Field(ge=1)]
     latency: tuple[Latency, ...]
@@ -122,7 +119,7 @@ class Measurement(Entry):
         return next((latency for latency in self.latency if latency.batch_size == batch_size), None)
 
 
-class Environment(Entry):
+class Environment(Data):
     python: str
     platform: str
     processor: str

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from toolkit.base.errors import UserError
-from toolkit.base.settings import Config, Positive
+from toolkit.base.settings import Positive, Settings
 from toolkit.planning.tables import MACS, PARAMS, latency_of
 
 Resource = Literal["latency", "macs", "params"]
@@ -22,7 +22,7 @@ _FORM = re.compile(r"^(?P<what>\w+)=(?P<value>[0-9.eE+-]+)(?P<unit>ms)?$")
 _EXAMPLES = "latency=0.5, latency=12ms, macs=0.6 or params=0.4"
 
 
-class Limit(Config):
+class Limit(Settings):
     """At most `value` of a resource: a share of the dense model's, or milliseconds of latency."""
 
     resource: Resource
@@ -41,7 +41,7 @@ class Limit(Config):
         return f"{self.resource}={self.value:g}{'ms' if self.unit == 'ms' else ''}"
 
 
-class Budget(Config):
+class Budget(Settings):
     """Limits, the first of which is what the plan is for; all must hold.
 
     Latency is that of `batch_size` examples on the planning device with `threads`. `min_quality`: of the task's

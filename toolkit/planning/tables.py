@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from toolkit.base.settings import Data
 from toolkit.stages.channel_prune.settings import Heads
 
 PlanCosts = dict[str, float]
@@ -30,18 +31,14 @@ def latency_of(batch_size: int) -> str:
     return f"latency@{batch_size}"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PlanBlock(_Part):
+class PlanBlock(Data):
     """A residual block that can be dropped; `loss` is what that adds to the task's loss, after its repair."""
 
     name: str
     loss: float
 
 
-class PlanGroup(_Part):
+class PlanGroup(Data):
     """Channels that can be cut to `widths`, the full one first; `losses` as in `PlanBlock`, 0 first.
 
     `block`: the residual block that holds all of it, None if none does.
@@ -60,7 +57,7 @@ class PlanGroup(_Part):
         return self
 
 
-class Context(_Part):
+class Context(Data):
     """One width of the residual stream: `widths` of the groups that make it, none for the unmodified one.
 
     `rest` is what neither a block nor a group below is charged for, `blocks` those at full width, `groups` what each
@@ -75,7 +72,7 @@ class Context(_Part):
     groups: dict[str, tuple[PlanCosts, ...]]
 
 
-class Tables(_Part):
+class Tables(Data):
     """`contexts[0]` is the unmodified width. `dense_loss` is the task's, on the scoring split.
 
     `counts_add_up`: sums of multiply-adds and parameters are exact; not so where groups share a layer.

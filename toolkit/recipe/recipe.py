@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from toolkit.base.files import content_sha256
-from toolkit.base.settings import Config, Positive, refuse_twice
+from toolkit.base.settings import Positive, Settings, refuse_twice
 from toolkit.stages.settings import Stage
 from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
@@ -20,7 +20,7 @@ RECIPE_VERSION: Final = 1
 Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
-class Measure(Config):
+class Measure(Settings):
     """What is measured after every stage. Latency: `repeats` samples per batch size, after `warmup` untimed calls."""
 
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] = (1, 16)
@@ -39,7 +39,7 @@ class Measure(Config):
         return self
 
 
-class Recipe(Config):
+class Recipe(Settings):
     """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
     `task` is a name, or a mapping with the settings of a task that takes any. `model` is given for task `zoo`, whose

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from toolkit.base.errors import RecordError
 from toolkit.base.files import write_atomically
+from toolkit.base.settings import Data
 from toolkit.stages.channel_prune.settings import Heads
 
 PLAN_FILE: Final = "plan.json"
@@ -16,11 +17,7 @@ PLAN_FILE: Final = "plan.json"
 INFEASIBLE_FILE: Final = "infeasible.txt"  # in place of a run that no plan of its family can reach: the reason
 
 
-class _PlanPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Predicted(_PlanPart):
+class Predicted(Data):
     """Ratios of the dense model; latency by batch size, on the device and with the threads of the plan."""
 
     macs_ratio: float
@@ -28,7 +25,7 @@ class Predicted(_PlanPart):
     latency_ratio: dict[int, float]
 
 
-class PlanRecord(_PlanPart):
+class PlanRecord(Data):
     """One plan. Losses are by its criterion (see `toolkit.planning.tables`), on `scored_on`, before fine-tuning.
 
     `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
@@ -49,7 +46,7 @@ class PlanRecord(_PlanPart):
     dropped: tuple[str, ...]
     widths: dict[str, int | Heads]
     predicted: Predicted
-    measured_latency_ratio: dict[int, float] = {}
+    measured_latency_ratio: dict[int, float] = Field(default_factory=dict)
     dense_loss: float
     additive_loss: float
     scored_loss: float | None

@@ -13,7 +13,8 @@ from pydantic import ValidationError, model_validator
 
 from toolkit.base.errors import RecordError
 from toolkit.base.files import content_sha256, write_atomically
-from toolkit.measure.results import Entry, Environment, Measurement
+from toolkit.base.settings import Data
+from toolkit.measure.results import Environment, Measurement
 from toolkit.recipe.recipe import Recipe
 
 SCHEMA_VERSION: Final = 1
@@ -22,7 +23,7 @@ RUN_FILE = "run.json"
 FAILED_FILE = "failed.txt"  # in the place of a record: why a cell of a sweep came to nothing
 
 
-class StepRecord(Entry):
+class StepRecord(Data):
     """Step 0 is the baseline (`stage == "baseline"`); step i > 0 is stage i - 1 of the recipe.
 
     `detail` is plain JSON and enough to redo the step without choosing again.
@@ -34,7 +35,7 @@ class StepRecord(Entry):
     measurement: Measurement
 
 
-class RunRecord(Entry):
+class RunRecord(Data):
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: Recipe
     recipe_sha256: str

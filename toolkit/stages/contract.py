@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
-from toolkit.base.settings import Config
+from toolkit.base.settings import Settings
 from toolkit.stages.detail import DetailClass, StageDetail
 from toolkit.tasks.contract import TaskCard, TaskCosts
 
@@ -20,7 +20,7 @@ StageFault = tuple[tuple[str | int, ...], str]
 OF_UNMODIFIED = "ratios are of the unmodified model"
 
 
-class StageSettings(Config):
+class StageSettings(Settings):
     """Base of the settings of every stage.
 
     type: the name of the stage in recipes; a subclass narrows it to one literal, its default.

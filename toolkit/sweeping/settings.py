@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from toolkit.base.errors import Fault, RecipeError, UserError
-from toolkit.base.settings import Config, Positive, Version
+from toolkit.base.settings import Positive, Settings, Version
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES
 from toolkit.planning.search.solver import FAMILIES, PlanFamily
@@ -25,14 +25,14 @@ from toolkit.zoo.settings import ZooModel
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
 
 
-class SeededTask(Config):
+class SeededTask(Settings):
     """One column of the sweep: a seed for the stages, and the task whose baseline goes with it."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     task: Annotated[str, Field(min_length=1)]
 
 
-class Plans(Config):
+class Plans(Settings):
     """Every family with every budget; `then` are the stages after the plan's own. Latency as in `Budget`."""
 
     families: Annotated[tuple[PlanFamily, ...], Field(min_length=1, strict=False)] = FAMILIES
@@ -55,7 +55,7 @@ class PlannedCell:
     budget: Budget
 
 
-class Sweep(Config):
+class Sweep(Settings):
     """Every plan and every variant is run for every seed, in the order of the file, all seeds of one in a row."""
 
     version: Version

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from toolkit.base.errors import UserError
 from toolkit.base.files import bytes_sha256
-from toolkit.base.settings import Config, Positive, Version
-from toolkit.measure.results import Entry, Environment, Quality
+from toolkit.base.settings import Data, Positive, Settings, Version
+from toolkit.measure.results import Environment, Quality
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -38,7 +38,7 @@ def read_baseline(folder: Path) -> dict[str, Tensor] | None:
         raise UserError(f"{folder}: not a trained baseline: {error}") from error
 
 
-class TrainConfig(Config):
+class TrainConfig(Settings):
     """How a baseline is trained: AdamW, warm-up + cosine, averaged weights, the best validation is kept."""
 
     version: Version
@@ -54,13 +54,13 @@ class TrainConfig(Config):
     patience: Positive | None = None
 
 
-class BaselinePoint(Entry):
+class BaselinePoint(Data):
     step: int
     loss: float
     validation: float
 
 
-class TrainRecord(Entry):
+class TrainRecord(Data):
     """How a trained baseline came to be; lies beside its weights."""
 
     command: str

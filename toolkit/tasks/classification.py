@@ -17,7 +17,7 @@ from toolkit.measure.results import Quality, Timeline
 from toolkit.tasks.divergence import bernoulli_divergence, softmax_divergence
 from toolkit.tasks.task import AlignmentOptions, Batch, Split
 
-Data = Dataset[Any] | Sequence[Tensor]
+Examples = Dataset[Any] | Sequence[Tensor]
 
 FROM_TRAINING: tuple[Split, ...] = ("score", "calibration", "holdout")
 
@@ -46,10 +46,10 @@ class ClassificationTask:
         build_model: Callable[[], nn.Module],
         trained: nn.Module | Mapping[str, Tensor],
         *,
-        train: Data,
-        validation: Data,
-        test: Data,
-        augmented: Data | None = None,
+        train: Examples,
+        validation: Examples,
+        test: Examples,
+        augmented: Examples | None = None,
         name: str = "classification",
         protected: tuple[str, ...] = (),
         fixed_examples: int | None = None,
@@ -139,7 +139,7 @@ class ClassificationTask:
 class _Examples:
     """Rows of tensors, or items of a dataset, as batches; the last part of each is the label."""
 
-    def __init__(self, name: str, data: Data) -> None:
+    def __init__(self, name: str, data: Examples) -> None:
         self.data: Dataset[Any] = data if isinstance(data, Dataset) else _rows(name, data)
         if not isinstance(self.data, Sized):
             raise UserError(f"{name} has no length; give tensors, or a dataset with __len__ and __getitem__")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from toolkit.base.settings import Config
+from toolkit.base.settings import Settings
 
 TaskFault = tuple[tuple[str | int, ...], str]
 
@@ -31,7 +31,7 @@ class TaskCosts:
         return steps * self.recover_step_s + math.ceil(steps / validate_every) * self.evaluate_s
 
 
-class TaskSettings(Config):
+class TaskSettings(Settings):
     """Base of the settings of a task that takes any. `type` is the name of the task; a subclass narrows it."""
 
     type: str

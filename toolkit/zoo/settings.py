@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from toolkit.base.settings import Config
+from toolkit.base.settings import Settings
 
 
-class ZooModel(Config):
+class ZooModel(Settings):
     """A model of a public zoo, for task `zoo`: `torchvision/NAME`, `timm/NAME` or `transformers/TYPE`.
 
     `arguments` are keyword arguments of its factory or configuration: sizes and switches, nothing that downloads or

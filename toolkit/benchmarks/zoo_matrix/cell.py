@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 from toolkit.base.errors import RecordError
 from toolkit.base.files import write_atomically
-from toolkit.measure.results import Entry
+from toolkit.base.settings import Data
 
 CELL_FILE = "cell.json"
 
 
-class Exported(Entry):
+class Exported(Data):
     """`relative`: the largest difference to the model over the output's scale (`Parity`); None if there is no file."""
 
     format: str
@@ -22,7 +22,7 @@ class Exported(Entry):
     reason: str = ""
 
 
-class Cell(Entry):
+class Cell(Data):
     """A cell passes when the MACs are there, the model runs, reloads to the same outputs and an export agrees.
 
     `reload_error`: largest difference after loading in a new process, over the outputs' root mean square.

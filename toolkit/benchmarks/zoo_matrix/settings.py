@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from toolkit.base.errors import Fault, RecipeError
-from toolkit.base.settings import Config, Ratio, Version
+from toolkit.base.settings import Ratio, Settings, Version
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.recipe.yaml_nodes import read_yaml
@@ -25,7 +25,7 @@ ROUND_TO = 4  # finer than the default: some of the models have layers of 16 cha
 ORDERS: tuple[CutOrder, ...] = ("depth", "width", "depth_then_width", "width_then_depth")
 
 
-class Matrix(Config):
+class Matrix(Settings):
     """Each of the `models` is brought to `macs_ratio` in every order.
 
     `depth` drops blocks until it is reached; the combined orders drop one block and cut widths for the rest.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from toolkit.base.settings import Data
 from toolkit.blocks.drop import block_dropped
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.find import find_groups
@@ -15,11 +15,7 @@ from toolkit.measure.macs import count_macs
 from toolkit.measure.module_shares import module_seconds
 
 
-class OverviewPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BlockOverview(OverviewPart):
+class BlockOverview(Data):
     """`macs` are what dropping the block saves; shares are of the whole model."""
 
     name: str
@@ -29,7 +25,7 @@ class BlockOverview(OverviewPart):
     latency_share: float
 
 
-class GroupOverview(OverviewPart):
+class GroupOverview(Data):
     """`num_params` are those of the layers that write or read the channels; `latency_share` is theirs."""
 
     name: str
@@ -43,7 +39,7 @@ class GroupOverview(OverviewPart):
     latency_share: float
 
 
-class Overview(OverviewPart):
+class Overview(Data):
     """`not_cut`: why other layers keep their width."""
 
     macs: int

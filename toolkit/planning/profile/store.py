@@ -6,15 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
+from toolkit.base.settings import Data
 
 
-class _Content(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Content(Data):
     version: Literal[1] = 1
     about: dict[str, str]
     entries: dict[str, list[float]]

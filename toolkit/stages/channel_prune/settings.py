@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.base.settings import Config, Positive, Ratio, refuse_changed, refuse_twice
+from toolkit.base.settings import Positive, Ratio, Settings, refuse_changed, refuse_twice
 from toolkit.base.words import plain, setting
 from toolkit.stages.channel_prune.detail import KIND_WORDS, ChannelPruneDetail
 from toolkit.stages.contract import OF_UNMODIFIED, Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
@@ -23,7 +23,7 @@ WIDTH_KINDS: Final[tuple[WidthKind, ...]] = ("mlp", "heads", "head_dim", "conv",
 MOST_NAMED: Final = 4  # groups that are named where a stage is told in words
 
 
-class Keep(Config):
+class Keep(Settings):
     """Share of each kind of channel to keep, of the unmodified model's width; 1.0 leaves the kind alone.
 
     `mlp`: hidden units between two linear layers. `heads`, `head_dim`: attention heads, and the width of each.
@@ -38,7 +38,7 @@ class Keep(Config):
     embedding: Ratio = 1.0
 
 
-class Heads(Config):
+class Heads(Settings):
     """The width of an attention: how many heads stay, and how many channels of each (null: all)."""
 
     heads: Positive
