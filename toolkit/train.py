@@ -13,18 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
-from toolkit.base.errors import Fault, RecipeError, UserError
+from toolkit.base.errors import UserError
 from toolkit.base.files import file_sha256, write_atomically
 from toolkit.measure.environment import describe_environment
 from toolkit.measure.results import Quality
 from toolkit.recipe.check import check_task
-from toolkit.recipe.faults import plain_faults
-from toolkit.recipe.yaml_nodes import read_yaml
+from toolkit.recipe.read_settings import read_settings
 from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, BaselinePoint, TrainConfig, TrainRecord
 from toolkit.tasks.cards import make_task
 from toolkit.tasks.evaluate import evaluate
@@ -126,16 +124,7 @@ def read_train_config(path: Path) -> TrainConfig:
     Raises:
         RecipeError: with every fault, its file and line.
     """
-    document = read_yaml(path)
-    try:
-        config = TrainConfig.model_validate(document.data)
-        faults = check_task(config.task)
-    except ValidationError as error:
-        faults = plain_faults(error, TrainConfig)
-    placed = [Fault(f.path, f.message, document.lines.at(f.path)) for f in faults if not document.refuses(f.path)]
-    if document.faults or placed:
-        raise RecipeError(sorted([*document.faults, *placed], key=lambda fault: fault.line or 0), path)
-    return config
+    return read_settings(path, TrainConfig, lambda config: check_task(config.task))[0]
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from toolkit.base.errors import Fault, RecipeError
+from toolkit.base.errors import Fault
 from toolkit.recipe.check import card_of, check_model, check_named, check_stages, check_task
-from toolkit.recipe.faults import plain_faults, shown
+from toolkit.recipe.faults import shown
+from toolkit.recipe.read_settings import read_settings
 from toolkit.recipe.recipe import RECIPE_VERSION, Recipe
-from toolkit.recipe.yaml_nodes import Document, Lines, read_yaml
+from toolkit.recipe.yaml_nodes import Lines
 from toolkit.stages.settings import Stage
 from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
@@ -32,18 +32,9 @@ def load_recipe(path: Path | str) -> Recipe:
 
 def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
     """As `load_recipe`, with the line of every value, for messages about a stage that fails later."""
-    document = read_yaml(Path(path))
-    faults = _form_faults(document.data)
-    try:
-        recipe = Recipe.model_validate(document.data)
-        faults += check_named(recipe)
-    except ValidationError as error:
-        faults += plain_faults(error, Recipe) + _checks_of_what_is_valid(document.data)
-        assert faults
-    faults = _with_lines(faults, document)
-    if faults:
-        raise RecipeError(faults, path)
-    return recipe, document.lines
+    return read_settings(
+        Path(path), Recipe, check_named, check_form=_form_faults, check_sound_parts=_checks_of_what_is_valid
+    )
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -85,10 +76,3 @@ def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
             given = data.get("model")
             faults = check_model(task_name(reference), None if given is None else ZooModel.model_validate(given))
     return faults + check_stages(sound, card_of(reference))
-
-
-def _with_lines(faults: list[Fault], document: Document) -> list[Fault]:
-    """All faults in the order of the file; faults that only follow from a refused value are left out."""
-    kept = [fault for fault in faults if not document.refuses(fault.path)]
-    placed = [replace(fault, line=document.lines.at(fault.path)) for fault in kept]
-    return sorted([*document.faults, *placed], key=lambda fault: fault.line or 0)

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from toolkit.base.errors import Fault, RecipeError, UserError
+from toolkit.base.errors import Fault, UserError
 from toolkit.base.settings import Positive, Settings, Version
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES
 from toolkit.planning.search.solver import FAMILIES, PlanFamily
 from toolkit.recipe.check import card_of, check, check_model, check_task
-from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.read_settings import read_settings
 from toolkit.recipe.recipe import Measure, Recipe
-from toolkit.recipe.yaml_nodes import read_yaml
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import any_model_task
@@ -113,18 +112,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         RecipeError: with every fault, its file and line.
     """
-    document = read_yaml(path)
-    faults: list[Fault] = []
-    sweep: Sweep | None = None
-    try:
-        sweep = Sweep.model_validate(document.data)
-        faults = _faults(sweep)
-    except ValidationError as error:
-        faults = plain_faults(error, Sweep)
-    placed = [Fault(f.path, f.message, document.lines.at(f.path)) for f in faults if not document.refuses(f.path)]
-    if sweep is None or document.faults or placed:
-        raise RecipeError(sorted([*document.faults, *placed], key=lambda fault: fault.line or 0), path)
-    return sweep
+    return read_settings(path, Sweep, _faults)[0]
 
 
 def _faults(sweep: Sweep) -> list[Fault]:

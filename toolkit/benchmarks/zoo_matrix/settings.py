@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from toolkit.base.errors import Fault, RecipeError
 from toolkit.base.settings import Ratio, Settings, Version
-from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.read_settings import read_settings
 from toolkit.recipe.recipe import Measure, Recipe
-from toolkit.recipe.yaml_nodes import read_yaml
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune
 from toolkit.stages.settings import Stage
@@ -68,13 +65,4 @@ def folder_of(model: ZooModel) -> str:
 
 def read_matrix(path: Path) -> Matrix:
     """Raises RecipeError: with every fault, its file and line."""
-    document = read_yaml(path)
-    faults: Sequence[Fault] = document.faults
-    try:
-        matrix = Matrix.model_validate(document.data)
-    except ValidationError as error:
-        placed = [Fault(f.path, f.message, document.lines.at(f.path)) for f in plain_faults(error, Matrix)]
-        raise RecipeError([*faults, *placed], path) from error
-    if faults:
-        raise RecipeError(list(faults), path)
-    return matrix
+    return read_settings(path, Matrix)[0]

@@ -1,0 +1,51 @@
+"""Reads settings from strict YAML; all faults are raised at once, with file, line and the legal choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from toolkit.base.errors import Fault, RecipeError
+from toolkit.base.settings import Settings
+from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.yaml_nodes import Lines, read_yaml
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def read_settings(
+    path: Path,
+    kind: type[Kind],
+    check: Callable[[Kind], Iterable[Fault]] = lambda _: (),
+    *,
+    check_form: Callable[[dict[str, Any]], Iterable[Fault]] = lambda _: (),
+    check_sound_parts: Callable[[dict[str, Any]], Iterable[Fault]] = lambda _: (),
+) -> tuple[Kind, Lines]:
+    """Returns the settings in the file at `path`, and the line of every value.
+
+    check: finds the faults of meaning in well-formed settings.
+    check_form: finds faults of form that pydantic lets pass, in the plain content of the file.
+    check_sound_parts: finds faults of meaning in the well-formed parts of content that has faults of form.
+
+    Raises:
+        RecipeError: with every fault, in the order of the file. Only a file that is not YAML at all, or not a mapping,
+            gives one fault alone.
+    """
+    document = read_yaml(path)
+    faults = list(check_form(document.data))
+    settings: Kind | None = None
+    try:
+        settings = kind.model_validate(document.data)
+        faults += check(settings)
+    except ValidationError as error:
+        faults += [*plain_faults(error, kind), *check_sound_parts(document.data)]
+    # faults that only follow from a value that was refused already are left out
+    kept = [fault for fault in faults if not document.refuses(fault.path)]
+    placed = [replace(fault, line=document.lines.at(fault.path)) for fault in kept]
+    if settings is None or document.faults or placed:
+        raise RecipeError(sorted([*document.faults, *placed], key=lambda fault: fault.line or 0), path)
+    return settings, document.lines
