@@ -129,9 +129,10 @@ def test_every_rule_has_an_offender() -> None:
 
 
 def test_every_exception_is_needed() -> None:
-    """What is allowed by name exists: an exception does not outlive its function."""
-    known = {name for module in MODULES.values() for name, _ in size_rules.qualified(module.tree, module.name)}
-    assert set(size_rules.MANY_PARAMETERS) <= known
+    """What is allowed by name exists and would be an offence: an exception does not outlive its reason."""
+    functions = {n: f for module in MODULES.values() for n, f in size_rules.qualified(module.tree, module.name)}
+    for name in size_rules.MANY_PARAMETERS:
+        assert size_rules.num_parameters(functions[name]) > size_rules.MOST_PARAMETERS
     places = {*name_rules.NAMES_STAGES, *name_rules.NAMES_ZOO, *import_rules.SEES_REPORTS}
     assert places <= set(MODULES)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -34,6 +34,7 @@ from toolkit.repair.sites import depth_site, home_of, joining_point, reader_site
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
+from toolkit.tasks.evaluate import mean_loss
 from toolkit.tasks.task import AlignmentOptions, Batch, Split, Task
 
 IMPORTANCE = "activation"
@@ -210,16 +211,18 @@ class PlanScorer:
 
     @torch.no_grad()
     def _score(self, model: nn.Module, shared: Sequence[str]) -> float:
-        total = 0.0
+        current: list[int] = []  # the number of the batch that is run
+
+        def batches() -> Iterator[Batch]:
+            for number, batch in enumerate(self.scoring):
+                current[:] = [number]
+                yield batch
+
         with self._metered(model), ExitStack() as stack:
-            current: list[int] = []
             for block in shared:
                 kept = keeping(self._outputs["score"], block, current)
                 stack.enter_context(forward_replaced(model.get_submodule(block), kept))
-            for number, batch in enumerate(self.scoring):
-                current[:] = [number]
-                total += self._loss(model(*batch.inputs), number) * len(batch.inputs[0])
-        return total / sum(len(batch.inputs[0]) for batch in self.scoring)
+            return mean_loss(model, batches(), lambda outputs, _: self._loss(outputs, current[0]))
 
     def _loss(self, outputs: Any, number: int) -> float:
         targets = self.scoring[number].targets

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from torch import nn
 
@@ -27,6 +26,7 @@ from toolkit.planning.search.refine import EXAMPLES
 from toolkit.planning.tables import Plan, Tables, Width, dropped_in_order, widths_of
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.context import StageContext
+from toolkit.tasks.evaluate import mean_loss
 from toolkit.tasks.task import Split, Task
 
 
@@ -170,12 +170,7 @@ class ModelProfile:
     def split_loss(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, split: Split) -> float:
         """The task's mean loss on another split, of a plan as applied."""
         model = self.engine.model_of(dropped, widths, order)
-        total, count = 0.0, 0
-        with torch.no_grad():
-            for batch in self.context.batches(self.task, split):
-                total += float(self.task.loss(model(*batch.inputs), batch.targets)) * len(batch.inputs[0])
-                count += len(batch.inputs[0])
-        return total / count
+        return mean_loss(model, self.context.batches(self.task, split), self.task.loss)
 
 
 def _kept_tables(path: Path) -> Tables | None:

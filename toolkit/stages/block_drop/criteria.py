@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +12,7 @@ from toolkit.hooks.passes import Meter
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.fit import Fitted, installed
 from toolkit.stages.context import StageContext
-from toolkit.tasks.evaluate import evaluate
+from toolkit.tasks.evaluate import evaluate, mean_loss
 from toolkit.tasks.task import Task
 
 HIGHER_IS_BETTER = ("task_metric",)  # of the other criteria, the lowest score is the best
@@ -28,17 +27,7 @@ def model_score(model: nn.Module, task: Task, criterion: str, context: StageCont
     """`task_metric` or `loss` of a candidate's model, over `limit` examples."""
     if criterion == "task_metric":
         return evaluate(task, model, "score", limit=limit).value
-    return _mean_loss(model, task, context, limit)
-
-
-@torch.no_grad()
-def _mean_loss(model: nn.Module, task: Task, context: StageContext, limit: int | None) -> float:
-    total, count = 0.0, 0
-    for batch in context.batches(task, "score", limit=limit):
-        size = len(batch.inputs[0])
-        total += float(task.loss(model(*batch.inputs), batch.targets)) * size
-        count += size
-    return total / count
+    return mean_loss(model, context.batches(task, "score", limit=limit), task.loss)
 
 
 def random_scores(blocks: Sequence[str], seed: int, number: int) -> dict[str, float]:
