@@ -24,6 +24,7 @@ from toolkit.channels.groups import still_there
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.space import Space
 from toolkit.planning.profile.store import Store
 from toolkit.planning.tables import MACS, PARAMS, PlanCosts, Width, latency_of
@@ -214,8 +215,7 @@ class CostProfiler:
             model,
             other,
             inputs,
-            device=self.timing.device,
-            batch_size=size,
+            MeasurementKey(device=self.timing.device.type, batch_size=size),
             threads=self.timing.threads,
             warmup=WARMUP,
             repeats=self.timing.repeats * times,

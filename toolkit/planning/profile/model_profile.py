@@ -17,6 +17,7 @@ from toolkit.base.files import content_sha256, write_atomically
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import as_text, described, gather_costs, gather_losses, with_losses
 from toolkit.planning.profile.identity import costs_about, losses_about
@@ -134,8 +135,7 @@ class ModelProfile:
                 self.dense,
                 self.dense,
                 inputs,
-                device=self.timing.device,
-                batch_size=batch_size,
+                MeasurementKey(device=self.timing.device.type, batch_size=batch_size),
                 threads=self.timing.threads,
                 warmup=3,
                 repeats=self.timing.repeats,
