@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.results import MeasurementKey
+from toolkit.planning.profile.calls import Bound, call_of
 from toolkit.planning.profile.space import Space
 from toolkit.planning.profile.store import Store
 from toolkit.planning.tables import MACS, PARAMS, PlanCosts, Width, latency_of
@@ -49,17 +49,6 @@ class TimingSettings:
     @property
     def resources(self) -> list[str]:
         return [MACS, PARAMS, *map(latency_of, self.batch_sizes)]
-
-
-class BlockCall(nn.Module):
-    """A block as a model of one input: what else it was given in the network it is given again."""
-
-    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__()
-        self.block, self.args, self.kwargs = block, args, kwargs
-
-    def forward(self, stream: Tensor) -> Any:
-        return self.block(stream, *self.args, **self.kwargs)
 
 
 class CostProfiler:
@@ -177,7 +166,7 @@ class CostProfiler:
 
     def _of_block(self, model: nn.Module, block: str) -> dict[str, float]:
         """Counts are shares of the dense model's, times of this one's."""
-        counts = self._counts(*_call_of(model, block, self.inputs[1]))
+        counts = self._counts(*call_of(model, block, self.inputs[1]))
         found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
         for size in self.timing.batch_sizes:
             found[latency_of(size)] = self._part_of(model, block, self.inputs[size], size)
@@ -185,8 +174,8 @@ class CostProfiler:
 
     def _part_of(self, model: nn.Module, block: str, inputs: tuple[Tensor, ...], size: int) -> float:
         """A block's time as a share of its model's."""
-        part, own = _call_of(model, block, inputs)
-        return self._timed(_Bound(part, own), _Bound(model, inputs), inputs, size)
+        part, own = call_of(model, block, inputs)
+        return self._timed(Bound(part, own), Bound(model, inputs), inputs, size)
 
     def _compared(self, narrow: nn.Module, model: nn.Module, block: str | None) -> dict[str, float]:
         """Counts: what the cut adds, as a share of the dense model's; times: of the part as it was."""
@@ -194,7 +183,7 @@ class CostProfiler:
         for size in (1, *self.timing.batch_sizes):
             inputs = self.inputs[size]
             pairs[size] = (
-                [_call_of(one, block, inputs) for one in (narrow, model)]
+                [call_of(one, block, inputs) for one in (narrow, model)]
                 if block
                 else [(narrow, inputs), (model, inputs)]
             )
@@ -204,7 +193,7 @@ class CostProfiler:
         for size in self.timing.batch_sizes:
             (new, new_inputs), (old, old_inputs) = pairs[size]
             found[latency_of(size)] = self._timed(
-                _Bound(new, new_inputs), _Bound(old, old_inputs), self.inputs[size], size
+                Bound(new, new_inputs), Bound(old, old_inputs), self.inputs[size], size
             )
         return found
 
@@ -245,46 +234,6 @@ class CostProfiler:
             for key, value in vars(module).items()
             if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
         ]
-        call, (stream,) = _call_of(model, name, self.inputs[1])
+        call, (stream,) = call_of(model, name, self.inputs[1])
         given = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
         return f"{block} {shapes} {plain} {given}"
-
-
-class _Bound(nn.Module):
-    """A model with inputs of its own, whatever it is called with."""
-
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        super().__init__()
-        self.model, self.inputs = model, inputs
-
-    def forward(self, *_: Tensor) -> Any:
-        return self.model(*self.inputs)
-
-
-@torch.no_grad()
-def _call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[BlockCall, tuple[Tensor, ...]]:
-    """The block as the model calls it: a model of its stream, and the stream."""
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    module = model.get_submodule(block)
-    handle = module.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    try:
-        model(*inputs)
-    finally:
-        handle.remove()
-    (args, kwargs) = seen[0]
-    if args and isinstance(args[0], Tensor):
-        return BlockCall(module, args[1:], kwargs), (args[0],)
-    name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
-    rest = {key: value for key, value in kwargs.items() if key != name}
-    return BlockCall(_Named(module, name), args, rest), (kwargs[name],)
-
-
-class _Named(nn.Module):
-    """A block that takes its stream by name."""
-
-    def __init__(self, block: nn.Module, name: str) -> None:
-        super().__init__()
-        self.block, self.name = block, name
-
-    def forward(self, stream: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.block(*args, **{self.name: stream}, **kwargs)
