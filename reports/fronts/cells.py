@@ -11,7 +11,6 @@ from typing import Final, Literal
 from reports.comparison.runs import Cost, Run, costs_of, latency_column, points_of
 from reports.fronts.checks import SPLITS, check_alike, check_complete
 from toolkit.base.errors import RecordError
-from toolkit.measure.results import MeasurementKey
 from toolkit.record.plan import INFEASIBLE_FILE, PLAN_FILE, PlanRecord, load_plan_record
 from toolkit.record.run import FAILED_FILE, RUN_FILE, RunRecord, load_record
 from toolkit.stages.channel_prune.settings import Heads
@@ -209,8 +208,7 @@ def _measured(folder: Path, state: _State, record: RunRecord, budgets: Mapping[s
 def _predicted(note: PlanRecord, record: RunRecord) -> dict[str, float]:
     """Returns predictions by `Cost.key`; a latency with other threads than those measured gets a name of its own."""
     threads = "" if note.threads == record.recipe.measure.threads else f"_{note.threads}threads"
-    keys = {MeasurementKey(device=note.device, batch_size=size): r for size, r in note.predicted.latency_ratio.items()}
-    latency = {f"{latency_column(key)}{threads}": ratio for key, ratio in keys.items()}
+    latency = {f"{latency_column(key)}{threads}": ratio for key, ratio in note.predicted.latency_ratio.items()}
     return {"macs_ratio": note.predicted.macs_ratio, "params_ratio": note.predicted.params_ratio} | latency
 
 
