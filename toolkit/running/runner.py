@@ -18,20 +18,18 @@ from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.hooks.tensors import tensors_in
-from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.measure.results import Latency, Measurement
 from toolkit.recipe.check import check, check_model, check_named
-from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, open_record
+from toolkit.running.measuring import measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
 from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import make_task
-from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
 
@@ -113,13 +111,13 @@ class _Run:
             detail = origin
             if index > 0:
                 model, detail = self._apply(index - 1, model)
-            measurement = self._measure(model)
+            measurement = measure(model, self.dense, self.task, self.recipe)
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
             if index > 0:
                 shutil.rmtree(self._rounds_folder(index - 1), ignore_errors=True)
-            self.console.line(_summary(step, record.baseline))
+            self.console.line(_summary(step, record))
         return self._finish(record, model)
 
     def _finish(self, record: RunRecord, model: nn.Module) -> RunRecord:
@@ -197,44 +195,6 @@ class _Run:
             if not all(bool(part.isfinite().all()) for part in new):
                 raise StageError("the outputs are not finite numbers")
 
-    def _measure(self, model: nn.Module) -> Measurement:
-        settings = self.recipe.measure
-        quality = tuple(evaluate(self.task, model, split) for split in settings.splits)
-        return Measurement(
-            macs=count_macs(model, self.inputs(1)),
-            num_params=sum(parameter.numel() for parameter in model.parameters()),
-            latency=tuple(
-                latency for device in self._devices() for latency in self._latencies(model, settings, device)
-            ),
-            quality=quality,
-            timeline=self.task.timeline(model),
-        )
-
-    def _devices(self) -> list[torch.device]:
-        """The run's device first; the CPU, and CUDA where there is one."""
-        found = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-        return sorted(found, key=lambda device: device.type != self.device.type)
-
-    def _latencies(self, model: nn.Module, settings: Measure, device: torch.device) -> list[Latency]:
-        """On another device than the run's, copies are timed."""
-        if device.type != self.device.type:
-            model, dense = (copy.deepcopy(part).to(device) for part in (model, self.dense))
-        else:
-            dense = self.dense
-        return [
-            measure_latency(
-                model,
-                dense,
-                tuple(part.to(device) for part in self.task.example_inputs(batch_size)),
-                device=device,
-                batch_size=batch_size,
-                threads=settings.threads,
-                warmup=settings.warmup,
-                repeats=settings.repeats,
-            )
-            for batch_size in settings.batch_sizes
-        ]
-
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -250,10 +210,12 @@ def _check_changed(before: dict[str, Tensor], model: nn.Module, stage: Stage) ->
         )
 
 
-def _summary(step: StepRecord, baseline: StepRecord) -> str:
+def _summary(step: StepRecord, record: RunRecord) -> str:
     found = step.measurement
-    parts = [f"{found.macs.total / baseline.measurement.macs.total:.3f} of the dense MACs"]
-    parts += [f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}" for latency in found.latency]
+    parts = [f"{found.macs.total / record.baseline.measurement.macs.total:.3f} of the dense MACs"]
+    for latency in found.latency:
+        where = "" if latency.key.where == record.recipe.device else f" on {latency.key.where}"
+        parts.append(f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}{where}")
     parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in found.quality]
     return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,8 @@ from toolkit.channels.groups import still_there
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
+from toolkit.measure.results import MeasurementKey
+from toolkit.planning.profile.calls import Bound, call_of
 from toolkit.planning.profile.space import Space
 from toolkit.planning.profile.store import Store
 from toolkit.planning.tables import MACS, PARAMS, PlanCosts, Width, latency_of
@@ -46,19 +47,13 @@ class TimingSettings:
     repeats: int = REPEATS
 
     @property
+    def keys(self) -> tuple[MeasurementKey, ...]:
+        """Returns what is timed: every batch size on the device."""
+        return tuple(MeasurementKey(device=self.device.type, batch_size=size) for size in self.batch_sizes)
+
+    @property
     def resources(self) -> list[str]:
-        return [MACS, PARAMS, *map(latency_of, self.batch_sizes)]
-
-
-class BlockCall(nn.Module):
-    """A block as a model of one input: what else it was given in the network it is given again."""
-
-    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__()
-        self.block, self.args, self.kwargs = block, args, kwargs
-
-    def forward(self, stream: Tensor) -> Any:
-        return self.block(stream, *self.args, **self.kwargs)
+        return [MACS, PARAMS, *map(latency_of, self.keys)]
 
 
 class CostProfiler:
@@ -149,9 +144,9 @@ class CostProfiler:
         found = self._counts(self.built(dropped, widths), self.inputs[1])
         return {key: found[key] / self.total[key] for key in found}
 
-    def latency_ratio(self, model: nn.Module, batch_size: int) -> float:
-        """Of a whole model to the dense one."""
-        return self._timed(model, self.dense, self.inputs[batch_size], batch_size)
+    def latency_ratio(self, model: nn.Module, key: MeasurementKey) -> float:
+        """Returns the ratio of a whole model to the dense one."""
+        return self._timed(model, self.dense, self.inputs[key.batch_size], key)
 
     def _stream(self, label: str) -> nn.Module:
         if label not in self._streams:
@@ -170,22 +165,24 @@ class CostProfiler:
         """PlanCosts as shares of the dense model's."""
         counts = self._counts(model, self.inputs[1])
         found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
-        for size in self.timing.batch_sizes:
-            found[latency_of(size)] = self._timed(model, self.dense, self.inputs[size], size, ANCHOR)
+        for latency in self.timing.keys:
+            inputs = self.inputs[latency.batch_size]
+            found[latency_of(latency)] = self._timed(model, self.dense, inputs, latency, ANCHOR)
         return found
 
     def _of_block(self, model: nn.Module, block: str) -> dict[str, float]:
         """Counts are shares of the dense model's, times of this one's."""
-        counts = self._counts(*_call_of(model, block, self.inputs[1]))
+        counts = self._counts(*call_of(model, block, self.inputs[1]))
         found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
-        for size in self.timing.batch_sizes:
-            found[latency_of(size)] = self._part_of(model, block, self.inputs[size], size)
+        for latency in self.timing.keys:
+            found[latency_of(latency)] = self._part_of(model, block, latency)
         return found
 
-    def _part_of(self, model: nn.Module, block: str, inputs: tuple[Tensor, ...], size: int) -> float:
-        """A block's time as a share of its model's."""
-        part, own = _call_of(model, block, inputs)
-        return self._timed(_Bound(part, own), _Bound(model, inputs), inputs, size)
+    def _part_of(self, model: nn.Module, block: str, key: MeasurementKey) -> float:
+        """Returns a block's time as a share of its model's."""
+        inputs = self.inputs[key.batch_size]
+        part, own = call_of(model, block, inputs)
+        return self._timed(Bound(part, own), Bound(model, inputs), inputs, key)
 
     def _compared(self, narrow: nn.Module, model: nn.Module, block: str | None) -> dict[str, float]:
         """Counts: what the cut adds, as a share of the dense model's; times: of the part as it was."""
@@ -193,29 +190,27 @@ class CostProfiler:
         for size in (1, *self.timing.batch_sizes):
             inputs = self.inputs[size]
             pairs[size] = (
-                [_call_of(one, block, inputs) for one in (narrow, model)]
+                [call_of(one, block, inputs) for one in (narrow, model)]
                 if block
                 else [(narrow, inputs), (model, inputs)]
             )
         (new, new_inputs), (old, old_inputs) = pairs[1]
         after, before = self._counts(new, new_inputs), self._counts(old, old_inputs)
         found = {key: (after[key] - before[key]) / self.total[key] for key in (MACS, PARAMS)}
-        for size in self.timing.batch_sizes:
-            (new, new_inputs), (old, old_inputs) = pairs[size]
-            found[latency_of(size)] = self._timed(
-                _Bound(new, new_inputs), _Bound(old, old_inputs), self.inputs[size], size
-            )
+        for latency in self.timing.keys:
+            (new, new_inputs), (old, old_inputs) = pairs[latency.batch_size]
+            inputs = self.inputs[latency.batch_size]
+            found[latency_of(latency)] = self._timed(Bound(new, new_inputs), Bound(old, old_inputs), inputs, latency)
         return found
 
     def _timed(
-        self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int, times: int = 1
+        self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], key: MeasurementKey, times: int = 1
     ) -> float:
         return measure_latency(
             model,
             other,
             inputs,
-            device=self.timing.device,
-            batch_size=size,
+            key,
             threads=self.timing.threads,
             warmup=WARMUP,
             repeats=self.timing.repeats * times,
@@ -245,46 +240,6 @@ class CostProfiler:
             for key, value in vars(module).items()
             if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
         ]
-        call, (stream,) = _call_of(model, name, self.inputs[1])
+        call, (stream,) = call_of(model, name, self.inputs[1])
         given = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
         return f"{block} {shapes} {plain} {given}"
-
-
-class _Bound(nn.Module):
-    """A model with inputs of its own, whatever it is called with."""
-
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        super().__init__()
-        self.model, self.inputs = model, inputs
-
-    def forward(self, *_: Tensor) -> Any:
-        return self.model(*self.inputs)
-
-
-@torch.no_grad()
-def _call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[BlockCall, tuple[Tensor, ...]]:
-    """The block as the model calls it: a model of its stream, and the stream."""
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    module = model.get_submodule(block)
-    handle = module.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    try:
-        model(*inputs)
-    finally:
-        handle.remove()
-    (args, kwargs) = seen[0]
-    if args and isinstance(args[0], Tensor):
-        return BlockCall(module, args[1:], kwargs), (args[0],)
-    name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
-    rest = {key: value for key, value in kwargs.items() if key != name}
-    return BlockCall(_Named(module, name), args, rest), (kwargs[name],)
-
-
-class _Named(nn.Module):
-    """A block that takes its stream by name."""
-
-    def __init__(self, block: nn.Module, name: str) -> None:
-        super().__init__()
-        self.block, self.name = block, name
-
-    def forward(self, stream: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.block(*args, **{self.name: stream}, **kwargs)

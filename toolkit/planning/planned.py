@@ -1,0 +1,38 @@
+"""A plan as it comes out of planning: a recipe, and what is kept beside the recipe's run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.planning.solve import stages_of
+from toolkit.planning.tables import Plan, Tables
+from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.record.plan import PlanRecord
+from toolkit.stages.settings import Stage
+from toolkit.zoo.settings import ZooModel
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what is to be kept of it."""
+
+    task: str
+    choice: Plan
+    order: str
+    note: PlanRecord
+    tables: Tables
+
+    def recipe(self, then: Sequence[Stage] = (), *, seed: int = 0, model: ZooModel | None = None) -> Recipe:
+        """Returns a recipe of the plan's stages and `then`. `model` goes with task `zoo`."""
+        note = self.note
+        timed = dict.fromkeys(key.batch_size for key in note.predicted.latency_ratio)
+        return Recipe(
+            name=f"{note.family}-{note.budget.replace('=', '_').replace(',', '-')}",
+            task=self.task,
+            seed=seed,
+            device="cuda" if note.device == "cuda" else "cpu",
+            model=model,
+            stages=(*stages_of(self.tables, self.choice, self.order), *then),
+            measure=Measure(batch_sizes=tuple(timed), threads=note.threads),
+        )
