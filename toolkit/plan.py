@@ -20,7 +20,7 @@ from toolkit.planning.arguments import add_scoring_arguments, add_session_argume
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS
 from toolkit.planning.search.solver import FAMILIES
-from toolkit.planning.tables import MACS, PlanGroup, latency_of
+from toolkit.planning.tables import MACS, PlanGroup
 from toolkit.recipe.read import dump_recipe
 from toolkit.record.plan import PlanRecord
 from toolkit.stages.channel_prune.settings import Heads
@@ -75,10 +75,10 @@ def show_plan(planned: Planned, console: Console) -> None:
     console.table(f"{note.family}, {note.budget}: {note.order}", ["block", "what is left", "loss added alone"], rows)
     predicted = note.predicted
     console.line(f"predicted {MACS}: {predicted.macs_ratio:.3f} of dense; parameters: {predicted.params_ratio:.3f}")
-    for size, ratio in predicted.latency_ratio.items():
-        timed = note.measured_latency_ratio.get(size)
+    for key, ratio in predicted.latency_ratio.items():
+        timed = note.measured_latency_ratio.get(key)
         measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
-        console.line(f"predicted {latency_of(size)} on {note.device}: {ratio:.3f} of dense{measured}")
+        console.line(f"predicted latency@{key.batch_size} on {key.where}: {ratio:.3f} of dense{measured}")
     applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
     what = f"loss on {note.scored_on} data: dense {note.dense_loss:.4f}"
     if note.criterion == "distance":
@@ -100,7 +100,10 @@ def _width(group: PlanGroup, note: PlanRecord) -> str:
 
 
 def _header(path: Path, note: PlanRecord) -> str:
-    latency = ", ".join(f"{ratio:.3f} at batch {size}" for size, ratio in note.predicted.latency_ratio.items())
+    latency = ", ".join(
+        f"{ratio:.3f} at batch {key.batch_size}" + ("" if key.where == note.device else f" on {key.where}")
+        for key, ratio in note.predicted.latency_ratio.items()
+    )
     return (
         f"# Planned for {note.budget}: {note.family}, {note.device}, batch {note.batch_size}, {note.threads} threads.\n"
         f"# Command: python -m toolkit.apply {path}\n"

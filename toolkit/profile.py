@@ -31,10 +31,10 @@ def _profile(args: argparse.Namespace) -> None:
     check_tasks([args.task])
     planner = toolkit.open_session(make_task(args.task), settings_of(args), console=console)
     first = planner.profile.cost_tables.contexts[0]
-    resources = [latency_of(size) for size in planner.profile.timing.batch_sizes]
-    rows = [[name, *(f"{costs[key]:.4f}" for key in resources)] for name, costs in first.blocks.items()]
-    rows.append(["all else", *(f"{first.rest[key]:.4f}" for key in resources)])
-    console.table("share of the dense model's latency", ["block", *resources], rows)
+    keys = planner.profile.timing.keys
+    rows = [[name, *(f"{costs[latency_of(key)]:.4f}" for key in keys)] for name, costs in first.blocks.items()]
+    rows.append(["all else", *(f"{first.rest[latency_of(key)]:.4f}" for key in keys)])
+    console.table("share of the dense model's latency", ["block", *(key.words for key in keys)], rows)
     console.line(f"tables: {planner.profile.folder}")
 
 

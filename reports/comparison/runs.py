@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports.comparison.pareto import Point
-from reports.drawing.timings import Timing, timings_of
-from reports.drawing.words import MACS_AXIS
+from reports.drawing.words import MACS_AXIS, timed_at
 from toolkit.base.errors import RecordError
-from toolkit.measure.results import Latency, Measurement
+from toolkit.measure.results import Latency, Measurement, MeasurementKey
 from toolkit.record.compare import differences
 from toolkit.record.run import RunRecord, load_record
 
@@ -33,11 +32,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost by which runs are compared: `key` in points and file names, `words` on the axis."""
+    """A cost by which runs are compared: `key` in points and file names, `words` on the axis; `timing` if a latency."""
 
     key: str
     words: str
-    timing: Timing | None = None
+    timing: MeasurementKey | None = None
 
 
 def load_runs(folders: Sequence[Path], split: str) -> list[Run]:
@@ -60,8 +59,13 @@ def load_runs(folders: Sequence[Path], split: str) -> list[Run]:
 
 
 def costs_of(dense: Measurement) -> list[Cost]:
-    latency = [Cost(f"latency_ratio_{timing.key}", f"latency ({timing.words})", timing) for timing in timings_of(dense)]
+    latency = [Cost(latency_column(key), f"latency ({timed_at(key)})", key) for key in dense.latency_keys]
     return [Cost("macs_ratio", MACS_AXIS), Cost("params_ratio", "parameters"), *latency]
+
+
+def latency_column(key: MeasurementKey) -> str:
+    """Returns the name of a latency's ratio to the dense model's in columns and files."""
+    return f"latency_ratio_{key.text}"
 
 
 def dense_point(run: Run, split: str) -> Point:
@@ -84,7 +88,7 @@ def points_of(run: Run, split: str) -> list[Point]:
 
 def _ratios(now: Measurement, dense: Measurement) -> dict[str, float]:
     fixed = {"macs_ratio": now.macs.total / dense.macs.total, "params_ratio": now.num_params / dense.num_params}
-    timed = [(cost.key, cost.timing.of(now)) for cost in costs_of(dense) if cost.timing]
+    timed = [(cost.key, now.latency_at(cost.timing)) for cost in costs_of(dense) if cost.timing]
     return fixed | {key: latency.ratio for key, latency in timed if latency}
 
 
@@ -101,12 +105,12 @@ def _check_complete(run: Run, split: str) -> None:
     if not run.record.finished or done < asked:
         resume = f"continue it with `python -m toolkit.apply RECIPE --out {run.folder} --resume`"
         raise RecordError(f"{run.folder}: not finished ({max(done, 0)} of {asked} stages are done); {resume}")
-    timings = set(timings_of(run.record.baseline.measurement))
+    timings = set(run.record.baseline.measurement.latency_keys)
     for number, step in enumerate(run.record.steps):
         if step.measurement.quality_on(split) is None:
             splits = ", ".join(quality.split for quality in step.measurement.quality) or "none"
             raise RecordError(f"{run.folder}: step {number} has no quality on split {split!r}; it has: {splits}")
-        if set(timings_of(step.measurement)) != timings:
+        if set(step.measurement.latency_keys) != timings:
             raise RecordError(f"{run.folder}: step {number} was not timed on the same devices and batch sizes as dense")
 
 
@@ -117,7 +121,7 @@ def _unlike(first: Run, second: Run, split: str) -> list[str]:
     pairs = {
         "MACs (multiply-adds) of the dense model": (one.macs.total, other.macs.total),
         "parameters of the dense model": (one.num_params, other.num_params),
-        "settings of the latency": (_settings(one.latency), _settings(other.latency)),
+        "settings of the latency": (timing_settings(one.latency), timing_settings(other.latency)),
         "metric": (_metric(one, split), _metric(other, split)),
     }
     found += [f"{what}: {a} against {b}" for what, (a, b) in pairs.items() if a != b]
@@ -127,8 +131,9 @@ def _unlike(first: Run, second: Run, split: str) -> list[str]:
     return [f"{first.folder} and {second.folder} cannot be compared: {line}" for line in found]
 
 
-def _settings(latency: Sequence[Latency]) -> list[str]:
-    return [f"{one.device} batch {one.batch_size} threads {one.threads} {one.dtype}" for one in latency]
+def timing_settings(latency: Sequence[Latency]) -> list[str]:
+    """Returns what two runs must have timed alike, a line for each latency."""
+    return [f"{one.key.words} threads {one.threads} {one.dtype}" for one in latency]
 
 
 def _metric(measurement: Measurement, split: str) -> str:

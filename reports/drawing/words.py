@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.base.words import plain
+from toolkit.measure.results import MeasurementKey
 from toolkit.recipe.recipe import Family
 from toolkit.record.run import StepRecord
 
@@ -65,6 +66,11 @@ def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
     tail = next((i for i in range(room - head) if len({part[-1 - i] for part in parts}) > 1), room - head)
     own = [plain(".".join(part[head : len(part) - tail])) for part in parts]
     return plain(".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]]), 60), own
+
+
+def timed_at(key: MeasurementKey) -> str:
+    """Returns what a latency is of, such as `cpu, batch 16`."""
+    return f"{key.where}, batch {key.batch_size}"
 
 
 def step_names(steps: Sequence[StepRecord]) -> list[str]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from reports.comparison.runs import Cost, Run, costs_of, points_of
-from reports.drawing.timings import Timing
+from reports.comparison.runs import Cost, Run, costs_of, latency_column, points_of
 from reports.fronts.checks import SPLITS, check_alike, check_complete
 from toolkit.base.errors import RecordError
 from toolkit.record.plan import INFEASIBLE_FILE, PLAN_FILE, PlanRecord, load_plan_record
@@ -207,12 +206,10 @@ def _measured(folder: Path, state: _State, record: RunRecord, budgets: Mapping[s
 
 
 def _predicted(note: PlanRecord, record: RunRecord) -> dict[str, float]:
-    """A latency predicted for another device or number of threads than was measured gets a key of its own."""
-    same = note.device == record.recipe.device and note.threads == record.recipe.measure.threads
-    device = record.baseline.measurement.latency[0].device if same else f"{note.device}_{note.threads}threads"
-    latency = {Timing(device, size).key: ratio for size, ratio in note.predicted.latency_ratio.items()}
-    fixed = {"macs_ratio": note.predicted.macs_ratio, "params_ratio": note.predicted.params_ratio}
-    return fixed | {f"latency_ratio_{key}": ratio for key, ratio in latency.items()}
+    """Returns predictions by `Cost.key`; a latency with other threads than those measured gets a name of its own."""
+    threads = "" if note.threads == record.recipe.measure.threads else f"_{note.threads}threads"
+    latency = {f"{latency_column(key)}{threads}": ratio for key, ratio in note.predicted.latency_ratio.items()}
+    return {"macs_ratio": note.predicted.macs_ratio, "params_ratio": note.predicted.params_ratio} | latency
 
 
 def _metric(record: RunRecord | None) -> str:

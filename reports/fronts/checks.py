@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from reports.comparison.runs import SAME_QUALITY
-from reports.drawing.timings import timings_of
+from reports.comparison.runs import SAME_QUALITY, timing_settings
 from toolkit.base.errors import RecordError
 from toolkit.measure.results import Measurement, Quality
 from toolkit.record.compare import differences
@@ -28,12 +27,12 @@ def check_complete(cell: Path, record: RunRecord, seed: int) -> None:
         faults.append(f"its recipe has seed {record.recipe.seed}")
     if not record.recipe.stages:
         faults.append("its recipe has no stages, so there is nothing to compare with dense")
-    timings = set(timings_of(record.baseline.measurement))
+    timings = set(record.baseline.measurement.latency_keys)
     for number, step in enumerate(record.steps):
         faults += [
             f"step {number} has no quality on {split}" for split in SPLITS if not step.measurement.quality_on(split)
         ]
-        if not timings or set(timings_of(step.measurement)) != timings:
+        if not timings or set(step.measurement.latency_keys) != timings:
             faults.append(f"step {number} was not timed on the devices and batch sizes of the dense model, or none was")
     if faults:
         raise RecordError("\n".join(f"{cell}: {fault}" for fault in faults))
@@ -63,7 +62,7 @@ def _unlike(first: RunRecord, second: RunRecord) -> list[str]:
         "task (but for the seed)": (_benchmark(first), _benchmark(second)),
         "MACs (multiply-adds) of the dense model": (one.macs.total, other.macs.total),
         "parameters of the dense model": (one.num_params, other.num_params),
-        "settings of the latency": (_timed(one), _timed(other)),
+        "settings of the latency": (timing_settings(one.latency), timing_settings(other.latency)),
     }
     pairs |= {f"metric ({split})": (_metric(one, split), _metric(other, split)) for split in SPLITS}
     return found + [f"{what}: {a} against {b}" for what, (a, b) in pairs.items() if a != b]
@@ -85,10 +84,6 @@ def _other_baseline(first: RunRecord, second: RunRecord) -> list[str]:
 
 def _benchmark(record: RunRecord) -> str:
     return _SEEDED_TASK.sub("", record.recipe.task_name)
-
-
-def _timed(measurement: Measurement) -> list[str]:
-    return [f"{one.device} batch {one.batch_size} threads {one.threads} {one.dtype}" for one in measurement.latency]
 
 
 def _metric(measurement: Measurement, split: str) -> str:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from reports.comparison.runs import Cost
-from reports.drawing.words import FAMILY_WORDS, change
+from reports.drawing.words import FAMILY_WORDS, change, timed_at
 from reports.fronts.cells import FrontCell, Fronts
 from toolkit.stages.channel_prune.settings import Heads
 
@@ -23,7 +23,7 @@ def cost_axis(cost: Cost) -> str:
 def cost_name(cost: Cost) -> str:
     """Without a unit, for headings and tables."""
     if cost.timing:
-        return f"latency, {cost.timing.words}"
+        return f"latency, {timed_at(cost.timing)}"
     return "MACs" if cost.key == "macs_ratio" else cost.words
 
 
@@ -61,7 +61,7 @@ def told(cell: FrontCell, fronts: Fronts) -> list[str]:
     for cost in fronts.costs:
         if cost.timing:
             predicted = f"predicted {cell.predicted[cost.key]:.3f}, " if cost.key in cell.predicted else ""
-            lines.append(f"latency, {cost.timing.words}: {predicted}measured {cell.costs[cost.key]:.3f} of dense")
+            lines.append(f"latency, {timed_at(cost.timing)}: {predicted}measured {cell.costs[cost.key]:.3f} of dense")
     lines.append(f"MACs {cell.costs['macs_ratio']:.3f}, parameters {cell.costs['params_ratio']:.3f} of dense")
     quality = f"{cell.quality['test']:.3f} against {cell.dense_quality['test']:.3f}"
     lines.append(f"test {fronts.metric} minus dense: {change(cell.change)} ({quality})")

@@ -12,17 +12,17 @@ LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns
 
 
 def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: one row per step, the baseline first; one latency column per device and batch size."""
+    """Columns and rows: one row per step, the baseline first; one latency column per key."""
     dense = record.baseline.measurement
     quality = closing_quality(dense)
-    latencies = [f"latency {entry.device} batch {entry.batch_size}" for entry in dense.latency]
+    latencies = [f"latency {key.words}" for key in dense.latency_keys]
     metrics = [] if quality is None else [f"{quality.metric} ({quality.split})"]
     columns = ["stage", "MACs", "params", *latencies, *metrics]
     return columns, [_row(index, step, dense, quality) for index, step in enumerate(record.steps)]
 
 
 def slower_steps(record: RunRecord) -> list[str]:
-    """A line for every cut that made the model slower than it was, by device and batch size, beyond the spread.
+    """A line for every cut that made the model slower than it was, by what its latency is of, beyond the spread.
 
     Slower: the middle half of the ratios to the dense model lies above that of the step before.
     """
@@ -32,10 +32,10 @@ def slower_steps(record: RunRecord) -> list[str]:
         if stage.axis is None:
             continue
         for now in step.measurement.latency:
-            old = _like(before.measurement, now)
+            old = before.measurement.latency_at(now.key)
             if old is not None and _quartiles(now)[0] > _quartiles(old)[1]:
                 lines.append(
-                    f"SLOWER: stage {index} {step.stage} made the model slower on {now.device} at batch "
+                    f"SLOWER: stage {index} {step.stage} made the model slower on {now.key.where} at batch "
                     f"{now.batch_size}: latency ratio {old.ratio:.3f} -> {now.ratio:.3f}, although it does less; "
                     f"{stage.if_slower}"
                 )
@@ -55,19 +55,12 @@ def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Qualit
     now = step.measurement
     share = now.macs.total / dense.macs.total
     row = [f"{index} {step.stage}", f"{count(now.macs.total)} ({share:.3f})", count(now.num_params)]
-    row += [_ratio_like(now, entry) for entry in dense.latency]
+    row += [_ratio(now.latency_at(key)) for key in dense.latency_keys]
     if dense_quality is not None:
         quality = now.quality_on(dense_quality.split)
         row.append("-" if quality is None else f"{quality.value:.3f} ({quality.value - dense_quality.value:+.3f})")
     return row
 
 
-def _ratio_like(measurement: Measurement, wanted: Latency) -> str:
-    found = _like(measurement, wanted)
-    return "-" if found is None else f"{found.ratio:.3f}"
-
-
-def _like(measurement: Measurement, wanted: Latency) -> Latency | None:
-    """The latency on the same device at the same batch size."""
-    settings = (wanted.device, wanted.batch_size)
-    return next((entry for entry in measurement.latency if (entry.device, entry.batch_size) == settings), None)
+def _ratio(latency: Latency | None) -> str:
+    return "-" if latency is None else f"{latency.ratio:.3f}"

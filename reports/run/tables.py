@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 
 from reports.drawing.html import Safe, el, table, together
-from reports.drawing.timings import Timing, timings_of
-from reports.drawing.words import FAMILY_WORDS, change, count, duration, milliseconds, percent, step_names
-from toolkit.measure.results import Measurement
+from reports.drawing.words import FAMILY_WORDS, change, count, duration, milliseconds, percent, step_names, timed_at
+from toolkit.measure.results import Measurement, MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
 UNSTABLE_SPREAD = 0.5  # p90 - p10 over the median
@@ -21,9 +20,9 @@ def summary_tiles(record: RunRecord) -> Safe:
     dense, last = record.baseline.measurement, record.steps[-1].measurement
     tiles = [(f"{last.macs.total / dense.macs.total:.2f} ×", "MACs (multiply-adds)")]
     tiles += [(f"{last.num_params / dense.num_params:.2f} ×", "parameters")]
-    for timing in timings_of(dense):
-        if latency := timing.of(last):
-            tiles.append((f"{latency.ratio:.2f} ×", f"latency, {timing.words}"))
+    for key in dense.latency_keys:
+        if latency := last.latency_at(key):
+            tiles.append((f"{latency.ratio:.2f} ×", f"latency, {timed_at(key)}"))
     for quality in last.quality:
         reference = dense.quality_on(quality.split)
         moved = f" ({change(quality.value - reference.value)})" if reference else ""
@@ -34,9 +33,9 @@ def summary_tiles(record: RunRecord) -> Safe:
 def stages_table(record: RunRecord) -> Safe:
     """One row per step; every ratio is to the dense model."""
     dense = record.baseline.measurement
-    timings, splits = timings_of(dense), [quality.split for quality in dense.quality]
+    keys, splits = dense.latency_keys, [quality.split for quality in dense.quality]
     head = ["stage", "MACs (multiply-adds)", "normalisation operations (kept apart)", "parameters"]
-    head += [f"latency, {timing.words}: median [p10 .. p90], ms" for timing in timings]
+    head += [f"latency, {timed_at(key)}: median [p10 .. p90], ms" for key in keys]
     head += [f"{q.metric}, {q.split}{' [95 % interval]' if q.interval else ''}" for q in dense.quality]
     rows = [
         [
@@ -44,7 +43,7 @@ def stages_table(record: RunRecord) -> Safe:
             _two_lines(count(now.macs.total), f"{percent(now.macs.total / dense.macs.total)} of dense"),
             count(now.macs.normalisation),
             _two_lines(count(now.num_params), f"{percent(now.num_params / dense.num_params)} of dense"),
-            *(_latency_cell(now, timing) for timing in timings),
+            *(_latency_cell(now, key) for key in keys),
             *(_quality_cell(now, dense, split) for split in splits),
         ]
         for name, step in zip(step_names(record.steps), record.steps, strict=True)
@@ -71,7 +70,7 @@ def quality_details(steps: Sequence[StepRecord]) -> Safe:
 def unstable_timings(steps: Sequence[StepRecord]) -> list[str]:
     """Latencies whose samples are spread too widely to trust the ratio, in words."""
     return [
-        f"{label}, {entry.device}, batch {entry.batch_size}"
+        f"{label}, {timed_at(entry.key)}"
         for label, step in zip(step_names(steps), steps, strict=True)
         for entry in step.measurement.latency
         if entry.percentile_s(90) - entry.percentile_s(10) > UNSTABLE_SPREAD * entry.median_s
@@ -133,8 +132,8 @@ def _two_lines(main: str, below: str) -> Safe:
     return together([main, el("small", below)])
 
 
-def _latency_cell(now: Measurement, timing: Timing) -> Safe:
-    entry = timing.of(now)
+def _latency_cell(now: Measurement, key: MeasurementKey) -> Safe:
+    entry = now.latency_at(key)
     if entry is None:
         return Safe("–")
     spread = f"[{milliseconds(entry.percentile_s(10))} .. {milliseconds(entry.percentile_s(90))}]"

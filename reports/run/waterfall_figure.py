@@ -12,10 +12,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from reports.drawing.style import BLUE, GREY, INK, LIGHT, ORANGE, light_grid, new_figure
-from reports.drawing.timings import Timing, timings_of
-from reports.drawing.words import MACS_AXIS, count, milliseconds, step_names
+from reports.drawing.words import MACS_AXIS, count, milliseconds, step_names, timed_at
 from toolkit.base.words import plain
-from toolkit.measure.results import Measurement
+from toolkit.measure.results import Measurement, MeasurementKey
 from toolkit.record.run import StepRecord
 
 COLUMNS = 3
@@ -39,7 +38,7 @@ class Track:
 
 def tracks_of(steps: Sequence[StepRecord]) -> list[Track]:
     measurements = [step.measurement for step in steps]
-    latency = [_latency_track(measurements, timing) for timing in timings_of(measurements[0])]
+    latency = [_latency_track(measurements, key) for key in measurements[0].latency_keys]
     splits = [quality.split for quality in measurements[0].quality]
     return [_macs_track(measurements), *latency, *(_quality_track(measurements, split) for split in splits)]
 
@@ -68,12 +67,12 @@ def _macs_track(measurements: Sequence[Measurement]) -> Track:
     return Track("MACs, share of dense", MACS_AXIS, levels, notes, cost=True)
 
 
-def _latency_track(measurements: Sequence[Measurement], timing: Timing) -> Track:
-    entries = [timing.of(measurement) for measurement in measurements]
+def _latency_track(measurements: Sequence[Measurement], key: MeasurementKey) -> Track:
+    entries = [measurement.latency_at(key) for measurement in measurements]
     levels = tuple(entry.ratio if entry else None for entry in entries)
     notes = tuple(f"{entry.ratio:.2f} ({milliseconds(entry.median_s)} ms)" if entry else "" for entry in entries)
     return Track(
-        f"latency, {timing.words}", "ratio to dense, timed in turns", levels, notes, cost=True, noise=LATENCY_NOISE
+        f"latency, {timed_at(key)}", "ratio to dense, timed in turns", levels, notes, cost=True, noise=LATENCY_NOISE
     )
 
 

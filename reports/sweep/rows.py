@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from toolkit.measure.results import MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
 
@@ -40,7 +41,9 @@ def sweep_rows(records: dict[str, RunRecord]) -> list[Row]:
 def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     now, dense = step.measurement, record.baseline.measurement
     row.macs.append(now.macs.total / dense.macs.total)
-    row.latency.append(now.latency[-1].ratio)
+    latency = now.latency_at(_largest_batch(record))
+    if latency is not None:
+        row.latency.append(latency.ratio)
     rounds = [one for past in record.steps[: index + 1] for one in past.detail.get("rounds", [])]
     counts = [one["block_passes"] for one in rounds if "block_passes" in one]
     if counts:
@@ -56,6 +59,11 @@ def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     before, after = dense.quality_on("test"), now.quality_on("test")
     if before is not None and after is not None:
         row.change.append(after.value - before.value)
+
+
+def _largest_batch(record: RunRecord) -> MeasurementKey:
+    """Returns the key of the latency that a sweep shows: on the run's own device, of the largest batch."""
+    return MeasurementKey(device=record.recipe.device, batch_size=max(record.recipe.measure.batch_sizes))
 
 
 def _blocks_left(record: RunRecord, index: int) -> int | None:

@@ -101,7 +101,7 @@ def test_no_cuda_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 def test_a_profile_is_shown(made_up: list[PlanSettings], capsys: pytest.CaptureFixture[str]) -> None:
     assert profile.main(["tad-watch", "--batch-sizes", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "blocks.5" in printed and "all else" in printed and "latency@1" in printed
+    assert "blocks.5" in printed and "all else" in printed and "cpu batch 1" in printed
 
 
 def test_budgets_are_public() -> None:

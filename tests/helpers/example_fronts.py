@@ -18,6 +18,7 @@ from tests.helpers.example_records import (
     save,
     width_step,
 )
+from toolkit.measure.results import MeasurementKey
 from toolkit.record.plan import INFEASIBLE_FILE, PlanRecord, Predicted
 from toolkit.record.run import RunRecord, StepRecord
 from toolkit.stages.align.settings import Align
@@ -74,7 +75,11 @@ def plan_note(family: str, budget: float, /, **changes: Any) -> PlanRecord:
     if family != "depth":
         widths = {f"{block}.mlp.fc1": 64 if place < 4 else 96 for place, block in enumerate(left)}
         widths |= {f"{block}.attn": Heads(heads=2, head_dim=8) for block in left[:3]}
-    predicted = Predicted(macs_ratio=budget, params_ratio=budget, latency_ratio={1: budget, 16: budget**1.1})
+    latency = {
+        MeasurementKey(device="cpu", batch_size=1): budget,
+        MeasurementKey(device="cpu", batch_size=16): budget**1.1,
+    }
+    predicted = Predicted(macs_ratio=budget, params_ratio=budget, latency_ratio=latency)
     fields: dict[str, Any] = {
         "family": family, "budget": f"latency={budget}", "device": "cpu", "batch_size": 16, "threads": 2,
         "order": "depth_then_width", "dropped": dropped, "widths": widths, "predicted": predicted, "dense_loss": 0.3,

@@ -171,6 +171,24 @@ def repair(layer: str, error: float, gain: float) -> dict[str, Any]:
     }
 
 
+def on_two_devices(made: RunRecord, device: str) -> RunRecord:
+    """The same run on `device`, timed there first, on a machine with CUDA, where ratios to dense are half as large."""
+
+    def both(step: StepRecord) -> StepRecord:
+        cpu = step.measurement.latency
+        halved = [tuple(sample / 2 for sample in latency.samples_s) for latency in cpu]
+        cuda = [
+            latency.model_copy(update={"device": "cuda", "samples_s": samples})
+            for latency, samples in zip(cpu, halved, strict=True)
+        ]
+        latency = (*cuda, *cpu) if device == "cuda" else (*cpu, *cuda)
+        return step.model_copy(update={"measurement": step.measurement.model_copy(update={"latency": latency})})
+
+    recipe = made.recipe.model_copy(update={"device": device})
+    steps = tuple(map(both, made.steps))
+    return made.model_copy(update={"recipe": recipe, "recipe_sha256": recipe.sha256, "steps": steps})
+
+
 def save(record: RunRecord, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     record.save(folder)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.search.refine import fits
-from toolkit.planning.tables import Context, Plan, PlanBlock, PlanCosts, PlanGroup, Tables, make_plan
+from toolkit.planning.tables import Context, Plan, PlanBlock, PlanCosts, PlanGroup, Tables, latency_of, make_plan
 
-RESOURCES = ("latency@1", "macs", "params")
+LATENCY = latency_of(MeasurementKey(device="cpu", batch_size=1))
+RESOURCES = (LATENCY, "macs", "params")
 
 
 def random_tables(seed: int, num_blocks: int = 6, num_widths: int = 4, num_contexts: int = 1) -> Tables:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.measure.latency import measure_latency
-from toolkit.measure.results import Latency
+from toolkit.measure.results import Latency, MeasurementKey
 
 
 class Clock:
@@ -40,11 +40,16 @@ class Worker(nn.Module):
         return x
 
 
-def measure(cost_s: float, dense_cost_s: float, **settings: int) -> tuple[Latency, Worker, Worker, list[str]]:
+KEY = MeasurementKey(device="cpu", batch_size=2)
+
+
+def measure(
+    cost_s: float, dense_cost_s: float, key: MeasurementKey = KEY, **settings: int
+) -> tuple[Latency, Worker, Worker, list[str]]:
     clock, log = Clock(), list[str]()
     model, dense = Worker("model", clock, cost_s, log), Worker("dense", clock, dense_cost_s, log)
-    chosen = {"batch_size": 2, "threads": 1, "warmup": 3, "repeats": 4, **settings}
-    latency = measure_latency(model, dense, (torch.zeros(2, 5),), device="cpu", clock=clock, **chosen)
+    chosen = {"threads": 1, "warmup": 3, "repeats": 4, **settings}
+    latency = measure_latency(model, dense, (torch.zeros(2, 5),), key, clock=clock, **chosen)
     return latency, model, dense, log
 
 
@@ -53,7 +58,12 @@ def test_samples_and_ratio() -> None:
     assert latency.samples_s == (0.25,) * 4
     assert latency.dense_samples_s == (0.5,) * 4
     assert latency.ratio == 0.5
-    assert (latency.device, latency.batch_size, latency.threads, latency.dtype) == ("cpu", 2, 1, "float32")
+    assert (latency.key, latency.threads, latency.dtype) == (KEY, 1, "float32")
+
+
+def test_runtime_and_precision_are_those_of_the_key() -> None:
+    special = MeasurementKey(runtime="compile", device="cpu", precision="bfloat16", batch_size=2)
+    assert measure(0.25, 0.5, special)[0].key == special
 
 
 def test_ratio_is_of_the_same_moments() -> None:
@@ -103,16 +113,14 @@ def test_everything_is_put_back_after_an_error() -> None:
     before = torch.get_num_threads()
     model = nn.Linear(3, 3)
     with pytest.raises(RuntimeError):
-        measure_latency(
-            model, model, (torch.zeros(1, 4),), device="cpu", batch_size=1, threads=before + 1, warmup=1, repeats=3
-        )
+        measure_latency(model, model, (torch.zeros(2, 4),), KEY, threads=before + 1, warmup=1, repeats=3)
     assert model.training
     assert torch.get_num_threads() == before
 
 
 def test_batch_size_must_be_that_of_the_inputs() -> None:
     with pytest.raises(ValueError, match="batch size, 3"):
-        measure(0.25, 0.5, batch_size=3)
+        measure(0.25, 0.5, MeasurementKey(device="cpu", batch_size=3))
 
 
 def test_a_job_that_shares_the_timing_lock_keeps_timing_waiting(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from toolkit.base.errors import UserError
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.budget import Budget, Limit, parse_limits
+from toolkit.planning.tables import latency_of
 
 
 def test_words_become_limits() -> None:
@@ -17,9 +19,17 @@ def test_words_become_limits() -> None:
     )
     budget = Budget(limits=limits, batch_size=16)
     assert str(budget) == "latency=12ms,macs=0.6,params=0.4"
-    assert budget.ratios(0.024) == {"latency@16": pytest.approx(0.5), "macs": 0.6, "params": 0.4}
+    assert budget.ratios("cpu", 0.024) == {"latency@cpu_batch16": pytest.approx(0.5), "macs": 0.6, "params": 0.4}
     with pytest.raises(UserError, match="dense model's latency is not known"):
-        budget.ratios(None)
+        budget.ratios("cpu", None)
+
+
+def test_latency_is_of_the_planning_device() -> None:
+    budget = Budget(limits=parse_limits(["latency=0.5"]), batch_size=16)
+    assert budget.latency_key("cuda") == MeasurementKey(device="cuda", batch_size=16)
+    assert (
+        budget.resource_of(budget.primary, "cuda") == latency_of(budget.latency_key("cuda")) == "latency@cuda_batch16"
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,17 @@ def test_all_shipped_records_load() -> None:
         assert load_record(path.parent).finished
 
 
+@pytest.mark.parametrize(
+    ("run", "has_model"),
+    [("tad_watch_fronts/combined_0.6/seed0", False), ("rounding/resnet18/round_to_4/seed0", True)],
+)
+def test_recipes_have_the_hash_that_they_had(run: str, has_model: bool) -> None:
+    """A field that was added to recipes leaves no trace in a recipe that does not use it."""
+    record = load_record(RESULTS / run)
+    assert (record.recipe.model is not None) == has_model
+    assert record.recipe.sha256 == record.recipe_sha256
+
+
 DAMAGES: dict[str, Any] = {
     "no steps": lambda c: c.update(steps=[]),
     "a step too many": lambda c: c.update(steps=[*c["steps"], c["steps"][-1]], finished=False),

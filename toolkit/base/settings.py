@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class Settings(BaseModel):
-    """Base of what people write, and of files that may come from anywhere: immutable, strict, unknown keys refused."""
+    """Base of what people write, and of files that may come from anywhere: immutable, strict, unknown keys refused.
+
+    later: names of the fields that came after version 1 was published. A field of `later` at its default is neither
+        written nor hashed, so that what was written before the field existed keeps its hash. Such a default stays.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        wrong = {name for name in cls.later if name not in cls.model_fields or cls.model_fields[name].is_required()}
+        assert not wrong, f"{cls.__name__}.later: {', '.join(sorted(wrong))} is no field with a default"
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unsaid = {name for name in self.later if getattr(self, name) == _default(self, name)}
+        return {name: value for name, value in handler(self).items() if name not in unsaid}
+
+
+def _default(config: Settings, name: str) -> object:
+    return type(config).model_fields[name].get_default(call_default_factory=True)
 
 
 class Data(BaseModel):

@@ -52,7 +52,8 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _contest(session: Planner, budget: Budget, seeds: int, planned_evaluations: int) -> list[dict[str, Any]]:
     tables = session.profile.tables
-    limits = budget.ratios(session.profile.dense_latency_s(budget.batch_size))
+    device = session.profile.timing.device.type
+    limits = budget.ratios(device, session.profile.dense_latency_s(budget.latency_key(device)))
     rows, evaluations = [], 0
     for seed in range(seeds):
         planned = session.plan(budget, "combined", planned_evaluations, timed=False, seed=seed)
@@ -82,12 +83,13 @@ def _contest(session: Planner, budget: Budget, seeds: int, planned_evaluations: 
 def _row(session: Planner, budget: Budget, search: str, seed: int, spent: int, found: BestPlan) -> dict[str, Any]:
     tables = session.profile.tables
     gone, widths = dropped_in_order(tables, found.choice), widths_of(tables, found.choice)
+    resource = budget.resource_of(budget.primary, session.profile.timing.device.type)
     return {
         "task": session.profile.task.name,
         "search": search,
         "seed": seed,
         "models scored": spent,
-        "predicted cost": cost(tables, found.choice, budget.resource_of(budget.primary)),
+        "predicted cost": cost(tables, found.choice, resource),
         "criterion": found.loss,
         "validation loss": session.profile.split_loss(gone, widths, found.order, "validation"),
         "dropped": gone,

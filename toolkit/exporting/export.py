@@ -21,7 +21,7 @@ from toolkit.exporting.quiet import explained, hushed
 from toolkit.exporting.report import ExportedFile, ExportedLatency, ExportReport, ExportSettings, Parity
 from toolkit.measure.environment import describe_environment
 from toolkit.measure.latency import measure_latency
-from toolkit.measure.results import Environment
+from toolkit.measure.results import Environment, MeasurementKey
 
 _WARMUP = 3
 
@@ -182,8 +182,7 @@ def _measure(job: _Job, checked: Mapping[int, _Checked]) -> tuple[ExportedLatenc
                 _Timed(checked[size].run),
                 job.model,
                 example.inputs,
-                device="cpu",
-                batch_size=size,
+                MeasurementKey(runtime=job.settings.format, device="cpu", batch_size=size),
                 threads=job.threads,
                 warmup=_WARMUP,
                 repeats=job.settings.latency_repeats,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.hooks.modes import evaluating
-from toolkit.measure.results import Latency
+from toolkit.measure.results import Latency, MeasurementKey
 from toolkit.measure.timing_lock import machine_alone
 
 _SHORTEST_SAMPLE_S = 5e-3  # shorter samples are mostly the clock and the scheduler
@@ -29,23 +29,26 @@ def measure_latency(
     model: nn.Module,
     dense: nn.Module,
     example_inputs: tuple[Tensor, ...],
+    key: MeasurementKey,
     *,
-    device: torch.device | str,
-    batch_size: int,
     threads: int,
     warmup: int,
     repeats: int,
     clock: Clock = time.perf_counter,
 ) -> Latency:
-    """Time both models on inputs of `batch_size` examples; `repeats` samples of each, after `warmup` untimed calls.
+    """Times both models as `key` says; takes `repeats` samples of each, after `warmup` untimed calls.
 
     A sample is one call, or the mean over as many calls as fill 5 ms. Which model goes first alternates.
-    Both models must be on `device`; the inputs are moved there. `clock` (seconds) is for the CPU; on CUDA events are
-    used. Modes and the number of threads are put back. Jobs that share TOOLKIT_TIMING_LOCK are kept waiting.
+    Both models must be on the key's device; the inputs are moved there. The key's runtime and precision are recorded as
+    they are given: `model` must run so already. `clock` (seconds) is for the CPU; on CUDA events are used. Modes and
+    the number of threads are put back. Jobs that share TOOLKIT_TIMING_LOCK are kept waiting.
+
+    Raises:
+        ValueError: the inputs are not of the key's batch size.
     """
-    if any(len(tensor) != batch_size for tensor in example_inputs):
-        raise ValueError(f"the first dimension of every input must be the batch size, {batch_size}")
-    device = torch.device(device)
+    if any(len(tensor) != key.batch_size for tensor in example_inputs):
+        raise ValueError(f"the first dimension of every input must be the batch size, {key.batch_size}")
+    device = torch.device(key.device)
     inputs = tuple(tensor.to(device) for tensor in example_inputs)
     timer = _cuda_timer(inputs, device) if device.type == "cuda" else _cpu_timer(inputs, clock)
     _settle_allocator()
@@ -56,8 +59,7 @@ def measure_latency(
         calls = _calls_per_sample(timer, model, dense)
         samples, dense_samples = _alternate(timer, model, dense, calls, repeats)
     return Latency(
-        device=str(device),
-        batch_size=batch_size,
+        **key.model_dump(),
         threads=threads,
         dtype=_dtype(model, inputs),
         samples_s=tuple(samples),

@@ -5,10 +5,11 @@ Raw samples are stored; medians and ratios are computed on reading.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from operator import truediv
-from typing import Annotated
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -26,15 +27,92 @@ class Macs(Data):
     uncounted: dict[str, int]  # operator -> number of calls that carry no count
 
 
-class Latency(Data):
-    """Seconds per forward call. The dense model is timed in turns with this one, so `ratio` is of the same moment."""
+EAGER: Final = "eager"  # PyTorch, operator by operator
 
-    device: str
-    batch_size: int
+FLOAT32: Final = "float32"
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+Runtime = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]
+
+Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
+
+BatchSize = Annotated[int, Field(ge=1)]
+
+_KEY_TEXT = re.compile(
+    r"((?P<runtime>[a-z][a-z0-9]*(_[a-z0-9]+)*?)_)?"
+    r"(?P<device>[a-z]+(_[0-9]+)?)"
+    rf"(_(?P<precision>{'|'.join(get_args(Precision))}))?"
+    r"_batch(?P<batch_size>[1-9][0-9]*)"
+)
+
+
+class MeasurementKey(Data):
+    """What a latency is of. Latencies are looked up by this key, never by their place in a list.
+
+    runtime: what runs the model.
+    precision: what products of matrices and convolutions are computed in.
+    batch_size: examples per call.
+    """
+
+    runtime: Runtime = EAGER
+    device: Device
+    precision: Precision = FLOAT32
+    batch_size: BatchSize
+
+    @property
+    def where(self) -> str:
+        """Returns all but the batch size in words; the runtime is named unless eager, the precision unless float32."""
+        runtime = [] if self.runtime == EAGER else [self.runtime]
+        precision = [] if self.precision == FLOAT32 else [self.precision]
+        return " ".join([*runtime, self.device, *precision])
+
+    @property
+    def words(self) -> str:
+        """Returns the key in words, such as `cpu batch 16` or `compile cuda bfloat16 batch 16`."""
+        return f"{self.where} batch {self.batch_size}"
+
+    @property
+    def text(self) -> str:
+        """Returns the key as a part of names of tables, columns and files, such as `cpu_batch16`; `parse` reads it."""
+        return f"{self.where}_batch{self.batch_size}".replace(" ", "_").replace(":", "_")
+
+    @classmethod
+    def parse(cls, text: str) -> MeasurementKey:
+        """Returns the key of this `text`.
+
+        Raises:
+            ValueError: no key has this text.
+        """
+        if match := _KEY_TEXT.fullmatch(text):
+            given = {name: value for name, value in match.groupdict().items() if value}
+            key = cls.model_validate(given | {"device": given["device"].replace("_", ":")})
+            if key.text == text:
+                return key
+        raise ValueError(f"{text!r} does not say what a latency is of; such a name is cpu_batch16")
+
+
+class Latency(Data):
+    """Seconds per forward call. The dense model is timed in turns with this one, so `ratio` is of the same moment.
+
+    Records of earlier versions do not name the runtime and the precision: all their latencies are eager, float32.
+    `dtype` is the type of the parameters.
+    """
+
+    runtime: Runtime = EAGER
+    device: Device
+    precision: Precision = FLOAT32
+    batch_size: BatchSize
     threads: int
     dtype: str
     samples_s: Samples
     dense_samples_s: Samples
+
+    @property
+    def key(self) -> MeasurementKey:
+        return MeasurementKey(
+            runtime=self.runtime, device=self.device, precision=self.precision, batch_size=self.batch_size
+        )
 
     @property
     def median_s(self) -> float:
@@ -105,18 +183,30 @@ class Timeline(Data):
 
 
 class Measurement(Data):
+    """What was measured of one model. No two latencies have the same key."""
+
     macs: Macs
     num_params: Annotated[int, Field(ge=1)]
     latency: tuple[Latency, ...]
     quality: tuple[Quality, ...]
     timeline: Timeline | None = None
 
+    @model_validator(mode="after")
+    def _one_latency_for_each_key(self) -> Measurement:
+        keys = self.latency_keys
+        if twice := [key.words for index, key in enumerate(keys) if key in keys[:index]]:
+            raise ValueError(f"it has two latencies of {twice[0]}")
+        return self
+
+    @property
+    def latency_keys(self) -> tuple[MeasurementKey, ...]:
+        return tuple(latency.key for latency in self.latency)
+
+    def latency_at(self, key: MeasurementKey) -> Latency | None:
+        return next((latency for latency in self.latency if latency.key == key), None)
+
     def quality_on(self, split: str) -> Quality | None:
         return next((quality for quality in self.quality if quality.split == split), None)
-
-    def latency_at(self, batch_size: int) -> Latency | None:
-        """On the run's own device, which comes first."""
-        return next((latency for latency in self.latency if latency.batch_size == batch_size), None)
 
 
 class Environment(Data):

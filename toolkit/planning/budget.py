@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from toolkit.base.errors import UserError
 from toolkit.base.settings import Positive, Settings
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.tables import MACS, PARAMS, latency_of
 
 Resource = Literal["latency", "macs", "params"]
@@ -64,12 +65,16 @@ class Budget(Settings):
     def primary(self) -> Limit:
         return self.limits[0]
 
-    def resource_of(self, limit: Limit) -> str:
-        """As the tables call it."""
-        return {"latency": latency_of(self.batch_size), "macs": MACS, "params": PARAMS}[limit.resource]
+    def latency_key(self, device: str) -> MeasurementKey:
+        """Returns which latency is limited, on the planning device."""
+        return MeasurementKey(device=device, batch_size=self.batch_size)
 
-    def ratios(self, dense_latency_s: float | None) -> dict[str, float]:
-        """Limits as shares of the dense model's, by the resource's name in the tables.
+    def resource_of(self, limit: Limit, device: str) -> str:
+        """Returns the resource's name in the tables of the planning device."""
+        return {"latency": latency_of(self.latency_key(device)), "macs": MACS, "params": PARAMS}[limit.resource]
+
+    def ratios(self, device: str, dense_latency_s: float | None) -> dict[str, float]:
+        """Returns the limits as shares of the dense model's, by the resource's name in the tables of the device.
 
         Raises:
             UserError: a latency in milliseconds and nothing to compare it with.
@@ -79,7 +84,7 @@ class Budget(Settings):
             if limit.unit == "ms" and dense_latency_s is None:
                 raise UserError(f"{limit}: the dense model's latency is not known; give a ratio")
             scale = 1.0 if limit.unit == "ratio" else 1e3 * (dense_latency_s or math.nan)
-            found[self.resource_of(limit)] = limit.value / scale
+            found[self.resource_of(limit, device)] = limit.value / scale
         return found
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A finished plan, its record, and the recipe that applies it."""
+"""A plan as it comes out of planning: a recipe, and what is kept beside the recipe's run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Planned:
     tables: Tables
 
     def recipe(self, then: Sequence[Stage] = (), *, seed: int = 0, model: ZooModel | None = None) -> Recipe:
-        """The plan's stages, and `then`. `model` goes with task `zoo`."""
+        """Returns a recipe of the plan's stages and `then`. `model` goes with task `zoo`."""
         note = self.note
+        timed = dict.fromkeys(key.batch_size for key in note.predicted.latency_ratio)
         return Recipe(
             name=f"{note.family}-{note.budget.replace('=', '_').replace(',', '-')}",
             task=self.task,
@@ -33,5 +34,5 @@ class Planned:
             device="cuda" if note.device == "cuda" else "cpu",
             model=model,
             stages=(*stages_of(self.tables, self.choice, self.order), *then),
-            measure=Measure(batch_sizes=tuple(note.predicted.latency_ratio), threads=note.threads),
+            measure=Measure(batch_sizes=tuple(timed), threads=note.threads),
         )

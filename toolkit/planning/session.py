@@ -68,16 +68,16 @@ class Planner:
         """
         started, passes = time.perf_counter(), self._passes
         tables = self.profile.tables
-        solve(tables, budget, family, self._dense_s(budget))  # says what is feasible
+        solve(tables, budget, self._device, family, self._dense_s(budget))  # says what is feasible
         scorer = CountingScorer(self.profile.score)
         with reproducible(self.profile.timing.device):
             found, counts = self._within(budget, family, scorer, evaluations, timed and evaluations > 0, seed)
             self._check_quality(found, budget, family)
-        choice = found.choice
+        choice, latencies = found.choice, {key: latency_of(key) for key in self.profile.timing.keys}
         note = PlanRecord(
             family=family,
             budget=str(budget),
-            device=self.profile.timing.device.type,
+            device=self._device,
             batch_size=budget.batch_size,
             threads=self.profile.timing.threads,
             order=found.order,
@@ -88,13 +88,9 @@ class Planner:
             predicted=Predicted(
                 macs_ratio=counts[MACS],
                 params_ratio=counts[PARAMS],
-                latency_ratio={
-                    size: cost(tables, choice, latency_of(size)) for size in self.profile.timing.batch_sizes
-                },
+                latency_ratio={key: cost(tables, choice, name) for key, name in latencies.items()},
             ),
-            measured_latency_ratio={
-                size: counts[key] for size in self.profile.timing.batch_sizes if (key := latency_of(size)) in counts
-            },
+            measured_latency_ratio={key: counts[name] for key, name in latencies.items() if name in counts},
             dense_loss=tables.dense_loss,
             additive_loss=tables.dense_loss + added_loss(tables, choice),
             scored_loss=found.loss if evaluations else None,
@@ -112,7 +108,7 @@ class Planner:
         The tables only predict latency, and counts too where groups share layers: the limits are tightened by what
         they miss until the plan holds.
         """
-        asked = budget.ratios(self._dense_s(budget))
+        asked = budget.ratios(self._device, self._dense_s(budget))
         limits = dict(asked)
         for _ in range(MOST_TIGHTENINGS):
             found = self._search(limits, family, scorer, evaluations, seed)
@@ -136,7 +132,7 @@ class Planner:
 
     def _nearest(self, budget: Budget, asked: dict[str, float], family: PlanFamily, timed: bool) -> str:
         """What the plan that costs least on paper takes as a whole."""
-        primary = budget.resource_of(budget.primary)
+        primary = budget.resource_of(budget.primary, self._device)
         least = minimise_cost(self.profile.tables, primary, asked, family)
         assert least is not None  # the tables held plans within the budget
         reached = self._measured(least, asked, timed).get(primary, cost(self.profile.tables, least, primary))
@@ -148,8 +144,8 @@ class Planner:
         return self._counts(choice) | (self._latencies(choice, asked) if timed else {})
 
     def _latencies(self, choice: Plan, asked: Collection[str]) -> dict[str, float]:
-        sizes = [size for size in self.profile.timing.batch_sizes if latency_of(size) in asked]
-        return {latency_of(size): self.profile.measured_latency(choice, size) for size in sizes}
+        keys = [key for key in self.profile.timing.keys if latency_of(key) in asked]
+        return {latency_of(key): self.profile.measured_latency(choice, key) for key in keys}
 
     def _counts(self, choice: Plan) -> dict[str, float]:
         tables = self.profile.tables
@@ -175,7 +171,11 @@ class Planner:
 
     def _dense_s(self, budget: Budget) -> float | None:
         in_ms = any(limit.unit == "ms" for limit in budget.limits)
-        return self.profile.dense_latency_s(budget.batch_size) if in_ms else None
+        return self.profile.dense_latency_s(budget.latency_key(self._device)) if in_ms else None
+
+    @property
+    def _device(self) -> str:
+        return self.profile.timing.device.type
 
     @property
     def _passes(self) -> float:
@@ -203,7 +203,7 @@ class Planner:
         dense = quality(Plan())
         if dense < floor:
             return f"the dense model has {dense:.4f}"
-        kept = nearest_with_quality(tables, budget.ratios(dense_s), family, quality, floor)
+        kept = nearest_with_quality(tables, budget.ratios(self._device, dense_s), family, quality, floor)
         if kept is None:
             return f"the dense model has {dense:.4f}, and no budget that was tried keeps it"
         return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"

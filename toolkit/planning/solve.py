@@ -15,19 +15,20 @@ from toolkit.stages.settings import Stage
 
 
 def solve(
-    tables: Tables, budget: Budget, family: PlanFamily = "combined", dense_latency_s: float | None = None
+    tables: Tables, budget: Budget, device: str, family: PlanFamily = "combined", dense_latency_s: float | None = None
 ) -> Plan:
-    """The plan of least added loss within the budget: exact for additive tables, before any refinement.
+    """Returns the plan of least added loss within the budget: exact for additive tables, before any refinement.
 
-    `dense_latency_s`, at the budget's batch size, is needed for limits in milliseconds alone.
+    `device` is where the latencies of the tables were measured. `dense_latency_s`, at the budget's batch size, is
+    needed for limits in milliseconds alone.
 
     Raises:
         PlanError: no plan of the family holds the budget; says what the nearest feasible one is.
     """
-    limits = budget.ratios(dense_latency_s)
+    limits = budget.ratios(device, dense_latency_s)
     found = minimise_loss(tables, limits, family)
     if found is None:
-        raise PlanError(_infeasible(tables, budget, family, dense_latency_s))
+        raise PlanError(_infeasible(tables, budget, device, family, dense_latency_s))
     return found
 
 
@@ -43,13 +44,14 @@ def _drops(blocks: Sequence[str]) -> tuple[BlockDrop, ...]:
     return (BlockDrop(blocks=tuple(blocks)),) if blocks else ()
 
 
-def _infeasible(tables: Tables, budget: Budget, family: PlanFamily, dense_latency_s: float | None) -> str:
-    limits = budget.ratios(dense_latency_s)
+def _infeasible(tables: Tables, budget: Budget, device: str, family: PlanFamily, dense_latency_s: float | None) -> str:
+    limits = budget.ratios(device, dense_latency_s)
     reached = nearest(tables, limits, family)
     others = ", ".join(map(str, budget.limits[1:]))
     within = f" within {others}" if others else ""
     if reached is None:  # the others alone are too much
-        return _infeasible(tables, budget.model_copy(update={"limits": budget.limits[1:]}), family, dense_latency_s)
+        others_alone = budget.model_copy(update={"limits": budget.limits[1:]})
+        return _infeasible(tables, others_alone, device, family, dense_latency_s)
     return (
         f"no plan of family {family} reaches {budget.primary}{within}; the nearest feasible budget is "
         f"{in_units(budget.primary, reached + 5e-4, dense_latency_s)}{within}"

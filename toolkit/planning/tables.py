@@ -4,9 +4,10 @@ What is lost is the `loss` of the task, or the `distance` of the predictions to 
 terms, added up, which needs no labels. Either is found on training data, or on validation data, where models do not
 remember the labels.
 
-PlanCosts are shares of the dense model's, by resource: `macs`, `params`, and `latency@N` for a batch of N. They add up
-within a *context*, which is a width of the residual stream: everything else of the model costs otherwise in another
-one, so every context has a table of its own. Losses add up over changes; that is the approximation.
+PlanCosts are shares of the dense model's, by resource: `macs`, `params`, and a latency by what it is of, such as
+`latency@cpu_batch16`. They add up within a *context*, which is a width of the residual stream: everything else of the
+model costs otherwise in another one, so every context has a table of its own. Losses add up over changes; that is the
+approximation.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pydantic import model_validator
 
 from toolkit.base.settings import Data
+from toolkit.measure.results import MeasurementKey
 from toolkit.stages.channel_prune.settings import Heads
 
 PlanCosts = dict[str, float]
@@ -26,9 +28,9 @@ Width = int | Heads
 MACS, PARAMS = "macs", "params"
 
 
-def latency_of(batch_size: int) -> str:
-    """The resource's name."""
-    return f"latency@{batch_size}"
+def latency_of(key: MeasurementKey) -> str:
+    """Returns the resource's name."""
+    return f"latency@{key.text}"
 
 
 class PlanBlock(Data):

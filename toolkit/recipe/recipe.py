@@ -5,9 +5,9 @@ Every ratio is of the **unmodified** model, so its meaning does not depend on a 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from toolkit.base.files import content_sha256
 from toolkit.base.settings import Positive, Settings, refuse_twice
@@ -46,6 +46,8 @@ class Recipe(Settings):
     model it says, and for no other.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"model"})
+
     version: Literal[1] = RECIPE_VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
     task: TaskReference
@@ -54,11 +56,6 @@ class Recipe(Settings):
     model: ZooModel | None = None
     stages: Annotated[tuple[Stage, ...], Field(strict=False)]
     measure: Measure
-
-    @model_serializer(mode="wrap")
-    def _without_no_model(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Recipes of other tasks are written, and hashed, without the key."""
-        return {key: value for key, value in handler(self).items() if key != "model" or value is not None}
 
     @property
     def task_name(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from toolkit.base.errors import RecordError
 from toolkit.base.files import write_atomically
 from toolkit.base.settings import Data
+from toolkit.measure.results import MeasurementKey
 from toolkit.stages.channel_prune.settings import Heads
 
 PLAN_FILE: Final = "plan.json"
@@ -17,19 +18,26 @@ PLAN_FILE: Final = "plan.json"
 INFEASIBLE_FILE: Final = "infeasible.txt"  # in place of a run that no plan of its family can reach: the reason
 
 
+def _parsed(key: object) -> object:
+    return MeasurementKey.parse(key) if isinstance(key, str) else key
+
+
+_Key = Annotated[MeasurementKey, BeforeValidator(_parsed), PlainSerializer(lambda key: key.text, return_type=str)]
+
+
 class Predicted(Data):
-    """Ratios of the dense model; latency by batch size, on the device and with the threads of the plan."""
+    """Ratios of the dense model; latency by what it is of, with the threads of the plan."""
 
     macs_ratio: float
     params_ratio: float
-    latency_ratio: dict[int, float]
+    latency_ratio: dict[_Key, float]
 
 
 class PlanRecord(Data):
     """One plan. Losses are by its criterion (see `toolkit.planning.tables`), on `scored_on`, before fine-tuning.
 
     `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
-    the limited latency of the plan, timed while planning, by batch size (empty: it was not). `additive_loss` is what
+    the limited latency of the plan, timed while planning, by what it is of (empty: it was not). `additive_loss` is what
     the solver minimised, `scored_loss` that of the plan as applied (null: it was not). `evaluations` are the plans that
     were scored end to end; `block_passes` the blocks run for that, over the examples scored, 0 for what was known.
     """
@@ -46,7 +54,7 @@ class PlanRecord(Data):
     dropped: tuple[str, ...]
     widths: dict[str, int | Heads]
     predicted: Predicted
-    measured_latency_ratio: dict[int, float] = Field(default_factory=dict)
+    measured_latency_ratio: dict[_Key, float] = Field(default_factory=dict)
     dense_loss: float
     additive_loss: float
     scored_loss: float | None
@@ -54,8 +62,29 @@ class PlanRecord(Data):
     block_passes: float
     seconds: float
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        device, predicted = data.get("device"), data.get("predicted")
+        if isinstance(predicted, dict):
+            predicted = {name: _with_device(value, device) for name, value in predicted.items()}
+        measured = _with_device(data.get("measured_latency_ratio", {}), device)
+        return data | {"predicted": predicted, "measured_latency_ratio": measured}
+
     def save(self, folder: Path) -> None:
         write_atomically(folder / PLAN_FILE, self.model_dump_json(indent=1) + "\n")
+
+
+def _with_device(ratios: Any, device: Any) -> Any:
+    """Returns ratios with whole keys in the place of batch sizes.
+
+    Records of earlier versions name a latency by its batch size; all were eager, in float32, on the record's device.
+    """
+    if not isinstance(ratios, dict):
+        return ratios
+    return {f"{device}_batch{key}" if str(key).isdecimal() else key: ratio for key, ratio in ratios.items()}
 
 
 def load_plan_record(folder: Path) -> PlanRecord:

@@ -1,63 +1,57 @@
-"""Measures a model after a step of a run: MACs, parameters, latency on every device, quality on every split."""
+"""Measures a model of a run: multiply-adds, parameters, latency on every device that is there, quality."""
 
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
-from toolkit.measure.results import Latency, Measurement
-from toolkit.recipe.recipe import Measure
+from toolkit.measure.results import Latency, Measurement, MeasurementKey
+from toolkit.recipe.recipe import Recipe
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
 
-def example_inputs(task: Task, batch_size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Returns the task's inputs for that many examples, on the device."""
-    return tuple(part.to(device) for part in task.example_inputs(batch_size))
-
-
-def measure(model: nn.Module, dense: nn.Module, task: Task, settings: Measure, device: torch.device) -> Measurement:
-    """Returns all that a run records of `model`, which lies on the run's device as `dense` does."""
-    quality = tuple(evaluate(task, model, split) for split in settings.splits)
+def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -> Measurement:
+    """Returns what `recipe.measure` asks for. Both models are on the recipe's device."""
+    quality = tuple(evaluate(task, model, split) for split in recipe.measure.splits)
+    inputs = tuple(part.to(recipe.device) for part in task.example_inputs(1))
     return Measurement(
-        macs=count_macs(model, example_inputs(task, 1, device)),
+        macs=count_macs(model, inputs),
         num_params=sum(parameter.numel() for parameter in model.parameters()),
-        latency=tuple(
-            latency
-            for timed_on in _devices(device)
-            for latency in _latencies(model, dense, task, settings, timed_on, is_moved=timed_on.type != device.type)
-        ),
+        latency=tuple(_latencies(model, dense, task, recipe)),
         quality=quality,
         timeline=task.timeline(model),
     )
 
 
-def _devices(first: torch.device) -> list[torch.device]:
-    """Returns the CPU, and CUDA where there is one, the run's device first."""
-    available = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-    return sorted(available, key=lambda device: device.type != first.type)
+def latency_keys(recipe: Recipe) -> list[MeasurementKey]:
+    """Returns what is timed: every batch size on the CPU, and on CUDA where there is one; the run's device first."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices.sort(key=lambda device: device != recipe.device)
+    pairs = itertools.product(devices, recipe.measure.batch_sizes)
+    return [MeasurementKey(device=device, batch_size=batch_size) for device, batch_size in pairs]
 
 
-def _latencies(
-    model: nn.Module, dense: nn.Module, task: Task, settings: Measure, device: torch.device, *, is_moved: bool
-) -> list[Latency]:
-    """Times both models at every batch size; on another device than the run's, copies of them are timed."""
-    if is_moved:
-        model, dense = (copy.deepcopy(part).to(device) for part in (model, dense))
-    return [
-        measure_latency(
-            model,
-            dense,
-            example_inputs(task, batch_size, device),
-            device=device,
-            batch_size=batch_size,
-            threads=settings.threads,
-            warmup=settings.warmup,
-            repeats=settings.repeats,
-        )
-        for batch_size in settings.batch_sizes
-    ]
+def _latencies(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -> Iterator[Latency]:
+    """Yields a latency for each key. On another device than the run's, copies are timed."""
+    settings = recipe.measure
+    for device, keys in itertools.groupby(latency_keys(recipe), key=lambda key: key.device):
+        pair = [model, dense]
+        if device != recipe.device:
+            pair = [copy.deepcopy(part).to(device) for part in pair]
+        for key in keys:
+            yield measure_latency(
+                pair[0],
+                pair[1],
+                task.example_inputs(key.batch_size),
+                key,
+                threads=settings.threads,
+                warmup=settings.warmup,
+                repeats=settings.repeats,
+            )

@@ -24,7 +24,7 @@ from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
 from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, open_record
-from toolkit.running.measuring import example_inputs, measure
+from toolkit.running.measuring import measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
@@ -98,7 +98,7 @@ class _Run:
         return count_macs(model, self.inputs(1)).total
 
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
-        return example_inputs(self.task, batch_size, self.device)
+        return tuple(part.to(self.device) for part in self.task.example_inputs(batch_size))
 
     def go(self, record: RunRecord, origin: Detail) -> RunRecord:
         num_steps = len(self.recipe.stages) + 1
@@ -110,13 +110,13 @@ class _Run:
             detail = origin
             if index > 0:
                 model, detail = self._apply(index - 1, model)
-            measurement = measure(model, self.dense, self.task, self.recipe.measure, self.device)
+            measurement = measure(model, self.dense, self.task, self.recipe)
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
             if index > 0:
                 shutil.rmtree(self._rounds_folder(index - 1), ignore_errors=True)
-            self.console.line(_summary(step, record.baseline))
+            self.console.line(_summary(step, record))
         return self._finish(record, model)
 
     def _finish(self, record: RunRecord, model: nn.Module) -> RunRecord:
@@ -180,10 +180,12 @@ class _Run:
         return load_model(folder, self.task.build_model()).to(self.device).eval()
 
 
-def _summary(step: StepRecord, baseline: StepRecord) -> str:
+def _summary(step: StepRecord, record: RunRecord) -> str:
     found = step.measurement
-    parts = [f"{found.macs.total / baseline.measurement.macs.total:.3f} of the dense MACs"]
-    parts += [f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}" for latency in found.latency]
+    parts = [f"{found.macs.total / record.baseline.measurement.macs.total:.3f} of the dense MACs"]
+    for latency in found.latency:
+        where = "" if latency.key.where == record.recipe.device else f" on {latency.key.where}"
+        parts.append(f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}{where}")
     parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in found.quality]
     return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
 

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from tests.helpers.random_tables import random_tables
+from tests.helpers.random_tables import LATENCY, random_tables
 from toolkit.base.console import Console
+from toolkit.planning.profile.costs import TimingSettings
 from toolkit.planning.profile.gather import (
     anchored,
     corrected,
@@ -25,24 +27,25 @@ from toolkit.planning.profile.store import Store
 from toolkit.planning.tables import Plan, Tables, added_loss, cost
 
 SAVED = 0.6
+TIMING = TimingSettings(torch.device("cpu"), (1,), 2)
 
 
 def profiler_of(raw: Tables, folder: Path) -> Any:
     """Whole models in which widths save six tenths of what they save in their blocks."""
-    truth = corrected(raw, {"latency@1": SAVED})
+    truth = corrected(raw, {LATENCY: SAVED})
     plans = iter(fit_plans(raw))
 
     class Measured(Store):
         def get(self, name: str, measure: object) -> list[float]:
-            return [cost(truth, next(plans), "latency@1")]
+            return [cost(truth, next(plans), LATENCY)]
 
-    return SimpleNamespace(timing=SimpleNamespace(batch_sizes=(1,)), store=Measured(folder / "costs.json", {}, {}))
+    return SimpleNamespace(timing=TIMING, store=Measured(folder / "costs.json", {}, {}))
 
 
 def test_what_widths_save_in_whole_models_is_found(tmp_path: Path) -> None:
     raw = random_tables(0, num_contexts=2)
     found = fit_widths(raw, fit_plans(raw), profiler_of(raw, tmp_path), Console(io.StringIO()))
-    assert found == {"latency@1": pytest.approx(SAVED)}
+    assert found == {LATENCY: pytest.approx(SAVED)}
     before, after = raw.contexts[1], corrected(raw, found).contexts[1]
     assert after.blocks == before.blocks and after.rest == before.rest, "whole models without widths are exact as timed"
 
@@ -51,7 +54,7 @@ def test_an_error_in_the_time_of_a_block_is_not_counted_for_every_block() -> Non
     """The whole and the bare model are as timed, whatever was found for the blocks by themselves."""
     raw = random_tables(0)
     context, homes = raw.contexts[0], {group.name: group.block for group in raw.groups}
-    off = {name: {**costs, "latency@1": 1.3 * costs["latency@1"]} for name, costs in context.blocks.items()}
+    off = {name: {**costs, LATENCY: 1.3 * costs[LATENCY]} for name, costs in context.blocks.items()}
     whole = {key: context.rest[key] + sum(costs[key] for costs in context.blocks.values()) for key in context.rest}
     found = anchored(context.model_copy(update={"blocks": off}), whole, homes)
     assert found.rest == context.rest
@@ -60,7 +63,7 @@ def test_an_error_in_the_time_of_a_block_is_not_counted_for_every_block() -> Non
     for group, widths in context.groups.items():
         share = 1 / 1.3 if homes[group] else 1.0
         for before, after in zip(widths, found.groups[group], strict=True):
-            assert after["latency@1"] == pytest.approx(share * before["latency@1"])
+            assert after[LATENCY] == pytest.approx(share * before[LATENCY])
             assert after["macs"] == pytest.approx(before["macs"])
 
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tests.helpers.random_tables import random_tables, with_losses
+from tests.helpers.random_tables import LATENCY, random_tables, with_losses
 from toolkit.planning.search import refine as search
 from toolkit.planning.search.controls import greedy_search, random_search
 from toolkit.planning.search.refine import HALVINGS, CountingScorer, fits, nearest_with_quality, num_scores, refine
@@ -16,7 +16,7 @@ from toolkit.planning.search.solver import minimise_loss
 from toolkit.planning.search.surrogate import Surrogate
 from toolkit.planning.tables import Plan, Tables, added_loss
 
-LIMITS = {"latency@1": 0.5}
+LIMITS = {LATENCY: 0.5}
 EVALUATIONS = 10
 
 
@@ -58,7 +58,7 @@ def test_never_worse_than_the_better_axis_as_scored(seed: int) -> None:
 def test_scores_are_not_exceeded_by_much(family: str) -> None:
     tables = random_tables(5, num_contexts=2)
     scorer = true_loss(tables, 5)
-    refine(tables, {"latency@1": 0.6}, family, scorer, EVALUATIONS)  # type: ignore[arg-type]
+    refine(tables, {LATENCY: 0.6}, family, scorer, EVALUATIONS)  # type: ignore[arg-type]
     assert 4 <= scorer.spent <= num_scores(family, EVALUATIONS) + 4
 
 
@@ -73,7 +73,7 @@ def test_the_same_search_asks_for_the_same_plans() -> None:
 
 def test_nothing_feasible() -> None:
     tables = random_tables(0)
-    limits = {"latency@1": 0.01}
+    limits = {LATENCY: 0.01}
     scorer = true_loss(tables, 0)
     for family in ("depth", "width", "combined"):
         assert refine(tables, limits, family, scorer, 10) is None
@@ -99,7 +99,7 @@ def test_controls_spend_what_they_are_given(search: type) -> None:
     assert scorer.spent >= 200
     assert scorer.spent <= 210
     few = true_loss(tables, 4)
-    assert search(tables, {"latency@1": 0.9}, "depth", few, 200, 0) is not None
+    assert search(tables, {LATENCY: 0.9}, "depth", few, 200, 0) is not None
     assert few.spent < 200, "there are no 200 such plans"
 
 
@@ -142,11 +142,11 @@ def test_where_a_quality_is_kept(seed: int) -> None:
     def quality(choice: Plan) -> float:
         return -added_loss(tables, choice)
 
-    enough = minimise_loss(tables, {"latency@1": 0.7}, "combined")
+    enough = minimise_loss(tables, {LATENCY: 0.7}, "combined")
     assert enough is not None
-    found = nearest_with_quality(tables, {"latency@1": 0.3}, "combined", quality, quality(enough))
+    found = nearest_with_quality(tables, {LATENCY: 0.3}, "combined", quality, quality(enough))
     assert found is not None
     share, kept = found
     assert 0.3 < share <= 0.7 + 0.7 / 2**HALVINGS
     assert kept >= quality(enough)
-    assert nearest_with_quality(tables, {"latency@1": 0.3}, "combined", quality, 100.0) is None
+    assert nearest_with_quality(tables, {LATENCY: 0.3}, "combined", quality, 100.0) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.random_tables import feasible, random_tables
+from tests.helpers.random_tables import LATENCY, feasible, random_tables
 from toolkit.base.errors import PlanError
 from toolkit.planning.budget import Budget, Limit
 from toolkit.planning.search.refine import nearest
@@ -14,7 +14,7 @@ from toolkit.planning.tables import Plan, added_loss, cost
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune
 
-LIMITS = {"latency@1": 0.5}
+LIMITS = {LATENCY: 0.5}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -23,7 +23,7 @@ def test_the_optimum_of_all_plans(seed: int) -> None:
     tables = random_tables(seed)
     found = minimise_loss(tables, LIMITS, "combined")
     assert found is not None
-    assert cost(tables, found, "latency@1") <= LIMITS["latency@1"] + 1e-9
+    assert cost(tables, found, LATENCY) <= LIMITS[LATENCY] + 1e-9
     best = min(added_loss(tables, choice) for choice in feasible(tables, LIMITS))
     assert added_loss(tables, found) == pytest.approx(best, abs=1e-9)
 
@@ -31,7 +31,7 @@ def test_the_optimum_of_all_plans(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_optimum_over_contexts_and_two_limits(seed: int) -> None:
     tables = random_tables(seed, num_blocks=4, num_widths=3, num_contexts=3)
-    limits = {"latency@1": 0.45, "macs": 0.5}
+    limits = {LATENCY: 0.45, "macs": 0.5}
     found = minimise_loss(tables, limits, "combined")
     choices = feasible(tables, limits)
     assert found is not None and found in choices
@@ -66,7 +66,7 @@ def test_small_losses_count() -> None:
 
 def test_a_dropped_block_voids_the_widths_inside_it() -> None:
     tables = random_tables(1, num_contexts=2)
-    found = minimise_loss(tables, {"latency@1": 0.3}, "combined")
+    found = minimise_loss(tables, {LATENCY: 0.3}, "combined")
     assert found is not None and found.dropped and found.levels
     assert not {f"{block}.mlp" for block in found.dropped} & set(found.levels)
 
@@ -74,18 +74,18 @@ def test_a_dropped_block_voids_the_widths_inside_it() -> None:
 def test_one_block_stays() -> None:
     tables = random_tables(2)
     least = nearest(tables, LIMITS, "depth")
-    assert least == pytest.approx(0.1 + min(costs["latency@1"] for costs in tables.contexts[0].blocks.values()))
+    assert least == pytest.approx(0.1 + min(costs[LATENCY] for costs in tables.contexts[0].blocks.values()))
 
 
 def test_an_impossible_budget_names_the_nearest() -> None:
     tables = random_tables(3)
     budget = Budget(limits=(Limit(resource="latency", value=0.01),))
     with pytest.raises(PlanError, match=r"no plan of family width reaches latency=0.01; .* budget is latency=0\.\d+"):
-        solve(tables, budget, "width")
-    reached = nearest(tables, {"latency@1": 0.01}, "width")
+        solve(tables, budget, "cpu", "width")
+    reached = nearest(tables, {LATENCY: 0.01}, "width")
     assert reached is not None
     feasible_budget = Budget(limits=(Limit(resource="latency", value=round(reached + 5e-4, 3)),))
-    assert cost(tables, solve(tables, feasible_budget, "width"), "latency@1") <= reached + 1e-3
+    assert cost(tables, solve(tables, feasible_budget, "cpu", "width"), LATENCY) <= reached + 1e-3
 
 
 def test_of_several_limits_the_one_that_stands_in_the_way_is_named() -> None:
@@ -95,19 +95,19 @@ def test_of_several_limits_the_one_that_stands_in_the_way_is_named() -> None:
         return Budget(limits=(Limit(resource="latency", value=latency), Limit(resource="macs", value=macs)))
 
     with pytest.raises(PlanError, match=r"reaches latency=0.01 within macs=0.5; .* is latency=0\.\d+ within macs=0.5$"):
-        solve(tables, limits(0.01, 0.5))
+        solve(tables, limits(0.01, 0.5), "cpu")
     with pytest.raises(PlanError, match=r"reaches macs=0.01; the nearest feasible budget is macs=0\.\d+$"):
-        solve(tables, limits(0.5, 0.01))
+        solve(tables, limits(0.5, 0.01), "cpu")
 
 
 def test_milliseconds_are_of_the_dense_model() -> None:
     tables = random_tables(3)
     asked = Budget(limits=(Limit(resource="latency", value=6.0, unit="ms"),))
-    assert solve(tables, asked, dense_latency_s=0.012) == solve(
-        tables, Budget(limits=(Limit(resource="latency", value=0.5),))
+    assert solve(tables, asked, "cpu", dense_latency_s=0.012) == solve(
+        tables, Budget(limits=(Limit(resource="latency", value=0.5),)), "cpu"
     )
     with pytest.raises(PlanError, match=r"is latency=\d\.\d+ms"):
-        solve(tables, Budget(limits=(Limit(resource="latency", value=0.1, unit="ms"),)), dense_latency_s=0.012)
+        solve(tables, Budget(limits=(Limit(resource="latency", value=0.1, unit="ms"),)), "cpu", dense_latency_s=0.012)
 
 
 def test_a_plan_becomes_stages() -> None:

@@ -17,9 +17,10 @@ from tests.helpers.example_fronts import (
     save_planned,
     save_sweep,
 )
-from tests.helpers.example_records import measurement, save
+from tests.helpers.example_records import measurement, on_two_devices, save
 from toolkit.base.errors import RecordError
-from toolkit.record.plan import PLAN_FILE
+from toolkit.measure.results import MeasurementKey
+from toolkit.record.plan import PLAN_FILE, Predicted
 from toolkit.record.run import RunRecord
 
 
@@ -68,6 +69,20 @@ def test_predictions_for_another_machine_have_no_measurement(tmp_path: Path) -> 
     plan_note("width", 0.5, threads=4).save(cell)
     (loaded,) = load_fronts(tmp_path).cells
     assert [key for key in loaded.predicted if key in loaded.costs] == ["macs_ratio", "params_ratio"]
+
+
+def test_predictions_meet_what_was_measured_on_their_device(tmp_path: Path) -> None:
+    """A run on CUDA is timed on the CPU too; a plan for CUDA that is run without it has no measurement."""
+    cell = save_planned(tmp_path / "both", "width", 0.5)
+    save(on_two_devices(planned_record("width", 0.5), "cuda"), cell)
+    (loaded,) = load_fronts(tmp_path / "both").cells
+    assert {key for key in loaded.predicted if key in loaded.costs} == set(loaded.predicted)
+    assert "latency_ratio_cuda_batch16" in loaded.costs and "latency_ratio_cuda_batch16" not in loaded.predicted
+    cell = save_planned(tmp_path / "without", "width", 0.5)
+    latency = {MeasurementKey(device="cuda", batch_size=16): 0.5}
+    plan_note("width", 0.5, predicted=Predicted(macs_ratio=0.5, params_ratio=0.5, latency_ratio=latency)).save(cell)
+    (loaded,) = load_fronts(tmp_path / "without").cells
+    assert set(loaded.predicted) - set(loaded.costs) == {"latency_ratio_cuda_batch16"}
 
 
 def test_what_has_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from reports.fronts.hypervolume import hypervolume
 from reports.fronts.scores import areas, counted, groups, misses, reached, verdicts
 from reports.fronts.words import together, told, widths
 from tests.helpers.example_fronts import DENSE, plan_note, save_infeasible, save_planned, save_sweep
+from toolkit.measure.results import MeasurementKey
 from toolkit.record.plan import Predicted
 from toolkit.stages.channel_prune.settings import Heads
 
@@ -115,7 +116,7 @@ def test_misses(tmp_path: Path) -> None:
     for family, factor in made.items():
         cell = save_planned(tmp_path, family, 0.5)
         costs = next(cell.costs for cell in load_fronts(tmp_path).cells if cell.place.family == family)
-        latency = {1: factor * costs["latency_ratio_cpu_batch1"]}
+        latency = {MeasurementKey(device="cpu", batch_size=1): factor * costs["latency_ratio_cpu_batch1"]}
         plan_note(family, 0.5, predicted=Predicted(macs_ratio=1, params_ratio=1, latency_ratio=latency)).save(cell)
     single, batch = misses(load_fronts(tmp_path))
     assert {cell.place.family: miss for cell, miss in single.misses} == pytest.approx(

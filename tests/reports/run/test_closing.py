@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reports.run.closing import slower_steps
-from tests.helpers.example_records import record, width_step
+from reports.run.closing import closing_table, slower_steps
+from tests.helpers.example_records import on_two_devices, record, width_step
 from toolkit.record.run import RunRecord
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
 
@@ -20,6 +20,21 @@ def test_a_cut_that_measures_slower_is_named() -> None:
     assert [line.split(":")[0] for line in lines] == ["SLOWER"] * 2
     assert f"stage 2 channel_prune made the model slower on cpu at batch 1: latency ratio {before:.3f}" in lines[0]
     assert f"-> {after:.3f}, although it does less" in lines[0]
+
+
+def test_devices_are_told_apart_whatever_their_order() -> None:
+    made = on_two_devices(narrowed_twice(0.8, 0.95), "cuda")
+    *before, step = made.steps
+    last = step.measurement
+    turned = step.model_copy(update={"measurement": last.model_copy(update={"latency": last.latency[::-1]})})
+    made = made.model_copy(update={"steps": (*before, turned)})
+    lines = slower_steps(made)
+    places = [f"slower on {device} at batch {size}:" for device in ("cpu", "cuda") for size in (16, 1)]
+    assert len(lines) == 4 and all(place in line for place, line in zip(places, lines, strict=True))
+    columns, rows = closing_table(made)
+    keys = [f"latency {device} batch {size}" for device in ("cuda", "cpu") for size in (1, 16)]
+    assert columns[3:7] == keys
+    assert rows[2][3:7] == [f"{last.latency[place].ratio:.3f}" for place in range(4)]
 
 
 def test_noise_and_gains_are_not_named() -> None:

@@ -22,7 +22,8 @@ from toolkit.channels.cut import cut
 from toolkit.channels.groups import still_there
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
-from toolkit.planning.profile.block_call import WithInputs, call_of, signature_of
+from toolkit.measure.results import MeasurementKey
+from toolkit.planning.profile.calls import Bound, call_of, signature_of
 from toolkit.planning.profile.space import Space
 from toolkit.planning.profile.store import Store
 from toolkit.planning.tables import MACS, PARAMS, PlanCosts, Width, latency_of
@@ -43,8 +44,13 @@ class TimingSettings:
     repeats: int = REPEATS
 
     @property
+    def keys(self) -> tuple[MeasurementKey, ...]:
+        """Returns what is timed: every batch size on the device."""
+        return tuple(MeasurementKey(device=self.device.type, batch_size=size) for size in self.batch_sizes)
+
+    @property
     def resources(self) -> list[str]:
-        return [MACS, PARAMS, *map(latency_of, self.batch_sizes)]
+        return [MACS, PARAMS, *map(latency_of, self.keys)]
 
 
 class CostProfiler:
@@ -135,9 +141,9 @@ class CostProfiler:
         found = self._counts(self.built(dropped, widths), self.inputs[1])
         return {key: found[key] / self.total[key] for key in found}
 
-    def latency_ratio(self, model: nn.Module, batch_size: int) -> float:
-        """Of a whole model to the dense one."""
-        return self._timed(model, self.dense, self.inputs[batch_size], batch_size)
+    def latency_ratio(self, model: nn.Module, key: MeasurementKey) -> float:
+        """Returns the ratio of a whole model to the dense one."""
+        return self._timed(model, self.dense, self.inputs[key.batch_size], key)
 
     def _stream(self, label: str) -> nn.Module:
         if label not in self._streams:
@@ -156,22 +162,24 @@ class CostProfiler:
         """PlanCosts as shares of the dense model's."""
         counts = self._counts(model, self.inputs[1])
         found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
-        for size in self.timing.batch_sizes:
-            found[latency_of(size)] = self._timed(model, self.dense, self.inputs[size], size, ANCHOR)
+        for latency in self.timing.keys:
+            inputs = self.inputs[latency.batch_size]
+            found[latency_of(latency)] = self._timed(model, self.dense, inputs, latency, ANCHOR)
         return found
 
     def _of_block(self, model: nn.Module, block: str) -> dict[str, float]:
         """Counts are shares of the dense model's, times of this one's."""
         counts = self._counts(*call_of(model, block, self.inputs[1]))
         found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
-        for size in self.timing.batch_sizes:
-            found[latency_of(size)] = self._part_of(model, block, self.inputs[size], size)
+        for latency in self.timing.keys:
+            found[latency_of(latency)] = self._part_of(model, block, latency)
         return found
 
-    def _part_of(self, model: nn.Module, block: str, inputs: tuple[Tensor, ...], size: int) -> float:
-        """A block's time as a share of its model's."""
+    def _part_of(self, model: nn.Module, block: str, key: MeasurementKey) -> float:
+        """Returns a block's time as a share of its model's."""
+        inputs = self.inputs[key.batch_size]
         part, own = call_of(model, block, inputs)
-        return self._timed(WithInputs(part, own), WithInputs(model, inputs), inputs, size)
+        return self._timed(Bound(part, own), Bound(model, inputs), inputs, key)
 
     def _compared(self, narrow: nn.Module, model: nn.Module, block: str | None) -> dict[str, float]:
         """Counts: what the cut adds, as a share of the dense model's; times: of the part as it was."""
@@ -186,22 +194,20 @@ class CostProfiler:
         (new, new_inputs), (old, old_inputs) = pairs[1]
         after, before = self._counts(new, new_inputs), self._counts(old, old_inputs)
         found = {key: (after[key] - before[key]) / self.total[key] for key in (MACS, PARAMS)}
-        for size in self.timing.batch_sizes:
-            (new, new_inputs), (old, old_inputs) = pairs[size]
-            found[latency_of(size)] = self._timed(
-                WithInputs(new, new_inputs), WithInputs(old, old_inputs), self.inputs[size], size
-            )
+        for latency in self.timing.keys:
+            (new, new_inputs), (old, old_inputs) = pairs[latency.batch_size]
+            inputs = self.inputs[latency.batch_size]
+            found[latency_of(latency)] = self._timed(Bound(new, new_inputs), Bound(old, old_inputs), inputs, latency)
         return found
 
     def _timed(
-        self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], size: int, times: int = 1
+        self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], key: MeasurementKey, times: int = 1
     ) -> float:
         return measure_latency(
             model,
             other,
             inputs,
-            device=self.timing.device,
-            batch_size=size,
+            key,
             threads=self.timing.threads,
             warmup=WARMUP,
             repeats=self.timing.repeats * times,

@@ -107,7 +107,7 @@ def gather_costs(space: Space, profiler: CostProfiler, console: Console) -> Tabl
     raw = raw.model_copy(
         update={"counts_add_up": all(_adds_up(raw, plan, profiler) for plan in plans[::COUNTED_EVERY])}
     )
-    return corrected(raw, fit_widths(raw, plans, profiler, console)) if profiler.timing.batch_sizes else raw
+    return corrected(raw, fit_widths(raw, plans, profiler, console)) if profiler.timing.keys else raw
 
 
 def _adds_up(raw: Tables, plan: Plan, profiler: CostProfiler) -> bool:
@@ -192,8 +192,7 @@ def fit_widths(raw: Tables, plans: list[Plan], profiler: CostProfiler, console: 
             measured.append(profiler.store.get(name, partial(_time, raw, plan, profiler)))
             advance()
     found = {}
-    for place, size in enumerate(profiler.timing.batch_sizes):
-        key = latency_of(size)
+    for place, key in enumerate(map(latency_of, profiler.timing.keys)):
         wanted = np.array([values[place] for values in measured])
         saved = np.array([_saved(raw, plan, key) for plan in plans])
         missed = wanted - np.array([cost(raw, plan, key) for plan in plans])
@@ -230,7 +229,7 @@ def described(raw: Tables, plan: Plan) -> str:
 
 def _time(raw: Tables, plan: Plan, profiler: CostProfiler) -> list[float]:
     model = profiler.built(sorted(plan.dropped), widths_of(raw, plan))
-    return [profiler.latency_ratio(model, size) for size in profiler.timing.batch_sizes]
+    return [profiler.latency_ratio(model, key) for key in profiler.timing.keys]
 
 
 @contextmanager

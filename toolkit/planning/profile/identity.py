@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from toolkit.base.files import bytes_sha256
 from toolkit.hooks.tensors import tensors_sha256
 from toolkit.measure.environment import describe_environment
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.costs import TimingSettings
 from toolkit.planning.profile.losses import SCORING_SPLITS
 from toolkit.record.plan import Criterion, ScoredOn
@@ -47,7 +48,15 @@ def costs_about(dense: nn.Module, inputs: tuple[Tensor, ...], timing: TimingSett
         "model": bytes_sha256([f"{dense} {shapes} {seen}".encode()]),
         "device": (environment.gpu or "cuda") if on_gpu else f"{environment.processor}, {environment.num_cores} cores",
         "dtype": str(next(dense.parameters()).dtype).removeprefix("torch."),
-        "batch sizes": ", ".join(map(str, timing.batch_sizes)),
+        "batch sizes": ", ".join(map(kept_name, timing.keys)),
         "threads": str(timing.threads),
         "torch": metadata.version("torch"),
     }
+
+
+def kept_name(key: MeasurementKey) -> str:
+    """Returns what a file of kept costs calls a latency. A file is of one device.
+
+    An eager latency in float32 goes by its batch size alone, as in files of earlier versions, which knew no other.
+    """
+    return key.text.removeprefix(f"{key.device}_batch")

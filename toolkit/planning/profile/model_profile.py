@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ from toolkit.base.files import content_sha256, write_atomically
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import as_text, described, gather_costs, gather_losses, with_losses
-from toolkit.planning.profile.identity import costs_about, losses_about
+from toolkit.planning.profile.identity import costs_about, kept_name, losses_about
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.profile.store import Store, open_store
@@ -74,7 +75,7 @@ class ModelProfile:
     def costs(self) -> Store:
         """Shared by tasks of the same structure."""
         about = costs_about(self.dense, self.context.example_inputs(self.task), self.timing)
-        sizes = "-".join(map(str, self.timing.batch_sizes))
+        sizes = "-".join(map(kept_name, self.timing.keys))
         name = f"costs-{self.timing.device.type}-{about['model'][:8]}-batch-{sizes}-threads-{self.timing.threads}.json"
         return open_store(self.folder / name, about, self.rebuild)
 
@@ -117,7 +118,7 @@ class ModelProfile:
         path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{of}.json"
         if self.rebuild:
             path.unlink(missing_ok=True)
-        kept = _kept_tables(path)
+        kept = _kept_tables(path, self.timing.resources)
         if kept is not None and self.losses.entries and self.costs.entries:
             return kept
         with reproducible(self.timing.device):
@@ -127,31 +128,29 @@ class ModelProfile:
         write_atomically(path, found.model_dump_json() + "\n")
         return found
 
-    def dense_latency_s(self, batch_size: int) -> float:
+    def dense_latency_s(self, key: MeasurementKey) -> float:
         def measured() -> list[float]:
-            inputs = tuple(part.to(self.timing.device) for part in self.task.example_inputs(batch_size))
             found = measure_latency(
                 self.dense,
                 self.dense,
-                inputs,
-                device=self.timing.device,
-                batch_size=batch_size,
+                self.task.example_inputs(key.batch_size),
+                key,
                 threads=self.timing.threads,
                 warmup=3,
                 repeats=self.timing.repeats,
             )
             return [found.dense_median_s]
 
-        return self.costs.get(f"dense seconds | {batch_size}", measured)[0]
+        return self.costs.get(f"dense seconds | {kept_name(key)}", measured)[0]
 
-    def measured_latency(self, choice: Plan, batch_size: int) -> float:
-        """A plan's latency as a share of the dense model's, timed as a whole."""
+    def measured_latency(self, choice: Plan, key: MeasurementKey) -> float:
+        """Returns a plan's latency as a share of the dense model's, timed as a whole."""
 
         def measured() -> list[float]:
             model = self.profiler.built(dropped_in_order(self.tables, choice), widths_of(self.tables, choice))
-            return [self.profiler.latency_ratio(model, batch_size)]
+            return [self.profiler.latency_ratio(model, key)]
 
-        return self.costs.get(f"whole | {batch_size} | {described(self.tables, choice)}", measured)[0]
+        return self.costs.get(f"whole | {kept_name(key)} | {described(self.tables, choice)}", measured)[0]
 
     def score(self, choice: Plan, order: str) -> float:
         """The plan's loss as applied, kept on disk like the others."""
@@ -173,9 +172,13 @@ class ModelProfile:
         return mean_loss(model, self.context.batches(self.task, split), self.task.loss)
 
 
-def _kept_tables(path: Path) -> Tables | None:
-    """None where they have to be put together again from losses and costs."""
+def _kept_tables(path: Path, resources: Collection[str]) -> Tables | None:
+    """Returns None where the tables have to be put together again from losses and costs.
+
+    That is so too where the kept tables name resources in the way of an earlier version, `latency@16`.
+    """
     try:
-        return Tables.model_validate_json(path.read_bytes())
+        kept = Tables.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+    return kept if all(set(context.rest) == set(resources) for context in kept.contexts) else None

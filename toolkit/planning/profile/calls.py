@@ -1,4 +1,4 @@
-"""Takes a block out of its network, with what the network calls it with, so that the block can run by itself."""
+"""Parts of a model as models that can be timed by themselves: with the inputs that they have in the network."""
 
 from __future__ import annotations
 
@@ -12,19 +12,8 @@ from toolkit.hooks.tensors import tensors_in
 NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # what tells blocks apart that are alike
 
 
-class BlockCall(nn.Module):
-    """A block as a model of one input: its other arguments are those that it was given in the network."""
-
-    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__()
-        self.block, self.args, self.kwargs = block, args, kwargs
-
-    def forward(self, stream: Tensor) -> Any:
-        return self.block(stream, *self.args, **self.kwargs)
-
-
-class WithInputs(nn.Module):
-    """A model with inputs of its own, which it takes whatever it is called with."""
+class Bound(nn.Module):
+    """A model with inputs of its own, whatever it is called with."""
 
     def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
@@ -34,8 +23,19 @@ class WithInputs(nn.Module):
         return self.model(*self.inputs)
 
 
-class _StreamByName(nn.Module):
-    """A block that takes its stream as a keyword argument."""
+class BlockCall(nn.Module):
+    """A block as a model of one input: what else it was given in the network it is given again."""
+
+    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.block, self.args, self.kwargs = block, args, kwargs
+
+    def forward(self, stream: Tensor) -> Any:
+        return self.block(stream, *self.args, **self.kwargs)
+
+
+class _Named(nn.Module):
+    """A block that takes its stream by name."""
 
     def __init__(self, block: nn.Module, name: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[B
         return BlockCall(module, args[1:], kwargs), (args[0],)
     name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
     rest = {key: value for key, value in kwargs.items() if key != name}
-    return BlockCall(_StreamByName(module, name), args, rest), (kwargs[name],)
+    return BlockCall(_Named(module, name), args, rest), (kwargs[name],)
 
 
 def signature_of(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> str:
