@@ -12,13 +12,12 @@ base | hooks | measure zoo blocks | channels tasks exporting | repair training |
 | running planning | sweeping | reports | commands | benchmarks
 """
 RANKS = {folder: rank for rank, layer in enumerate(LAYERS.split("|")) for folder in layer.split()}
-RANKS = {folder: rank for rank, layer in enumerate(LAYERS.split("|")) for folder in layer.split()}
 
 MOST_LINES_OF_A_COMMAND = 160
 
 SEES_REPORTS = ("toolkit.apply", "toolkit.sweep", "toolkit.benchmarks")
 
-SEEN_BY_REPORTS = ("toolkit.record", "toolkit.recipe", "toolkit.base", "toolkit.measure.results", "toolkit.stages")
+SEEN_BY_REPORTS = ("toolkit.record", "toolkit.recipe", "toolkit.base", "toolkit.measure.results")
 
 LIGHT_FILES_OF_STAGES = ("settings", "detail")
 

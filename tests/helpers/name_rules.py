@@ -37,18 +37,18 @@ KNOWS_PRIVATE_NAMES = (*REGISTERS_HOOKS, "toolkit.zoo", "toolkit.checkpoint")
 
 DEFINES_BASES = ("toolkit.base.settings", "toolkit.stages.detail")  # a detail keeps keys that it does not know
 
-HASHES_AND_REPLACES = ("toolkit.base.files", "toolkit.hooks.tensors")
+HASHES_AND_REPLACES = ("toolkit.base.files",)
 
 
 def few_name_stages(modules: Modules) -> list[str]:
     """Outside of `stages`, few files name the class of a stage: the others ask the stage."""
-    classes = {member.__name__ for member in get_args(get_args(Stage)[0])}
-    assert classes
+    stages = {member.__name__ for member in get_args(get_args(Stage)[0])}
+    assert stages
     return [
         f"{module.name} names {name}"
         for module in modules.values()
         if not within(module.name, ("toolkit.stages", *NAMES_STAGES)) and not is_command_file(module)
-        for name in used_names(module) & classes
+        for name in used_names(module) & stages
     ]
 
 
