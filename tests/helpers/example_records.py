@@ -171,6 +171,12 @@ def repair(layer: str, error: float, gain: float) -> dict[str, Any]:
     }
 
 
+def save_three(folder: Path) -> list[Path]:
+    """A depth-only, a width-only and a combined run, each in a folder of its name."""
+    records = [depth_record(), width_record(), combined_record()]
+    return [save(record, folder / record.recipe.name) for record in records]
+
+
 def save(record: RunRecord, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     record.save(folder)
