@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.random_tables import feasible, random_tables
+from tests.helpers.random_tables import LATENCY, feasible, random_tables
 from toolkit.planning.search import solver
 from toolkit.planning.search.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import Tables, added_loss
 
-LIMITS = [{"latency@1": 0.5}, {"latency@1": 0.45, "macs": 0.5}, {"macs": 0.8, "params": 0.4}]
+LIMITS = [{LATENCY: 0.5}, {LATENCY: 0.45, "macs": 0.5}, {"macs": 0.8, "params": 0.4}]
 
 
 def bound(tables: Tables, context: int, limits: dict[str, float], family: PlanFamily) -> float:
