@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from tests.helpers.tiny_task import TinyTask
 from toolkit.base.console import Console
 from toolkit.measure.macs import count_macs
 from toolkit.stages.context import StageContext
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for what tests start; this process is told by `one_thread`
 
 
 @pytest.fixture(scope="session", autouse=True)

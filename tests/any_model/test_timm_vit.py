@@ -24,7 +24,7 @@ def build() -> nn.Module:
 @pytest.fixture(scope="module")
 def task() -> ClassificationTask:
     torch.manual_seed(0)
-    data = [(torch.randn(count, 3, 64, 64), torch.randint(10, (count,))) for count in (48, 16, 16)]
+    data = [(torch.randn(count, 3, 64, 64), torch.randint(10, (count,))) for count in (24, 8, 8)]
     return ClassificationTask(build, build(), train=data[0], validation=data[1], test=data[2], name="images")
 
 

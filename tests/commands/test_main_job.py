@@ -1,4 +1,4 @@
-"""The smoke recipe on the real task: killed and resumed, loaded in another process."""
+"""The smoke recipe on the real task: killed and resumed, loaded in another process; slow: as if it was never killed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,32 @@ from toolkit.measure.macs import count_macs
 from toolkit.tasks.cards import make_task
 
 ROOT = Path(__file__).parents[2]
-SMOKE = str(ROOT / "recipes" / "smoke.yaml")
+SMOKE = ROOT / "recipes" / "smoke.yaml"
+SHORT = {
+    "keep:\n      mlp: 0.5": "widths: {blocks.0.mlp.fc1: 128, blocks.5.mlp.fc1: 128}",  # each layer is repaired
+    "threads: 2": "threads: 1",  # the second one would wait for other tests, and spin while it does
+}
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as in this process: sums in one order
 
 
+@pytest.fixture(scope="module", params=["short", pytest.param("as it stands", marks=pytest.mark.slow)])
+def recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    if request.param == "as it stands":
+        return str(SMOKE)
+    text = SMOKE.read_text()
+    for old, new in SHORT.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path = tmp_path_factory.mktemp("recipe") / "short.yaml"
+    path.write_text(text)
+    return str(path)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("smoke") / "whole"
-    assert main([SMOKE, "--out", str(out)]) == 0
-    return out
-
-
-def test_a_killed_run_resumes_to_the_same_record(finished: Path, tmp_path: Path) -> None:
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "toolkit.apply", SMOKE, "--out", str(out)]
+def finished(recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Killed in the middle of its second stage, then resumed."""
+    out = tmp_path_factory.mktemp("smoke") / "killed"
+    command = [sys.executable, "-m", "toolkit.apply", recipe, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ONE_THREAD, cwd=ROOT) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -42,8 +54,15 @@ def test_a_killed_run_resumes_to_the_same_record(finished: Path, tmp_path: Path)
     assert process.returncode == -signal.SIGKILL
     assert [step.stage for step in load_record(out).steps] == ["baseline", "block_drop"]
     assert not (out / "model").exists()
-    assert main([SMOKE, "--out", str(out), "--resume"]) == 0
-    assert without_times(load_record(out)) == without_times(load_record(finished))
+    assert main([recipe, "--out", str(out), "--resume"]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_record(recipe: str, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "whole"
+    assert main([recipe, "--out", str(out)]) == 0
+    assert without_times(load_record(finished)) == without_times(load_record(out))
 
 
 def test_the_model_computes_the_same_in_a_new_process(finished: Path, tmp_path: Path) -> None:
@@ -67,12 +86,12 @@ def test_the_model_computes_the_same_in_a_new_process(finished: Path, tmp_path: 
     assert int(done.stdout) == recorded == count_macs(model, task.example_inputs(1)).total
 
 
-def test_what_a_run_leaves_behind(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_run_leaves_behind(recipe: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {"run.json", "recipe.resolved.yaml", "model", "stages", "report"}
     page = (finished / "report" / "index.html").read_text()
     assert "block_drop" in page and "channel_prune" in page and "average mAP" in page
     before = (finished / "run.json").read_bytes()
-    assert main([SMOKE, "--out", str(finished)]) == 2
+    assert main([recipe, "--out", str(finished)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert (finished / "run.json").read_bytes() == before

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.helpers.slow import cases
 from tests.helpers.tiny_task import TinyTask
 from toolkit import sweep
+from toolkit.base.console import Console
+from toolkit.planning.profile.costs import TimingSettings
+from toolkit.planning.profile.model_profile import ModelProfile
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.plan import load_plan_record
 from toolkit.record.run import RunRecord, load_record
@@ -118,12 +124,17 @@ HEAD, MEASURE = TEXT.partition("variants:")[0], TEXT[TEXT.index("measure") :]
 PLANS = f"{HEAD}plans: {{families: [depth, width], budgets: [macs=0.6, macs=0.05], evaluations: 2}}\n{MEASURE}"
 
 
+@pytest.mark.parametrize("is_known", cases((True, False), in_suite=(True,)))
 def test_planned_cells_run_or_are_infeasible(
-    file: Path, tmp_path: Path, on_tiny: list[str], tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch
+    is_known: bool, file: Path, tmp_path: Path, on_tiny: list[str], tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From tables that are there already, timed with few repeats, or from nothing."""
     file.write_text(PLANS.replace("  - {seed: 1, task: tad-watch}\n", ""))
     monkeypatch.setattr(cells, "make_task", lambda name: tiny_task)
     out = tmp_path / "out"
+    if is_known:
+        timing = TimingSettings(torch.device("cpu"), (1,), 1, repeats=1)
+        assert ModelProfile(tiny_task, timing, out / "tables", Console(io.StringIO())).tables.blocks
     assert sweep.main([str(file), "--out", str(out)]) == 0
     assert on_tiny == ["depth-macs_0.6", "width-macs_0.6"]
     assert "reaches macs=0.05; the nearest" in (out / "depth_0.05" / "seed0" / "infeasible.txt").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,20 @@ def short(tmp_path: Path, **changes: str) -> Path:
     return path
 
 
-def test_training_leaves_weights_and_how_they_came_to_be(tmp_path: Path) -> None:
-    config, out = short(tmp_path), tmp_path / "out"
-    assert main([str(config), "--out", str(out)]) == 0
-    record = TrainRecord.model_validate_json((out / "training.json").read_bytes())
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    assert main([str(short(folder)), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_training_leaves_weights_and_how_they_came_to_be(trained: Path) -> None:
+    record = TrainRecord.model_validate_json((trained / "training.json").read_bytes())
     assert record.config.max_steps == 2
     assert record.validation.split == "validation" and record.validation.num_examples == 20
     assert record.test is None
     assert [point.step for point in record.curve] == [2]
-    weights = read_baseline(out)
+    weights = read_baseline(trained)
     assert weights is not None
     make_task("tad-watch").build_model().load_state_dict(weights)
 
@@ -47,9 +53,9 @@ def test_the_shipped_baseline_is_the_recorded_one() -> None:
     assert task.evaluate(task.load_baseline(), "validation").value == pytest.approx(record.validation.value, abs=1e-3)
 
 
-def test_damaged_baselines_are_refused(tmp_path: Path) -> None:
-    config, out = short(tmp_path), tmp_path / "out"
-    assert main([str(config), "--out", str(out)]) == 0
+def test_damaged_baselines_are_refused(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
     content = bytearray((out / "weights.safetensors").read_bytes())
     content[-1] ^= 1
     (out / "weights.safetensors").write_bytes(content)

@@ -189,6 +189,12 @@ def on_two_devices(made: RunRecord, device: str) -> RunRecord:
     return made.model_copy(update={"recipe": recipe, "recipe_sha256": recipe.sha256, "steps": steps})
 
 
+def save_three(folder: Path) -> list[Path]:
+    """A depth-only, a width-only and a combined run, each in a folder of its name."""
+    records = [depth_record(), width_record(), combined_record()]
+    return [save(record, folder / record.recipe.name) for record in records]
+
+
 def save(record: RunRecord, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     record.save(folder)

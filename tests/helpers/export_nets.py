@@ -51,10 +51,10 @@ def conv_net() -> ConvNet:
 
 
 def tiny_bert() -> BertForSequenceClassification:
-    """One of its three blocks is dropped."""
+    """One of its two blocks is dropped."""
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=WORDS, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, num_labels=3
+        vocab_size=WORDS, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=3
     )
     net = BertForSequenceClassification(config).eval()
     find_blocks(net, sentences(2))
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.parts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
         self.bias = nn.Parameter(torch.randn(2, 5, 5))
 

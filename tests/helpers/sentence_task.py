@@ -59,6 +59,7 @@ class SentenceTask:
         self._tokenizer = tokenizer
         self._batches = {name: self.encode(lines) for name, lines in (("score", SCORED), ("test", TESTED))}
         self._dense = load_minilm()
+        self._embedded: dict[tuple[str, int | None], Tensor] = {}  # by the dense model
 
     def encode(self, sentences: list[str]) -> tuple[Tensor, ...]:
         """Token ids and mask, both int64 [B, T]."""
@@ -98,11 +99,13 @@ class SentenceTask:
         return {}
 
     def cosines(self, model: nn.Module, split: Split, limit: int | None = None) -> Tensor:
-        pairs = [
-            (embed(model, batch.inputs), embed(self._dense, batch.inputs))
-            for batch in self.batches(split, 16, limit=limit)
-        ]
-        return torch.cat([functional.cosine_similarity(new, old) for new, old in pairs])
+        if (split, limit) not in self._embedded:
+            self._embedded[split, limit] = self._embed(self._dense, split, limit)
+        new, old = self._embed(model, split, limit), self._embedded[split, limit]
+        return functional.cosine_similarity(new, old)
+
+    def _embed(self, model: nn.Module, split: Split, limit: int | None) -> Tensor:
+        return torch.cat([embed(model, batch.inputs) for batch in self.batches(split, 16, limit=limit)])
 
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
         found = self.cosines(model, split, limit)

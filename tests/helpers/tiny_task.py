@@ -15,8 +15,9 @@ from toolkit.tasks.task import AlignmentOptions, Batch, Split
 
 SEEDS: dict[str, int] = {"score": 1, "calibration": 2, "holdout": 3, "validation": 4, "test": 5}
 TOKENS, CHANNELS, DIM, CLASSES = 12, 5, 16, 3
-EXAMPLES = 96  # of every fixed split
+EXAMPLES = 96
 POOL = 10  # batches that all training data counts as where a share of it is asked for
+_TRAINED: dict[tuple[type, int], dict[str, Tensor]] = {}  # weights by task and steps: they are always the same
 
 
 class TinyNet(nn.Module):
@@ -43,9 +44,13 @@ class TinyTask:
     metric = "accuracy"
     protected = ("embed", "head")
     evaluation_batch = 32
+    examples = EXAMPLES  # of every fixed split
 
     def __init__(self, train_steps: int = 60) -> None:
-        self._weights = self._train(train_steps)
+        kind = (type(self), train_steps)
+        if kind not in _TRAINED:
+            _TRAINED[kind] = self._train(train_steps)
+        self._weights = _TRAINED[kind]
 
     def build_model(self) -> nn.Module:
         return TinyNet()
@@ -59,11 +64,11 @@ class TinyTask:
         return (torch.linspace(-2, 2, batch_size * TOKENS * CHANNELS).reshape(batch_size, TOKENS, CHANNELS),)
 
     def num_examples(self, split: Split) -> int:
-        return EXAMPLES
+        return self.examples
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
-        end = EXAMPLES if limit is None else min(limit, EXAMPLES)
-        whole = self._batch(EXAMPLES, SEEDS[split] * 100)
+        end = self.examples if limit is None else min(limit, self.examples)
+        whole = self._batch(self.examples, SEEDS[split] * 100)
         for first in range(0, end, batch_size):
             part = slice(first, min(first + batch_size, end))
             yield Batch((whole.inputs[0][part],), whole.targets[part])

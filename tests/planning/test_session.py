@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.slow import cases
 from tests.helpers.tiny_task import TinyTask
 from toolkit.base.console import Console
 from toolkit.base.errors import PlanError, StageError, UserError
@@ -206,13 +207,15 @@ def test_an_unknown_device() -> None:
             open_session(TinyTask(), PlanSettings(device="cuda"))
 
 
-def test_one_call(folder: Path) -> None:
+@pytest.mark.parametrize("is_known", cases((True, False), in_suite=(True,)))
+def test_one_call(is_known: bool, session: Planner, folder: Path, tmp_path: Path) -> None:
+    """From tables that are there already, or from nothing."""
     recipe = plan_recipe(
         TinyTask(),
         budget_of(0.5),
         family="depth",
         evaluations=0,
-        settings=PlanSettings(batch_sizes=(1,), tables=folder / "own"),
+        settings=PlanSettings(batch_sizes=(1, 2), tables=folder if is_known else tmp_path / "own"),
         console=Console(io.StringIO()),
     )
     assert recipe.name == "depth-macs_0.5" and recipe.family == "depth"

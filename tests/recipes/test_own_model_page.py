@@ -29,10 +29,24 @@ def test_under_40_lines(program: str) -> None:
     assert max(len(line) for line in lines) <= 120
 
 
+AS_IT_STANDS: dict[str, str] = {}
+IN_A_MOMENT = {"range(300)": "range(150)", "max_steps=100": "max_steps=20", "threads=1": "threads=1, repeats=3"}
+
+
+@pytest.mark.parametrize(
+    "changes", [IN_A_MOMENT, pytest.param(AS_IT_STANDS, marks=pytest.mark.slow)], ids=["short", "as it stands"]
+)
 def test_it_runs(
-    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    changes: dict[str, str],
+    program: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for old, new in changes.items():
+        assert program.count(old) == 1
+        program = program.replace(old, new)
     names: dict[str, object] = {"__name__": "__main__"}
     with torch.random.fork_rng(devices=[]):
         exec(compile(program, str(PAGE), "exec"), names)

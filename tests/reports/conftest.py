@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from reports.run.page import write_page
-from tests.helpers.example_records import combined_record, depth_record, save, width_record
+from tests.helpers.example_records import combined_record, save, save_three
 
 
 @pytest.fixture
 def run_folders(tmp_path: Path) -> list[Path]:
     """A depth-only, a width-only and a combined run."""
-    records = [depth_record(), width_record(), combined_record()]
-    return [save(record, tmp_path / record.recipe.name) for record in records]
+    return save_three(tmp_path)
 
 
 @pytest.fixture(scope="session")

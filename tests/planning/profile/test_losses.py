@@ -34,9 +34,9 @@ def task() -> StreamTask:
     return StreamTask()
 
 
-@pytest.fixture
-def space(task: StreamTask, tiny_context: StageContext) -> Space:
-    return find_space(tiny_context.dense, task.example_inputs(1), task.protected, round_to=4)
+@pytest.fixture(scope="module")
+def space(task: StreamTask) -> Space:
+    return find_space(task.load_baseline(), task.example_inputs(1), task.protected, round_to=4)
 
 
 @pytest.fixture

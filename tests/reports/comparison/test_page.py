@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reports.__main__ import main
-from tests.helpers.example_records import combined_record, depth_record, measurement, save
+from tests.helpers.example_records import combined_record, depth_record, measurement, save, save_three
 from tests.helpers.html_reading import Page
 from toolkit.record.run import RunRecord
 
@@ -24,10 +24,18 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
     return captured.err
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is written for a depth-only, a width-only and a combined run."""
+    folder = tmp_path_factory.mktemp("compared")
+    runs = save_three(folder)
+    assert main([*map(str, runs), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
 @pytest.fixture
-def rows(run_folders: list[Path], tmp_path: Path) -> list[dict[str, str]]:
-    assert main([*map(str, run_folders), "--out", str(tmp_path / "out")]) == 0
-    with open(tmp_path / "out" / "points.csv", newline="", encoding="utf-8") as file:
+def rows(compared: Path) -> list[dict[str, str]]:
+    with open(compared / "points.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -58,8 +66,8 @@ def test_csv_numbers_survive_the_round_trip(rows: list[dict[str, str]]) -> None:
     assert rows[0]["macs_ratio_front"] == ""  # depth_only costs less than dense and is better
 
 
-def test_figures_and_page(rows: list[dict[str, str]], tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_figures_and_page(rows: list[dict[str, str]], compared: Path) -> None:
+    out = compared
     stems = {f"front-{cost}" for cost in ("macs_ratio", "params_ratio")}
     stems |= {f"front-latency_ratio_cpu_batch{size}" for size in (1, 16)}
     assert {path.stem for path in out.glob("*.svg")} == stems == {path.stem for path in out.glob("*.png")}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolkit.planning.search.solver import PlanFamily, minimise_cost, minimise_loss
+from toolkit.planning.search.solver import LossMinimiser, PlanFamily, minimise_cost, minimise_loss
 from toolkit.planning.search.surrogate import Surrogate
 from toolkit.planning.tables import Plan, Tables, cost
 
@@ -112,13 +112,14 @@ def _learnt(
 ) -> list[Plan]:
     """`evaluations` plans less the starts, each named by what the scores before it say."""
     found: list[Plan] = []
+    minimiser = LossMinimiser(tables, limits, family)
     for choice in starts:
         scorer(choice)
     while len(starts) + len(found) < evaluations:
         surrogate = Surrogate(tables, scorer.scores(family))
         first = [surrogate.believed()] if len(found) % 2 == 0 else []
         corrected = itertools.chain(first, itertools.islice(surrogate.sampled(rng), MOST_KNOWN))
-        named = (minimise_loss(one, limits, family) for one in corrected)
+        named = (minimiser.minimise(one) for one in corrected)
         new = next((choice for choice in named if choice is not None and not scorer.knows(choice)), None)
         if new is None:
             break

@@ -1,14 +1,20 @@
-"""The exact optimum of additive tables: one integer programme for each context, solved by HiGHS. No torch here."""
+"""The exact optimum of additive tables: one integer programme for each context, solved by HiGHS. No torch here.
+
+A context whose lower bound is above the best plan of the others is not solved: it cannot change what is found.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csc_array
 
+from toolkit.planning.search.relaxation import Relaxation
 from toolkit.planning.tables import Plan, Tables, added_loss, cost, make_plan
 
 PlanFamily = Literal["depth", "width", "combined"]
@@ -25,21 +31,51 @@ def minimise_loss(tables: Tables, limits: Mapping[str, float], family: PlanFamil
 
     At least one block stays. Ties go to the earlier context.
     """
-    found = _over_contexts(tables, limits, family, None)
-    return min(found, key=lambda choice: added_loss(tables, choice), default=None)
+    return LossMinimiser(tables, limits, family).minimise(tables)
 
 
 def minimise_cost(tables: Tables, resource: str, limits: Mapping[str, float], family: PlanFamily) -> Plan | None:
     """The plan that costs least of `resource` within the other limits: how far a family reaches."""
     others = {name: value for name, value in limits.items() if name != resource}
-    found = _over_contexts(tables, others, family, resource)
+    programmes = _programmes(tables, others, family)
+    solved = [one.solve(one.costs(resource)[0]) for one in programmes]
+    found = [choice for choice in solved if choice is not None]
     return min(found, key=lambda choice: cost(tables, choice, resource), default=None)
 
 
-def _over_contexts(tables: Tables, limits: Mapping[str, float], family: PlanFamily, resource: str | None) -> list[Plan]:
+class LossMinimiser:
+    """`minimise_loss` for any number of tables that differ in losses alone: what it costs is looked up once."""
+
+    def __init__(self, tables: Tables, limits: Mapping[str, float], family: PlanFamily) -> None:
+        self._programmes = _programmes(tables, limits, family)
+
+    def minimise(self, tables: Tables) -> Plan | None:
+        """`tables` have the costs of those that this was made of."""
+        losses = _losses(tables)
+        if len(self._programmes) == 1:
+            return self._programmes[0].solve(losses)
+        bounds = [tables.contexts[one.context].loss + one.bound(losses) for one in self._programmes]
+        found: dict[int, Plan] = {}
+        least = np.inf
+        for index in sorted(range(len(bounds)), key=bounds.__getitem__):
+            if bounds[index] > least + SLACK * (1.0 + abs(least)):
+                break  # as those after it, whose bounds are higher still
+            choice = self._programmes[index].solve(losses)
+            if choice is not None:
+                found[index] = choice
+                least = min(least, added_loss(tables, choice))
+        return min((found[index] for index in sorted(found)), key=lambda one: added_loss(tables, one), default=None)
+
+
+def _programmes(tables: Tables, limits: Mapping[str, float], family: PlanFamily) -> list[_Programme]:
     contexts = range(1 if family == "depth" else len(tables.contexts))
-    solved = [_Programme(tables, index).solve(limits, family, resource) for index in contexts]
-    return [choice for choice in solved if choice is not None]
+    return [_Programme(tables, index, limits, family) for index in contexts]
+
+
+def _losses(tables: Tables) -> Array:
+    """What each variable of a programme adds to the loss."""
+    widths = [loss for group in tables.groups for loss in group.losses]
+    return np.array([*(block.loss for block in tables.blocks), *widths], dtype=np.float64)
 
 
 class _Programme:
@@ -48,57 +84,74 @@ class _Programme:
     A group in a dropped block has none: its widths and the block's variable add up to 1, as do those of other groups.
     """
 
-    def __init__(self, tables: Tables, context: int) -> None:
-        self.tables, self.context = tables, context
+    def __init__(self, tables: Tables, context: int, limits: Mapping[str, float], family: PlanFamily) -> None:
+        self.tables, self.context, self.limits = tables, context, limits
         self.blocks = [block.name for block in tables.blocks]
         self.options = [(group, level) for group in tables.groups for level in range(len(group.widths))]
         self.size = len(self.blocks) + len(self.options)
+        self._upper = self._most(family)
+        self._changes = {name: self.costs(name) for name in limits}  # and the sum where all variables are 0
 
-    def solve(self, limits: Mapping[str, float], family: PlanFamily, resource: str | None) -> Plan | None:
-        goal = self._losses() if resource is None else self._costs(resource)[0]
+    def solve(self, goal: Array) -> Plan | None:
+        """The plan whose variables have the least sum of the goal."""
         if not self.size:
-            return (
-                Plan(self.context) if all(cost(self.tables, Plan(), name) <= limits[name] for name in limits) else None
-            )
-        rows = [self._one_width_each(), self._one_block_stays()]
-        for name, limit in limits.items():
-            changes, full = self._costs(name)
-            rows.append(LinearConstraint(changes[None], -np.inf, limit + SLACK - full))
+            within = all(cost(self.tables, Plan(), name) <= limit for name, limit in self.limits.items())
+            return Plan(self.context) if within else None
         result = milp(
             goal / max(np.abs(goal).max(), 1e-300),  # HiGHS stops at absolute gaps
             integrality=np.ones(self.size),
-            bounds=Bounds(np.zeros(self.size), self._upper(family)),
-            constraints=rows,
+            bounds=Bounds(np.zeros(self.size), self._upper),
+            constraints=self._rows,
             options={"mip_rel_gap": 0.0},
         )
         return None if result.x is None else self._choice(result.x)
 
-    def _losses(self) -> Array:
-        drops = [block.loss for block in self.tables.blocks]
-        return np.array([*drops, *(group.losses[level] for group, level in self.options)], dtype=np.float64)
+    def bound(self, goal: Array) -> float:
+        """No plan within the limits has less; `-inf` where that is not known."""
+        return self._relaxation.bound(goal) if self.size else -np.inf
 
-    def _costs(self, resource: str) -> tuple[Array, float]:
+    def costs(self, resource: str) -> tuple[Array, float]:
         """What each variable changes, and the sum where all of them are 0."""
         context = self.tables.contexts[self.context]
         full = [context.blocks[name][resource] for name in self.blocks]
         widths = [context.groups[group.name][level][resource] for group, level in self.options]
         return np.array([*(-value for value in full), *widths]), context.rest[resource] + sum(full)
 
-    def _one_width_each(self) -> LinearConstraint:
+    @cached_property
+    def _relaxation(self) -> Relaxation:
+        groups = self.tables.groups
+        return Relaxation(
+            len(self.blocks),
+            [len(group.widths) for group in groups],
+            [None if group.block is None else self.blocks.index(group.block) for group in groups],
+            self._upper,
+            [changes for changes, _ in self._changes.values()],
+            [limit - self._changes[name][1] for name, limit in self.limits.items()],
+        )
+
+    @cached_property
+    def _rows(self) -> LinearConstraint:
+        """One width for each group, one block at least that stays, and the limits."""
+        groups = len(self.tables.groups)
+        stays = np.zeros((1, self.size))
+        stays[0, : len(self.blocks)] = 1.0
+        rows = [self._one_width_each(), stays, *(changes[None] for changes, _ in self._changes.values())]
+        most = [limit + SLACK - self._changes[name][1] for name, limit in self.limits.items()]
+        least = [*[1.0] * groups, 0.0, *[-np.inf] * len(most)]
+        return LinearConstraint(
+            csc_array(np.concatenate(rows)), least, [*[1.0] * groups, max(len(self.blocks) - 1, 0), *most]
+        )
+
+    def _one_width_each(self) -> Array:
         matrix = np.zeros((len(self.tables.groups), self.size))
         for row, group in enumerate(self.tables.groups):
             if group.block is not None:
                 matrix[row, self.blocks.index(group.block)] = 1.0
             for column, (other, _) in enumerate(self.options, len(self.blocks)):
                 matrix[row, column] = float(other.name == group.name)
-        return LinearConstraint(matrix, 1.0, 1.0)
+        return matrix
 
-    def _one_block_stays(self) -> LinearConstraint:
-        row = np.zeros((1, self.size))
-        row[0, : len(self.blocks)] = 1.0
-        return LinearConstraint(row, 0.0, max(len(self.blocks) - 1, 0))
-
-    def _upper(self, family: PlanFamily) -> Array:
+    def _most(self, family: PlanFamily) -> Array:
         drops = [float(family != "width")] * len(self.blocks)
         return np.array([*drops, *(float(family != "depth" or level == 0) for _, level in self.options)])
 
