@@ -131,7 +131,7 @@ class PlanScorer:
         sites = reader_sites(model, choices, self._order_of(model), self._join)
         repair = self._sequence(model, reference, shared)
         with self._metered(model), self._metered(reference):
-            repair.look_at({site.goal for site in sites})
+            repair.look_at(set(sites))
             for site in sites:
                 repair.fit(site)
         reestimate_batch_norms(model, self.calibration)

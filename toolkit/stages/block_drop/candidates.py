@@ -12,6 +12,7 @@ from toolkit.blocks.drop import block_dropped
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, Inputs
 from toolkit.repair.fit import Fitted, fit_layers, installed
+from toolkit.repair.joint import PLAIN
 from toolkit.repair.sites import depth_site, rest_point
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Task
@@ -79,5 +80,6 @@ def _variant(
     holder = next((one for one in before if layer.startswith(f"{one}.")), None)
     if holder is None:
         return Variant(block, fitted, sum(order.index(one) < order.index(layer) for one in before))
-    rest = rest_point(model, layer, holder, inputs, order) if type(model.get_submodule(layer)) is nn.Linear else None
+    is_plain = type(model.get_submodule(layer)) is nn.Linear and fitted.site.joint == PLAIN
+    rest = rest_point(model, layer, holder, inputs, order) if is_plain else None
     return Variant(block, fitted, before.index(holder), holder, rest)
