@@ -73,12 +73,14 @@ def find_joint(
     It joins where the stream moves by exactly as much as the layer's end is moved, whatever the move: of itself, or
     once the sum is lifted out of the reach of what it passes, which must then be one of `BEHIND`.
     """
-    norm = _norm_of(model, layer, inputs, order)
+    norm = norm_of(model, layer, inputs, order)
     end = ActivationPoint(norm or layer, "output")
     before = capture(model, inputs, {point, end})
     if len(before) < 2 or before[point].shape != before[end].shape:
         return None
     largest = max(float(value.abs().max()) for value in before.values())
+    if not math.isfinite(largest):
+        return None
     lift = 2.0 ** math.ceil(math.log2(HEADROOM * max(largest, 1e-3)))
     module = model.get_submodule(end.module)
     for height in (0.0, lift):
@@ -122,7 +124,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return bool((first - second).abs().max() <= TOLERANCE * second.abs().max())
 
 
-def _norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
+def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
     """The BatchNorm with weights and statistics that reads the output of `layer` and nothing else."""
     following = order[order.index(layer) + 1 :][:1]
     if not following or order.count(following[0]) > 1:

@@ -29,8 +29,17 @@ from toolkit.planning.tables import Width, drops_before
 from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.repair.batch_norm import batch_norms, reestimate_batch_norms
 from toolkit.repair.fit import Site
+from toolkit.repair.joint import Joint
 from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
-from toolkit.repair.sites import depth_site, home_of, joining_point, reader_sites
+from toolkit.repair.sites import (
+    depth_site,
+    goal_of,
+    home_of,
+    joining_point,
+    last_gone_after,
+    norms_behind,
+    reader_sites,
+)
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
@@ -76,8 +85,10 @@ class PlanScorer:
             "score": self._dense_outputs([batch.inputs for batch in self.scoring]),
         }
         self._dense_goals: Goals = [{} for _ in self.calibration]
-        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is gone, and what goes next
-        self._joins: dict[str, ActivationPoint] = {}
+        self._depth_sites: dict[
+            tuple[frozenset[str], str, bool], Site | None
+        ] = {}  # by what is gone, and what goes next
+        self._joins: dict[str, tuple[ActivationPoint, Joint]] = {}
 
     @property
     def block_passes(self) -> float:
@@ -105,50 +116,57 @@ class PlanScorer:
         half = drops_before(order, len(gone)) if widths else len(gone)
         first, last = gone[:half], gone[half:]
         self._drop(model, self.dense, first, shared)
-        before = copy.deepcopy(model) if widths and first else self.dense
-        self._narrow(model, before, widths, shared)
-        self._drop(model, copy.deepcopy(model) if widths and last else before, last, shared)
+        self._narrow(model, widths, shared)
+        is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
+        self._drop(model, copy.deepcopy(model) if is_narrower and last else self.dense, last, shared)
         return model
 
     def _drop(self, model: nn.Module, reference: nn.Module, blocks: Sequence[str], shared: Sequence[str]) -> None:
         repair = self._sequence(model, reference, shared)
         for block in blocks:
-            site = self._depth_site(model, block)
+            site = self._depth_site(model, block, reference is self.dense)
             if site is not None:
                 with self._metered(model), self._metered(reference):
                     repair.fit(site)
             drop_block(model, block)
 
-    def _narrow(
-        self, model: nn.Module, reference: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]
-    ) -> None:
+    def _narrow(self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]) -> None:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
-        scores = self._dense_scores if reference is self.dense else self._scores(model, groups)
+        gone = dropped_blocks(model)
+        scores = self._scores(model, groups) if gone else self._dense_scores
         choices = choose(given_cuts(groups, self.dense, widths), scores)
         cut(model, choices)
-        sites = reader_sites(model, choices, self._order_of(model), self._join)
-        repair = self._sequence(model, reference, shared)
-        with self._metered(model), self._metered(reference):
+
+        def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
+            return goal_of(self.dense, layer, point, joint, self.example, gone, self.order)
+
+        reestimate_batch_norms(model, self.calibration)
+        sites = reader_sites(model, choices, self._order_of(model), self._join, aim_at)
+        repair = self._sequence(model, self.dense, shared)
+        with self._metered(model), self._metered(self.dense):
             repair.look_at(set(sites))
             for site in sites:
                 repair.fit(site)
-        reestimate_batch_norms(model, self.calibration)
+        if batch_norms(model) and (behind := norms_behind(model, sites, self.example)):
+            reestimate_batch_norms(model, self.calibration, behind)
 
     def _order_of(self, model: nn.Module) -> list[str]:
         """Widths do not change the order of calls, and dropped blocks call nothing."""
         gone = dropped_blocks(model)
         return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
 
-    def _depth_site(self, model: nn.Module, block: str) -> Site | None:
+    def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
         """Widths do not change where outputs join the stream."""
-        key = frozenset(dropped_blocks(model)), block
+        gone = dropped_blocks(model)
+        key = frozenset(gone), block, aims_at_dense
         if key not in self._depth_sites:
-            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model))
+            goal = last_gone_after(block, gone, self.order) if aims_at_dense else block
+            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model), goal)
         return self._depth_sites[key]
 
-    def _join(self, layer: str) -> ActivationPoint:
+    def _join(self, layer: str) -> tuple[ActivationPoint, Joint]:
         """Inside a block neither widths nor other blocks change it."""
         if layer not in self._joins:
             home = home_of(layer, self.blocks)
