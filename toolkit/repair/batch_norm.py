@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -11,22 +11,19 @@ from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import Inputs
 
 
-def batch_norms(model: nn.Module, names: Collection[str] | None = None) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Those that keep running statistics, among `names` if they are given."""
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Those that keep running statistics."""
     kind = nn.modules.batchnorm._BatchNorm
-    named = [module for name, module in model.named_modules() if names is None or name in names]
-    return [module for module in named if isinstance(module, kind) and module.running_mean is not None]
+    return [module for module in model.modules() if isinstance(module, kind) and module.running_mean is not None]
 
 
 @torch.no_grad()
-def reestimate_batch_norms(model: nn.Module, batches: Iterable[Inputs], names: Collection[str] | None = None) -> int:
+def reestimate_batch_norms(model: nn.Module, batches: Iterable[Inputs]) -> int:
     """Replace running means and variances by their plain averages over the batches; the number of layers changed.
-
-    `names` are the layers that are estimated again; None: all.
 
     Everything but BatchNorm stays in eval mode. A layer that sees one value per channel keeps what it has.
     """
-    norms = batch_norms(model, names)
+    norms = batch_norms(model)
     if not norms:
         return 0
     momenta = [norm.momentum for norm in norms]

@@ -37,7 +37,6 @@ class Site:
 
     Where the stream is narrower than the reference's, `channels` are those of the reference that are left.
     joint: how the layer's output joins the stream at `point`.
-    goal_joint: how it joins the stream at `goal` in the reference, where the goal is the sum before an activation.
     """
 
     layer: str
@@ -45,12 +44,6 @@ class Site:
     goal: ActivationPoint
     channels: tuple[int, ...] = ()
     joint: Joint = PLAIN
-    goal_joint: Joint | None = None
-
-    @property
-    def is_through(self) -> bool:
-        """Whether the fit is to the stream behind the activation, not to the sum before it."""
-        return self.joint.behind != "nothing" and self.goal_joint is None
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ def places_of(site: Site) -> set[ActivationPoint]:
 
 
 def problem_of(site: Site) -> Problem:
-    return ThroughActivation(site.joint.behind) if site.is_through else Normal()
+    return Normal() if site.joint.behind == "nothing" else ThroughActivation(site.joint.behind)
 
 
 def look_at_model(model: nn.Module, site: Site, inputs: Inputs) -> dict[ActivationPoint, Tensor]:
@@ -90,14 +83,6 @@ def look_at_model(model: nn.Module, site: Site, inputs: Inputs) -> dict[Activati
             output = ActivationPoint(site.layer, "output")
             seen[output] = seen[output] - site.joint.lift
     return seen
-
-
-def look_at_goal(reference: nn.Module, site: Site, inputs: Inputs) -> Tensor:
-    """Returns what the stream should become, from the reference."""
-    if site.goal_joint is None:
-        return capture(reference, inputs, {site.goal})[site.goal]
-    with lifted(reference, site.layer, site.goal_joint):
-        return capture(reference, inputs, {site.goal})[site.goal] - site.goal_joint.lift
 
 
 def add_rows(
@@ -123,18 +108,15 @@ def _gather(
 ) -> dict[Site, Problem]:
     """One pass of both models over the data for all sites at once, but for those whose sums have to be lifted."""
     problems = {site: problem_of(site) for site in sites}
-    plain = [site for site in sites if not site.joint.lift and site.goal_joint is None]
-    goals = {site.goal for site in plain}
+    plain = [site for site in sites if not site.joint.lift]
+    goals = {site.goal for site in sites}
     places = {place for site in plain for place in places_of(site)}
     for inputs in batches:
-        wanted = capture(reference, inputs, goals) if plain else {}
-        seen = capture(model, inputs, places) if plain else {}
+        wanted = capture(reference, inputs, goals)
+        together = capture(model, inputs, places) if plain else {}
         for site, problem in problems.items():
-            if site in plain:
-                add_rows(problem, model, site, seen, wanted[site.goal])
-            else:
-                goal = look_at_goal(reference, site, inputs)
-                add_rows(problem, model, site, look_at_model(model, site, inputs), goal)
+            seen = look_at_model(model, site, inputs) if site.joint.lift else together
+            add_rows(problem, model, site, seen, wanted[site.goal])
     return problems
 
 

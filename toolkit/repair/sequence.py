@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
-from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_goal, look_at_model, problem_of
+from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_model, problem_of
 
-GoalKey = tuple[ActivationPoint, str | None]
-
-Goals = list[dict[GoalKey, Tensor]]  # the reference's activations, by batch
+Goals = list[dict[ActivationPoint, Tensor]]  # the reference's activations, by batch
 
 Outputs = dict[tuple[str, int], Any]  # what a block puts out, by its name and the batch
 
@@ -33,32 +31,21 @@ class Aim:
     goals: Goals
     outputs: Outputs
 
-    def look_at(self, sites: set[Site], batches: Sequence[Inputs]) -> None:
-        """See to it that what the sites aim at is known: streams in one pass, lifted sums one by one."""
-        missing = {goal_key(site): site for site in sites if goal_key(site) not in self.goals[0]}
-        plain = {site.goal for site in missing.values() if site.goal_joint is None}
-        lifts = {key: site for key, site in missing.items() if site.goal_joint is not None}
-        points = {site.goal for site in missing.values()}
+    def look_at(self, points: set[ActivationPoint], batches: Sequence[Inputs]) -> None:
+        """See to it that the reference's activations are known there."""
+        missing = {point for point in points if point not in self.goals[0]}
+        if not missing:
+            return
         known = {block for block, _ in self.outputs}
-        needed = {block for block in known for point in points if point.module.startswith(f"{block}.")}
-        needed |= {block for block in known for site in lifts.values() if site.layer.startswith(f"{block}.")}
+        needed = {block for block in known for point in missing if point.module.startswith(f"{block}.")}
         current: list[int] = []
         with ExitStack() as stack:
-            for block in known - needed if missing else ():
+            for block in known - needed:
                 kept = keeping(self.outputs, block, current)
                 stack.enter_context(forward_replaced(self.reference.get_submodule(block), kept))
-            for number, inputs in enumerate(batches if missing else ()):
+            for number, inputs in enumerate(batches):
                 current[:] = [number]
-                if plain:
-                    seen = capture(self.reference, inputs, plain)
-                    self.goals[number] |= {(point, None): value for point, value in seen.items()}
-                for key, site in lifts.items():
-                    self.goals[number][key] = look_at_goal(self.reference, site, inputs)
-
-
-def goal_key(site: Site) -> GoalKey:
-    """Returns what a goal is kept under: where it is, and of which layer's sum, where it is a sum."""
-    return site.goal, None if site.goal_joint is None else site.layer
+                self.goals[number] |= capture(self.reference, inputs, missing)
 
 
 class RepairSequence:
@@ -76,18 +63,18 @@ class RepairSequence:
         self.model, self.aim, self.batches, self.blocks = model, aim, batches, blocks
         self.order, self.known = order, known
 
-    def look_at(self, sites: set[Site]) -> None:
-        self.aim.look_at(sites, self.batches)
+    def look_at(self, points: set[ActivationPoint]) -> None:
+        self.aim.look_at(points, self.batches)
 
     def fit(self, site: Site) -> None:
-        self.look_at({site})
+        self.look_at({site.goal})
         problem = problem_of(site)
         current: list[int] = []
         with self._settled_kept(site.layer, current):
             for number, inputs in enumerate(self.batches):
                 current[:] = [number]
                 seen = look_at_model(self.model, site, inputs)
-                add_rows(problem, self.model, site, seen, self.aim.goals[number][goal_key(site)])
+                add_rows(problem, self.model, site, seen, self.aim.goals[number][site.goal])
         install(self.model, fit_site(self.model, site, problem))
 
     @contextmanager

@@ -29,17 +29,8 @@ from toolkit.planning.tables import Width, drops_before
 from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.repair.batch_norm import batch_norms, reestimate_batch_norms
 from toolkit.repair.fit import Site
-from toolkit.repair.joint import Joint
 from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
-from toolkit.repair.sites import (
-    depth_site,
-    goal_of,
-    home_of,
-    joining_point,
-    last_gone_after,
-    norms_behind,
-    reader_sites,
-)
+from toolkit.repair.sites import depth_site, home_of, joining_point, last_gone_after, reader_sites
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
@@ -88,7 +79,7 @@ class PlanScorer:
         self._depth_sites: dict[
             tuple[frozenset[str], str, bool], Site | None
         ] = {}  # by what is gone, and what goes next
-        self._joins: dict[str, tuple[ActivationPoint, Joint]] = {}
+        self._joins: dict[str, ActivationPoint] = {}
 
     @property
     def block_passes(self) -> float:
@@ -116,7 +107,8 @@ class PlanScorer:
         half = drops_before(order, len(gone)) if widths else len(gone)
         first, last = gone[:half], gone[half:]
         self._drop(model, self.dense, first, shared)
-        self._narrow(model, widths, shared)
+        before = copy.deepcopy(model) if widths and first else self.dense
+        self._narrow(model, before, widths, shared)
         is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
         self._drop(model, copy.deepcopy(model) if is_narrower and last else self.dense, last, shared)
         return model
@@ -130,27 +122,22 @@ class PlanScorer:
                     repair.fit(site)
             drop_block(model, block)
 
-    def _narrow(self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]) -> None:
+    def _narrow(
+        self, model: nn.Module, reference: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]
+    ) -> None:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
-        gone = dropped_blocks(model)
-        scores = self._scores(model, groups) if gone else self._dense_scores
+        scores = self._dense_scores if reference is self.dense else self._scores(model, groups)
         choices = choose(given_cuts(groups, self.dense, widths), scores)
         cut(model, choices)
-
-        def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
-            return goal_of(self.dense, layer, point, joint, self.example, gone, self.order)
-
-        reestimate_batch_norms(model, self.calibration)
-        sites = reader_sites(model, choices, self._order_of(model), self._join, aim_at)
-        repair = self._sequence(model, self.dense, shared)
-        with self._metered(model), self._metered(self.dense):
-            repair.look_at(set(sites))
+        sites = reader_sites(model, choices, self._order_of(model), self._join)
+        repair = self._sequence(model, reference, shared)
+        with self._metered(model), self._metered(reference):
+            repair.look_at({site.goal for site in sites})
             for site in sites:
                 repair.fit(site)
-        if batch_norms(model) and (behind := norms_behind(model, sites, self.example)):
-            reestimate_batch_norms(model, self.calibration, behind)
+        reestimate_batch_norms(model, self.calibration)
 
     def _order_of(self, model: nn.Module) -> list[str]:
         """Widths do not change the order of calls, and dropped blocks call nothing."""
@@ -166,7 +153,7 @@ class PlanScorer:
             self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model), goal)
         return self._depth_sites[key]
 
-    def _join(self, layer: str) -> tuple[ActivationPoint, Joint]:
+    def _join(self, layer: str) -> ActivationPoint:
         """Inside a block neither widths nor other blocks change it."""
         if layer not in self._joins:
             home = home_of(layer, self.blocks)

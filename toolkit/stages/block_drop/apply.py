@@ -144,7 +144,7 @@ class _Drop:
             variants = repaired_variants(model, self.reference, [block], self.task, self.context)
             fitted = variants[block].fitted
             if fitted is None:
-                self.context.console.line(f"  {block}: no linear layer before it can take over its work: no repair")
+                self.context.console.line(f"  {block}: no layer before it can take over its work: no repair")
         if fitted is not None:
             install(model, fitted)
         drop_block(model, block)

@@ -15,7 +15,6 @@ from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.repair.batch_norm import reestimate_batch_norms
-from toolkit.repair.sites import norms_behind
 from toolkit.stages.channel_prune.detail import ChannelPruneDetail, Target
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
@@ -56,11 +55,10 @@ def apply_channel_prune(
     reference = copy.deepcopy(model)
     cut(model, choices)
     _check_cut(reference, model, choices, task, context)
-    estimates = config.batch_norm == "reestimate" and any(choice.changes for choice in choices)
-    num_norms = reestimate_batch_norms(model, context.inputs(task, "calibration")) if estimates else 0
     repairs = repair_readers(model, reference, choices, task, context) if config.repair != "none" else []
-    if estimates and (behind := norms_behind(model, [fitted.site for fitted in repairs], context.example_inputs(task))):
-        reestimate_batch_norms(model, context.inputs(task, "calibration"), behind)
+    num_norms = 0
+    if config.batch_norm == "reestimate" and any(choice.changes for choice in choices):
+        num_norms = reestimate_batch_norms(model, context.inputs(task, "calibration"))
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)
     by_name = {choice.group.name: choice for choice in choices}

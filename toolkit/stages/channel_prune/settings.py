@@ -59,8 +59,7 @@ class ChannelPrune(StageSettings):
     groups whose layers have the same types and shapes (isomorphic; after Fang et al., ECCV 2024).
     Widths are rounded to the nearest multiple of `round_to`, at least one (heads: to whole heads). A miss of
     `macs_ratio` by more than `macs_tolerance`, or of a kind's `keep` by more than `keep_tolerance`, is an error.
-    `batch_norm`: running statistics are estimated again on calibration data after the cut and before the repair, which
-    fits a BatchNorm together with the layer that it reads; or kept.
+    `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
     """
 
     axis: ClassVar[Axis | None] = "width"
