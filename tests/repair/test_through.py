@@ -1,4 +1,4 @@
-"""Depth repair in CNNs: the last layer that joins the stream before a dropped block is refitted through what follows."""
+"""Depth repair in CNNs: the last layer that joins the stream before a dropped block is refitted through a ReLU."""
 
 from __future__ import annotations
 
