@@ -14,7 +14,8 @@ from toolkit.blocks.find import find_blocks
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.fit import Site, fit_layers, install, installed
-from toolkit.repair.sites import absorber, adds_to, depth_site, joining_point
+from toolkit.repair.joint import PLAIN, find_joint
+from toolkit.repair.sites import absorber, depth_site, joining_point
 
 
 def data(seed: int, count: int = 4) -> list[tuple[torch.Tensor, ...]]:
@@ -31,11 +32,12 @@ def net() -> nn.Module:
 def test_where_a_layer_joins_the_stream(net: nn.Module) -> None:
     inputs = data(0)[0]
     order = execution_order(net, inputs)
-    assert adds_to(net, "blocks.1.mlp.fc2", ActivationPoint("blocks.2", "input"), inputs)
-    assert not adds_to(net, "blocks.1.attn.proj", ActivationPoint("blocks.2", "input"), inputs)
-    assert not adds_to(net, "blocks.1.mlp.fc1", ActivationPoint("blocks.2", "input"), inputs)
-    assert absorber(net, "blocks.2", inputs, order) == "blocks.1.mlp.fc2"
-    assert absorber(net, "blocks.0", inputs, order) == "embed"
+    stream = ActivationPoint("blocks.2", "input")
+    assert find_joint(net, "blocks.1.mlp.fc2", stream, inputs, order) == PLAIN
+    assert find_joint(net, "blocks.1.attn.proj", stream, inputs, order) is None
+    assert find_joint(net, "blocks.1.mlp.fc1", stream, inputs, order) is None
+    assert absorber(net, "blocks.2", inputs, order) == ("blocks.1.mlp.fc2", PLAIN)
+    assert absorber(net, "blocks.0", inputs, order) == ("embed", PLAIN)
     joins = joining_point(net, "blocks.1.attn.proj", "blocks.1", inputs, order)
     assert joins == ActivationPoint("blocks.1.norm2", "input")
     assert joining_point(net, "blocks.1.mlp.fc2", "blocks.1", inputs, order) == ActivationPoint("blocks.1", "output")
@@ -46,7 +48,7 @@ def test_the_absorber_skips_dropped_blocks(net: nn.Module) -> None:
     inputs = data(0)[0]
     find_blocks(net, inputs)
     drop_block(net, "blocks.1")
-    assert absorber(net, "blocks.2", inputs, execution_order(net, inputs)) == "blocks.0.mlp.fc2"
+    assert absorber(net, "blocks.2", inputs, execution_order(net, inputs)) == ("blocks.0.mlp.fc2", PLAIN)
 
 
 def test_a_linear_block_is_imitated_exactly(net: nn.Module) -> None:

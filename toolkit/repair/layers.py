@@ -30,10 +30,11 @@ def can_be_fitted(layer: nn.Module) -> bool:
     return isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and not is_grouped(layer)
 
 
-def rows_of(layer: nn.Module, inputs: Tensor, output_shape: torch.Size) -> Rows:
-    """What `layer` reads for each of its outputs, for one batch."""
+def rows_of(layer: nn.Module, inputs: Tensor, output_shape: torch.Size, with_offset: bool = False) -> Rows:
+    """What `layer` reads for each of its outputs, for one batch; a column of ones at the end where it has a bias, or
+    where something behind it adds an offset (`with_offset`)."""
     rows = _conv_rows(layer, inputs, output_shape) if isinstance(layer, _ConvNd) else _linear_rows(inputs)
-    if getattr(layer, "bias", None) is None:
+    if getattr(layer, "bias", None) is None and not with_offset:
         return rows
     return Rows(torch.cat([rows.inputs, rows.inputs.new_ones(len(rows.inputs), 1)], dim=1), rows.pick)
 

@@ -42,6 +42,14 @@ class Normal:
             total = max(float(fit), 0.0)
         return total / max(self.scale, 1e-30)
 
+    def output_moments(self, solution: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance [outputs] of X W, where the last column of X is ones."""
+        gram = self.gram if self.gram is not None else sum(part.T @ part for part, _ in self.rows)
+        assert isinstance(gram, Tensor)
+        count = gram[-1, -1]
+        mean = gram[-1] @ solution / count
+        return mean, ((solution * (gram @ solution)).sum(0) / count - mean.square()).clamp(min=0.0)
+
     def solve(self, old: Tensor) -> Tensor:
         """With few rows X, the same solution by way of X X^T."""
         if self.gram is None:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
-from toolkit.repair.fit import Site, add_rows, fit_site, install, places_of
-from toolkit.repair.least_squares import Normal
+from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_model, problem_of
 
 Goals = list[dict[ActivationPoint, Tensor]]  # the reference's activations, by batch
 
@@ -69,18 +68,14 @@ class RepairSequence:
 
     def fit(self, site: Site) -> None:
         self.look_at({site.goal})
-        normal = Normal()
-        for number, seen in enumerate(self._passes(site)):
-            add_rows(normal, self.model, site, seen, self.aim.goals[number])
-        install(self.model, fit_site(self.model, site, normal))
-
-    def _passes(self, site: Site) -> Iterator[dict[ActivationPoint, Tensor]]:
-        """What there is to see of the model, batch after batch, with the settled blocks' outputs kept."""
+        problem = problem_of(site)
         current: list[int] = []
         with self._settled_kept(site.layer, current):
             for number, inputs in enumerate(self.batches):
                 current[:] = [number]
-                yield capture(self.model, inputs, places_of(site))
+                seen = look_at_model(self.model, site, inputs)
+                add_rows(problem, self.model, site, seen, self.aim.goals[number][site.goal])
+        install(self.model, fit_site(self.model, site, problem))
 
     @contextmanager
     def _settled_kept(self, layer: str, current: list[int]) -> Iterator[None]:

@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.fit import Site
+from toolkit.repair.joint import Joint, find_joint, move_like, moved_by, shifted
 from toolkit.repair.layers import can_be_fitted
 
-TOLERANCE = 1e-3  # of the shift's largest value
 
-
-@contextmanager
-def _shifted(layer: nn.Module, shift: Tensor) -> Iterator[None]:
-    handle = layer.register_forward_hook(lambda _, __, output: output + shift)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def adds_to(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs) -> bool:
-    """Whether shifting the layer's output shifts the stream at `point` by exactly as much, whatever the shift."""
-    places = {point, ActivationPoint(layer, "output")}
-    before = capture(model, inputs, places)
-    if len(before) < len(places) or before[point].shape != before[ActivationPoint(layer, "output")].shape:
-        return False
-    output = before[ActivationPoint(layer, "output")]
-    shift = _shift_like(output)
-    with _shifted(model.get_submodule(layer), shift):
-        after = capture(model, inputs, {point})
-    return _moved_by(shift, after[point] - before[point])
-
-
-def _shift_like(output: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
-
-
-def _moved_by(shift: Tensor, difference: Tensor) -> bool:
-    return bool((difference - shift).abs().max() <= TOLERANCE * shift.abs().max())
-
-
-def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> str | None:
-    """The last linear layer before `block` whose output is added to the block's input; None where there is none."""
+def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> tuple[str, Joint] | None:
+    """The last layer before `block` that can be fitted and whose output joins the block's input, and how it does."""
     before = order[: order.index(block)]
     for name in reversed(before):
-        is_candidate = isinstance(model.get_submodule(name), nn.Linear) and order.count(name) == 1
-        if is_candidate and adds_to(model, name, ActivationPoint(block, "input"), inputs):
-            return name
+        if can_be_fitted(model.get_submodule(name)) and order.count(name) == 1:
+            joint = find_joint(model, name, ActivationPoint(block, "input"), inputs, order)
+            if joint is not None:
+                return name, joint
     return None
 
 
-def depth_site(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> Site | None:
-    """How to make up for dropping `block`: the stream into it should become the reference's stream out of it."""
-    layer = absorber(model, block, inputs, order)
-    return None if layer is None else Site(layer, ActivationPoint(block, "input"), ActivationPoint(block, "output"))
+def depth_site(
+    model: nn.Module, block: str, inputs: Inputs, order: list[str], goal_block: str | None = None
+) -> Site | None:
+    """How to make up for dropping `block`: the stream into it should become the reference's stream out of it.
+
+    goal_block: the block whose output in the reference is the goal, where blocks behind `block` are gone already.
+    """
+    found = absorber(model, block, inputs, order)
+    if found is None:
+        return None
+    layer, joint = found
+    return Site(layer, ActivationPoint(block, "input"), ActivationPoint(goal_block or block, "output"), joint=joint)
+
+
+def last_gone_after(block: str, gone: Collection[str], dense_order: Sequence[str]) -> str:
+    """Returns the last of the blocks that follow `block` without a gap and are gone; `block` itself where none is.
+
+    dense_order: the modules of the unmodified model in execution order.
+    """
+    last = block
+    while True:
+        ends = [place for place, name in enumerate(dense_order) if name == last or name.startswith(f"{last}.")]
+        following = dense_order[max(ends) + 1 :][:1] if ends else []
+        if not following or following[0] not in gone:
+            return last
+        last = following[0]
 
 
 def joining_point(model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]) -> ActivationPoint:
@@ -75,14 +65,14 @@ def joining_point(model: nn.Module, layer: str, block: str | None, inputs: Input
     points = [*(ActivationPoint(name, "input") for name in inside), ActivationPoint(block, "output")]
     before = capture(model, inputs, {own, *points})
     output = before[own]
-    shift = _shift_like(output)
-    with _shifted(model.get_submodule(layer), shift):
+    shift = move_like(output)
+    with shifted(model.get_submodule(layer), shift):
         after = capture(model, inputs, points)
     for point in points:  # nothing is added between the layer and a point that sees just its output
         if point not in after or before[point].shape != output.shape:
             continue
         is_stream = not torch.equal(before[point], output)
-        if is_stream and _moved_by(shift, after[point] - before[point]):
+        if is_stream and moved_by(shift, after[point] - before[point]):
             return point
     return own
 

@@ -30,7 +30,7 @@ from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.repair.batch_norm import batch_norms, reestimate_batch_norms
 from toolkit.repair.fit import Site
 from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
-from toolkit.repair.sites import depth_site, home_of, joining_point, reader_sites
+from toolkit.repair.sites import depth_site, home_of, joining_point, last_gone_after, reader_sites
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
@@ -76,7 +76,9 @@ class PlanScorer:
             "score": self._dense_outputs([batch.inputs for batch in self.scoring]),
         }
         self._dense_goals: Goals = [{} for _ in self.calibration]
-        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is gone, and what goes next
+        self._depth_sites: dict[
+            tuple[frozenset[str], str, bool], Site | None
+        ] = {}  # by what is gone, and what goes next
         self._joins: dict[str, ActivationPoint] = {}
 
     @property
@@ -107,13 +109,14 @@ class PlanScorer:
         self._drop(model, self.dense, first, shared)
         before = copy.deepcopy(model) if widths and first else self.dense
         self._narrow(model, before, widths, shared)
-        self._drop(model, copy.deepcopy(model) if widths and last else before, last, shared)
+        is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
+        self._drop(model, copy.deepcopy(model) if is_narrower and last else self.dense, last, shared)
         return model
 
     def _drop(self, model: nn.Module, reference: nn.Module, blocks: Sequence[str], shared: Sequence[str]) -> None:
         repair = self._sequence(model, reference, shared)
         for block in blocks:
-            site = self._depth_site(model, block)
+            site = self._depth_site(model, block, reference is self.dense)
             if site is not None:
                 with self._metered(model), self._metered(reference):
                     repair.fit(site)
@@ -141,11 +144,13 @@ class PlanScorer:
         gone = dropped_blocks(model)
         return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
 
-    def _depth_site(self, model: nn.Module, block: str) -> Site | None:
+    def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
         """Widths do not change where outputs join the stream."""
-        key = frozenset(dropped_blocks(model)), block
+        gone = dropped_blocks(model)
+        key = frozenset(gone), block, aims_at_dense
         if key not in self._depth_sites:
-            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model))
+            goal = last_gone_after(block, gone, self.order) if aims_at_dense else block
+            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model), goal)
         return self._depth_sites[key]
 
     def _join(self, layer: str) -> ActivationPoint:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
 from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
+from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.fit import install
 from toolkit.stages.align.apply import align_model
 from toolkit.stages.align.settings import Align
@@ -41,7 +42,15 @@ def apply_block_drop(
     names = find_blocks(model, context.example_inputs(task))
     _check_target(names, config)
     config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
-    return _Drop(task, config, context, copy.deepcopy(model), names).run(model)
+    reference = context.dense if _same_streams(model, context.dense, names, context.example_inputs(task)) else model
+    return _Drop(task, config, context, copy.deepcopy(reference), names).run(model)
+
+
+def _same_streams(model: nn.Module, dense: nn.Module, blocks: list[str], inputs: tuple[Tensor, ...]) -> bool:
+    """Whether no earlier stage has made the stream narrower, so that the dense one is its counterpart."""
+    ends = {ActivationPoint(block, "output") for block in blocks}
+    found, wanted = capture(model, inputs, ends), capture(dense, inputs, ends)
+    return all(found[end].shape == wanted[end].shape for end in ends)
 
 
 def _check_target(names: list[str], config: BlockDrop) -> None:
@@ -61,7 +70,7 @@ def _check_target(names: list[str], config: BlockDrop) -> None:
 
 @dataclass(frozen=True)
 class _Drop:
-    """One stage in progress. `reference` is the model as it came in: what repairs aim at."""
+    """One stage in progress. `reference` is what repairs aim at: the unmodified model, or the model as it came in."""
 
     task: Task
     config: BlockDrop
@@ -135,7 +144,7 @@ class _Drop:
             variants = repaired_variants(model, self.reference, [block], self.task, self.context)
             fitted = variants[block].fitted
             if fitted is None:
-                self.context.console.line(f"  {block}: no linear layer before it can take over its work: no repair")
+                self.context.console.line(f"  {block}: no layer before it can take over its work: no repair")
         if fitted is not None:
             install(model, fitted)
         drop_block(model, block)

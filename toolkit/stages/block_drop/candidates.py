@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from toolkit.blocks.drop import block_dropped
+from toolkit.blocks.dropped import dropped_blocks
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, Inputs
 from toolkit.repair.fit import Fitted, fit_layers, installed
-from toolkit.repair.sites import depth_site, rest_point
+from toolkit.repair.joint import PLAIN
+from toolkit.repair.sites import depth_site, last_gone_after, rest_point
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Task
 
@@ -45,7 +47,10 @@ def repaired_variants(
     """A variant per block, with its repair from one pass over the calibration data where there is a layer for it."""
     inputs = context.example_inputs(task)
     order = execution_order(model, inputs)
-    sites = {block: depth_site(model, block, inputs, order) for block in blocks}
+    dense_order, gone = execution_order(context.dense, inputs), dropped_blocks(model)
+    sites = {
+        block: depth_site(model, block, inputs, order, last_gone_after(block, gone, dense_order)) for block in blocks
+    }
     found = {block: site for block, site in sites.items() if site is not None}
     fitted = fit_layers(
         model,
@@ -79,5 +84,6 @@ def _variant(
     holder = next((one for one in before if layer.startswith(f"{one}.")), None)
     if holder is None:
         return Variant(block, fitted, sum(order.index(one) < order.index(layer) for one in before))
-    rest = rest_point(model, layer, holder, inputs, order) if type(model.get_submodule(layer)) is nn.Linear else None
+    is_plain = type(model.get_submodule(layer)) is nn.Linear and fitted.site.joint == PLAIN
+    rest = rest_point(model, layer, holder, inputs, order) if is_plain else None
     return Variant(block, fitted, before.index(holder), holder, rest)

@@ -27,6 +27,9 @@ class BlockDrop(StageSettings):
     Or it drops just the named `blocks`, in that order, one per round: nothing is scored.
     `align` trains what is left after every round; its `data_share` holds for the first half of `num_blocks` rounds.
     `one_shot` is a control: all blocks are chosen from the first scores, and aligned once, for as many steps in all.
+    `repair: closed_form` refits the last linear or convolution layer that joins the stream before the dropped block,
+    with the BatchNorm that reads it, by least squares through the ReLU that may follow; the goal is the stream of the
+    unmodified model.
     The criterion `random` is a control. `reuse_prefix` computes what the candidates share once (same scores, more
     memory); `racing` scores on growing parts of the scoring set and drops the worse half of the candidates each time;
     `verify_selection` also scores every block the naive way, to report whether the choice is the same.

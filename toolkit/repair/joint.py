@@ -1,0 +1,137 @@
+"""How the output of a layer joins the stream: what follows the layer, and what stands behind the addition.
+
+In a post-activation ResNet a convolution is followed by BatchNorm, and the stream passes a ReLU after every addition:
+stream = relu(rest + norm(layer)). The sum before the ReLU is seen by lifting: a large constant that is added to the
+layer's end comes out of the ReLU unchanged, so the lifted stream less the constant is the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from toolkit.hooks.points import ActivationPoint, Inputs, capture
+
+TOLERANCE = 1e-3  # of the largest value that is compared
+HEADROOM = 4.0  # how far above all values of the stream a lift is
+
+BEHIND: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda total: total, "relu": torch.relu}
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The end of a layer: `norm` is the BatchNorm that reads its output alone, `behind` what the sum passes.
+
+    lift: the constant to add to the layer's end so that the sum can be seen behind what it passes; 0 where it passes
+        nothing.
+    """
+
+    norm: str | None = None
+    behind: str = "nothing"
+    lift: float = 0.0
+
+    def end(self, layer: str) -> str:
+        """Returns the name of the module whose output is added to the stream."""
+        return self.norm or layer
+
+
+PLAIN: Final = Joint()
+
+
+@contextmanager
+def shifted(module: nn.Module, shift: Tensor | float) -> Iterator[None]:
+    """The module's output is larger by `shift` for the length of the `with`."""
+    handle = module.register_forward_hook(lambda _, __, output: output + shift)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def lifted(model: nn.Module, layer: str, joint: Joint) -> Iterator[None]:
+    """The sum behind a joint is lifted for the length of the `with`, if it takes a lift to see it."""
+    if not joint.lift:
+        yield
+        return
+    with shifted(model.get_submodule(joint.end(layer)), joint.lift):
+        yield
+
+
+def find_joint(
+    model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs, order: Sequence[str]
+) -> Joint | None:
+    """Returns how the output of `layer` joins the stream at `point`; None where it does not join it there.
+
+    It joins where the stream moves by exactly as much as the layer's end is moved, whatever the move: of itself, or
+    once the sum is lifted out of the reach of what it passes, which must then be one of `BEHIND`.
+    """
+    norm = norm_of(model, layer, inputs, order)
+    end = ActivationPoint(norm or layer, "output")
+    before = capture(model, inputs, {point, end})
+    if len(before) < 2 or before[point].shape != before[end].shape:
+        return None
+    largest = max(float(value.abs().max()) for value in before.values())
+    if not math.isfinite(largest):
+        return None
+    lift = 2.0 ** math.ceil(math.log2(HEADROOM * max(largest, 1e-3)))
+    module = model.get_submodule(end.module)
+    for height in (0.0, lift):
+        moves = [move_like(before[end], seed) for seed in (0, 1)]
+        found = []
+        for move in moves:
+            with shifted(module, move + height):
+                found.append(capture(model, inputs, {point})[point])
+        if not moved_by(moves[1] - moves[0], found[1] - found[0]):
+            continue
+        total = found[0] - moves[0] - height
+        behind = next((name for name in BEHIND if _same(BEHIND[name](total), before[point])), None)
+        if behind is not None:
+            return Joint(norm, behind, height if behind != "nothing" else 0.0)
+    return None
+
+
+def tail_of(model: nn.Module, layer: str, joint: Joint) -> tuple[Tensor, Tensor]:
+    """Returns scale and offset [channels] of what stands between the layer's output and the addition, in float64."""
+    weight = model.get_submodule(layer).get_parameter("weight")
+    if joint.norm is None:
+        return weight.new_ones(len(weight)).double(), weight.new_zeros(len(weight)).double()
+    norm = model.get_submodule(joint.norm)
+    assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+def move_like(output: Tensor, seed: int = 0) -> Tensor:
+    """Returns a random move of the size of an output's spread; the same one on every call."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
+
+
+def moved_by(move: Tensor, difference: Tensor) -> bool:
+    """Returns whether a stream's difference is the move that was made before it."""
+    return bool((difference - move).abs().max() <= TOLERANCE * move.abs().max())
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return bool((first - second).abs().max() <= TOLERANCE * second.abs().max())
+
+
+def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
+    """The BatchNorm with weights and statistics that reads the output of `layer` and nothing else."""
+    following = order[order.index(layer) + 1 :][:1]
+    if not following or order.count(following[0]) > 1:
+        return None
+    norm = model.get_submodule(following[0])
+    if not isinstance(norm, _BatchNorm) or not norm.affine or norm.running_mean is None:
+        return None
+    ends = ActivationPoint(layer, "output"), ActivationPoint(following[0], "input")
+    seen = capture(model, inputs, set(ends))
+    return following[0] if len(seen) == 2 and torch.equal(seen[ends[0]], seen[ends[1]]) else None
