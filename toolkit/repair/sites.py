@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
@@ -13,15 +14,20 @@ from toolkit.repair.fit import Site
 from toolkit.repair.joint import Joint, find_joint, move_like, moved_by, shifted
 from toolkit.repair.layers import can_be_fitted
 
+MOST_CANDIDATES = 12  # layers that are looked at for one block: more than blocks have
+
 
 def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> tuple[str, Joint] | None:
-    """The last layer before `block` that can be fitted and whose output joins the block's input, and how it does."""
-    before = order[: order.index(block)]
-    for name in reversed(before):
-        if can_be_fitted(model.get_submodule(name)) and order.count(name) == 1:
-            joint = find_joint(model, name, ActivationPoint(block, "input"), inputs, order)
-            if joint is not None:
-                return name, joint
+    """The last layer before `block` that can be fitted and whose output joins the block's input, and how it does.
+
+    Only the layers right before the block are tried: looking at each takes a few passes of the model.
+    """
+    before = reversed(order[: order.index(block)])
+    layers = (name for name in before if can_be_fitted(model.get_submodule(name)) and order.count(name) == 1)
+    for name in itertools.islice(layers, MOST_CANDIDATES):
+        joint = find_joint(model, name, ActivationPoint(block, "input"), inputs, order)
+        if joint is not None:
+            return name, joint
     return None
 
 
