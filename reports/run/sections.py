@@ -29,7 +29,7 @@ from toolkit.base.words import setting
 from toolkit.record.run import RunRecord
 
 REPAIR_CAPTION = (
-    "Relative squared error where the layer writes to, against the same place before this stage; 0 is no error. "
+    "Relative squared error where the layer writes to, against what the stream should be there; 0 is no error. "
     "Hollow: without repair, filled: with the least-squares repair, which takes no gradient step."
 )
 
@@ -86,7 +86,7 @@ def importance(record: RunRecord) -> Section | None:
         Drawing(
             f"importance-{number}",
             draw_importance(scores, f"Stage {number}: importance of each block, round by round"),
-            f"{direction(scores)} Dropped, in this order: {', '.join(turn.dropped for turn in scores.rounds)}.",
+            f"{direction(scores)} Dropped, in this order: {', '.join(scores.gone)}.",
         )
         for number, detail in details_of(record.steps)
         if (scores := detail.block_scores()) is not None

@@ -266,3 +266,32 @@ def test_bad_recipe_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{file}:12: stages.1.keep.mlp: 2 is out of range: must be at most 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "place", "message"),
+    [
+        ("-1", "stages.0.widths.mlp", "-1 is out of range: must be at least 1"),
+        ("x", "stages.0.widths.mlp", 'must be a whole number, not the text "x"'),
+        ("{heads: 2, foo: 1}", "stages.0.widths.mlp.foo", "unknown key; the keys here are: heads, head_dim"),
+        ("{heads: 0}", "stages.0.widths.mlp.heads", "0 is out of range: must be at least 1"),
+    ],
+)
+def test_a_width_that_is_none_is_one_fault(width: str, place: str, message: str, tmp_path: Path) -> None:
+    """A width is a number or a mapping: only the fault of the form that it has is told."""
+    file = tmp_path / "widths.yaml"
+    head, _, tail = GOOD.partition("stages:")
+    measure = tail[tail.index("measure") :]
+    file.write_text(f"{head}stages:\n  - {{type: channel_prune, widths: {{mlp: {width}}}}}\n{measure}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    assert [(fault.place, fault.message) for fault in caught.value.faults] == [(place, message)]
+
+
+def test_a_name_with_control_characters_is_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(GOOD.replace("task: tad-watch", r'task: "\e[31mred\nblue"'))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    (line,) = str(caught.value).splitlines()
+    assert line.isprintable() and r"\u001b[31mred\nblue" in line

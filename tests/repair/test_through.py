@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,9 +21,11 @@ from toolkit.repair.joint import BEHIND, find_joint, lifted
 from toolkit.repair.sites import depth_site, last_gone_after
 from toolkit.repair.through import ThroughActivation
 from toolkit.stages.block_drop.apply import apply_block_drop
+from toolkit.stages.block_drop.candidates import repaired_variants
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
 from toolkit.tasks.classification import ClassificationTask
+from toolkit.tasks.task import Batch, Split
 
 WIDTH = 8
 
@@ -241,3 +243,108 @@ def test_shared_prefixes_give_the_naive_scores_where_norms_are_fitted_too(tiny_c
         assert one.repair is not None and one.naive_scores is not None
         assert one.scores == pytest.approx(one.naive_scores, rel=1e-5)
         assert one.naive_choice == one.dropped
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that does more than its class says: its weights are standardised."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight - self.weight.mean()) / self.weight.std()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class Acting(nn.BatchNorm2d):
+    """A BatchNorm that acts too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x))
+
+
+class Tokens(nn.Module):
+    """x + bn(linear(x)) over tokens [B, T, C]: the BatchNorm normalises T, not the outputs of the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.bn = nn.Linear(6, 6), nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bn(self.mix(x))
+
+
+def odd_net(kind: str) -> nn.Module:
+    net = net_of("basic")
+    block = net.blocks[0]
+    if kind == "standardised":
+        block.conv2 = Standardised(WIDTH, WIDTH, 3, padding=1, bias=False)
+    elif kind == "acting":
+        block.bn2 = Acting(WIDTH).eval()
+    elif kind == "shared weights":
+        block.conv2.weight = net.blocks[2].conv2.weight
+    elif kind == "parametrised":
+        nn.utils.parametrizations.weight_norm(block.conv2)
+    return net
+
+
+@pytest.mark.parametrize("kind", ["standardised", "acting", "shared weights", "parametrised"])
+def test_a_layer_that_is_not_a_plain_linear_map_is_not_refitted(kind: str) -> None:
+    net, inputs = odd_net(kind), images(0)[0]
+    assert depth_site(net, "blocks.1", inputs, execution_order(net, inputs)) is None
+    assert depth_site(net, "blocks.2", inputs, execution_order(net, inputs)) is not None or kind == "shared weights"
+
+
+def test_a_norm_of_another_dimension_is_not_fitted_with_its_layer() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 6), Tokens(), Tokens()).eval()
+    inputs = (torch.randn(4, 6, 6),)
+    assert depth_site(net, "2", inputs, execution_order(net, inputs)) is None
+
+
+class OtherHoldout(ClassificationTask):
+    """Held-out data are nothing like the data that repairs are fitted to."""
+
+    def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        for batch in super().batches(split, batch_size, limit=limit):
+            (inputs,) = batch.inputs
+            yield Batch((-20.0 * inputs.flip(0),), batch.targets) if split == "holdout" else batch
+
+
+@pytest.mark.parametrize(("kind", "is_made"), [(ClassificationTask, True), (OtherHoldout, False)])
+def test_a_repair_that_lifts_the_error_elsewhere_is_not_made(
+    kind: type[ClassificationTask], is_made: bool, tiny_context: StageContext
+) -> None:
+    data = [(torch.cat([part for (part,) in images(seed, 6)]), torch.arange(96) % 5) for seed in (1, 2, 3)]
+    task = kind(lambda: Net(Basic), net_of("basic"), train=data[0], validation=data[1], test=data[2], fixed_examples=2)
+    net = task.load_baseline()
+    context = replace(tiny_context, dense=net, dense_macs=1, count_macs=lambda _: 1)
+    find_blocks(net, task.example_inputs(1))
+    (variant,) = repaired_variants(net, net, ["blocks.2"], task, context).values()
+    assert (variant.fitted is not None) == is_made
+
+
+def test_rows_are_thinned_out_evenly_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a quarter of the rows the answer is nearly the same, and no more is kept than is allowed."""
+    torch.manual_seed(0)
+    whole, thinned = ThroughActivation("relu"), ThroughActivation("relu")
+    true, old = torch.randn(6, 3), torch.zeros(6, 3).double()
+    parts = [(torch.randn(500, 6), torch.randn(500, 3)) for _ in range(8)]
+    for rows, rest in parts:
+        whole.add(rows, rest, torch.relu(rest + rows @ true))
+    monkeypatch.setattr("toolkit.repair.through.MOST_BYTES", 1200 * 6 * 4)
+    for rows, rest in parts:
+        thinned.add(rows, rest, torch.relu(rest + rows @ true))
+    assert sum(len(rows) for rows, _, _ in thinned.rows) <= 1200
+    torch.testing.assert_close(thinned.solve(old), whole.solve(old), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_the_mean_squared_difference_of_a_block_is_the_naive_one(kind: str, tiny_context: StageContext) -> None:
+    data = [(torch.cat([part for (part,) in images(seed, 6)]), torch.arange(96) % 5) for seed in (1, 2, 3)]
+    net = net_of(kind)
+    task = ClassificationTask(
+        lambda: Net(KINDS[kind]), net, train=data[0], validation=data[1], test=data[2], fixed_examples=32
+    )
+    context = replace(tiny_context, dense=net, dense_macs=2, count_macs=lambda _: 1)
+    config = BlockDrop(num_blocks=1, criterion="block_mse", verify_selection=True)
+    _, detail = apply_block_drop(task.load_baseline(), task, config, context)
+    (one,) = detail.rounds
+    assert one.naive_scores is not None and one.scores == pytest.approx(one.naive_scores, rel=1e-5)

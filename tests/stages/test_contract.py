@@ -132,3 +132,24 @@ def test_only_stages_that_cut_can_make_a_model_slower() -> None:
 def test_a_detail_lacking_a_key_is_no_detail() -> None:
     with pytest.raises(ValidationError, match="rounds"):
         BlockDrop.detail.model_validate({"criterion": "loss", "higher_is_better": False, "blocks": ["a"]})
+
+
+def test_a_round_that_drops_several_blocks_tells_of_all_of_them() -> None:
+    made = [{"layer": f"blocks.{i}.fc2", "calibration_error": {"before": 0.2, "after": 0.1}} for i in (1, 2)]
+    one = {"scores": {"blocks.2": 0.1}, "dropped": "blocks.2", "all_dropped": ["blocks.2", "blocks.3"]}
+    one |= {"repair": made[0], "repairs": [made[0], None, made[1]]}
+    known = {"criterion": "loss", "higher_is_better": False, "blocks": ["blocks.2", "blocks.3"]}
+    detail = BlockDrop.detail.model_validate({**known, "rounds": [one]})
+    scores = detail.block_scores()
+    assert scores is not None and scores.gone == ("blocks.2", "blocks.3")
+    assert [label for label, _ in detail.repair_errors()] == ["round 1: blocks.1.fc2", "round 1: blocks.2.fc2"]
+
+
+def test_a_record_of_before_tells_of_the_one_block_of_each_round() -> None:
+    made = {"layer": "blocks.1.fc2", "calibration_error": {"before": 0.2, "after": 0.1}}
+    known = {"criterion": "loss", "higher_is_better": False, "blocks": ["blocks.2"]}
+    rounds = [{"scores": {"blocks.2": 0.1}, "dropped": "blocks.2", "repair": made}]
+    detail = BlockDrop.detail.model_validate({**known, "rounds": rounds})
+    scores = detail.block_scores()
+    assert scores is not None and scores.gone == ("blocks.2",)
+    assert [label for label, _ in detail.repair_errors()] == ["round 1: blocks.1.fc2"]

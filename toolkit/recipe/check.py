@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolkit.base.errors import Fault
+from toolkit.recipe.faults import shown
 from toolkit.recipe.recipe import Recipe
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.settings import Stage
@@ -40,7 +41,7 @@ def card_of(task: str | TaskSettings) -> TaskCard | None:
 def check_task(task: str | TaskSettings) -> list[Fault]:
     name = task_name(task)
     if name not in TASKS:
-        return [Fault(("task",), f'"{name[:60]}" is not a known task; choose one of: {", ".join(TASKS)}')]
+        return [Fault(("task",), f"{shown(name)} is not a known task; choose one of: {', '.join(TASKS)}")]
     if not isinstance(task, str):
         return [Fault(("task", *place), message) for place, message in task.faults()]
     settings = TASKS[name].settings
@@ -58,7 +59,7 @@ def check_model(task: str, model: ZooModel | None) -> list[Fault]:
         return [Fault(("model",), f"missing; task {task} needs a model ({example})")] if takes_model else []
     if not takes_model:
         other = any_model_task().name
-        return [Fault(("model",), f'task "{task[:60]}" has its own model; leave model out, or set task: {other}')]
+        return [Fault(("model",), f"task {shown(task)} has its own model; leave model out, or set task: {other}")]
     try:
         library, _ = split_name(model.name)
     except ValueError as error:

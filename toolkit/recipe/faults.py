@@ -61,7 +61,17 @@ WORDS: dict[str, Callable[[_Error], str]] = {
 
 def plain_faults(error: ValidationError, root: type[BaseModel]) -> list[Fault]:
     """One fault per cause, in pydantic's order and without lines; `root` is the model that was validated."""
-    return [_fault(detail, root) for detail in error.errors() if not _follows_from_another(detail)]
+    details = [detail for detail in error.errors() if not _follows_from_another(detail)]
+    found = [(_fault(detail, root), detail["type"]) for detail in details]
+    paths = [fault.path for fault, _ in found]
+    return [fault for fault, kind in found if not _is_of_another_form(fault.path, kind, paths)]
+
+
+def _is_of_another_form(path: Place, kind: str, paths: Sequence[Place]) -> bool:
+    """A value that may be a number or a mapping is reported as neither: the fault of the form that it has is kept."""
+    if kind == "model_type":
+        return paths.count(path) > 1
+    return kind == "int_type" and any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:
@@ -98,7 +108,17 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Pla
     """Path of an error without pydantic's union tags, and the model its last key belongs to."""
     path: list[int | str] = []
     candidates, owner = [root], root
+    is_mapping = is_in_mapping = False
     for part in location:
+        if is_mapping:  # a key that the recipe chose, such as the name of a group
+            path.append(part)
+            is_mapping, is_in_mapping = False, True
+            continue
+        if is_in_mapping:  # which form of value
+            is_in_mapping = False
+            candidates = [model for model in candidates if model.__name__ == part]
+            owner = candidates[0] if candidates else owner
+            continue
         if _is_tag(part, candidates, owner):
             candidates = [model for model in candidates if _tag(model) == part]
             continue
@@ -107,7 +127,12 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Pla
             owner = candidates[0]
             field = owner.model_fields.get(part)
             candidates = _models_in(field.annotation) if field else []
+            is_mapping = field is not None and _is_mapping(field.annotation)
     return tuple(path), owner
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is dict or any(_is_mapping(part) for part in typing.get_args(annotation))
 
 
 def _is_tag(part: int | str, candidates: list[type[BaseModel]], owner: type[BaseModel]) -> bool:

@@ -1,8 +1,9 @@
 """Closed-form repair: refit a linear layer by least squares so that what it feeds is again what it was.
 
 Width: the linear or convolution layer that reads pruned channels is refitted on the channels that are left. Depth: the
-last linear layer before a dropped block is refitted to imitate the block. Both are one problem: a `layer` whose output
-is added to the stream at some `point` of the network; the stream there should equal the `reference` model's at `goal`.
+last layer that joins the stream before a dropped block is refitted to imitate the block. Both are one problem: a
+`layer` whose output is added to the stream at some `point` of the network; the stream there should equal the
+`reference` model's at `goal`.
 
     min_W  || act(X W + rest) - goal ||^2  +  ridge || W - W_old ||^2,    rest = sum at the point - layer's part
 
@@ -127,10 +128,19 @@ def fit_layers(
     calibration: Iterable[Inputs],
     holdout: Iterable[Inputs],
 ) -> list[Fitted]:
-    """Solve every site on its own, each as if the others stayed as they are. Nothing is changed yet."""
-    fitted = _gather(model, reference, sites, calibration)
-    held_out = _gather(model, reference, sites, holdout)
-    return [fit_site(model, site, fitted[site], held_out[site]) for site in sites]
+    """Solve every site on its own, each as if the others stayed as they are. Nothing is changed yet.
+
+    Sites whose rows have to be kept are solved one after another, so that only one site's rows are held at a time.
+    """
+    calibration, holdout = list(calibration), list(holdout)
+    together = [site for site in sites if not site.joint.lift]
+    groups = [*([together] if together else []), *([site] for site in sites if site.joint.lift)]
+    found: dict[Site, Fitted] = {}
+    for group in groups:
+        fitted = _gather(model, reference, group, calibration)
+        held_out = _gather(model, reference, group, holdout)
+        found |= {site: fit_site(model, site, fitted[site], held_out[site]) for site in group}
+    return [found[site] for site in sites]
 
 
 def fit_site(model: nn.Module, site: Site, problem: Problem, holdout: Problem | None = None) -> Fitted:

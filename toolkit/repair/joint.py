@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -139,3 +139,34 @@ def _norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str])
     ends = ActivationPoint(layer, "output"), ActivationPoint(following[0], "input")
     seen = capture(model, inputs, set(ends))
     return following[0] if len(seen) == 2 and torch.equal(seen[ends[0]], seen[ends[1]]) else None
+
+
+def has_own_weights(model: nn.Module, layer: str) -> bool:
+    """Whether the layer's weights are plain parameters that no other module shares: only such may be refitted."""
+    own = [model.get_submodule(layer)._parameters.get(name) for name in ("weight", "bias")]
+    if own[0] is None:
+        return False
+    held = [value for module in model.modules() for value in module._parameters.values() if value is not None]
+    return all(sum(value is other for other in held) == 1 for value in own if value is not None)
+
+
+def computes_as_its_class(model: nn.Module, layer: str, joint: Joint, inputs: Inputs) -> bool:
+    """Whether the layer, and the BatchNorm behind it, do what the class says: a subclass may scale, pad or act too."""
+    module, norm = model.get_submodule(layer), joint.norm
+    entry, end = ActivationPoint(layer, "input"), ActivationPoint(layer, "output")
+    last = ActivationPoint(joint.end(layer), "output")
+    seen = capture(model, inputs, {entry, end, last})
+    base: Any = next(kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, kind))
+    with torch.no_grad():
+        plain: Tensor = base.forward(module, seen[entry])
+    output = seen[end]
+    if plain.shape != output.shape or not _same(plain, output):
+        return False
+    if norm is None:
+        return True
+    if not has_own_weights(model, norm):
+        return False
+    if isinstance(module, nn.Linear) and output.dim() != 2:  # its BatchNorm normalises another dimension
+        return False
+    scale, offset = (value.view(-1, *[1] * (output.dim() - 2)) for value in tail_of(model, layer, joint))
+    return _same((output.double() * scale + offset).to(output.dtype), seen[last])

@@ -11,7 +11,7 @@ from torch import nn
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.fit import Site
-from toolkit.repair.joint import Joint, find_joint, move_like, moved_by, shifted
+from toolkit.repair.joint import Joint, computes_as_its_class, find_joint, has_own_weights, move_like, moved_by, shifted
 from toolkit.repair.layers import can_be_fitted
 
 MOST_CANDIDATES = 12  # layers that are looked at for one block: more than blocks have
@@ -23,10 +23,11 @@ def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> 
     Only the layers right before the block are tried: looking at each takes a few passes of the model.
     """
     before = reversed(order[: order.index(block)])
-    layers = (name for name in before if can_be_fitted(model.get_submodule(name)) and order.count(name) == 1)
+    once = (name for name in before if order.count(name) == 1)
+    layers = (name for name in once if can_be_fitted(model.get_submodule(name)) and has_own_weights(model, name))
     for name in itertools.islice(layers, MOST_CANDIDATES):
         joint = find_joint(model, name, ActivationPoint(block, "input"), inputs, order)
-        if joint is not None:
+        if joint is not None and computes_as_its_class(model, name, joint, inputs):
             return name, joint
     return None
 

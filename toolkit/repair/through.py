@@ -7,6 +7,8 @@ round is an ordinary least-squares problem with the same matrix; the error of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -14,51 +16,80 @@ from toolkit.repair.joint import BEHIND
 from toolkit.repair.least_squares import RIDGE
 
 ROUNDS = 4
+MOST_BYTES = 2**28  # of X that is kept: what comes after that thins out what is there
+CHUNK = 4096  # rows that are computed with in float64 at a time
+
+Rows = tuple[Tensor, Tensor, Tensor]  # X, R, G
 
 
 class ThroughActivation:
-    """One problem; rows are streamed in and kept, in the type that they come in."""
+    """One problem; rows are streamed in and kept in the type that they come in, evenly thinned out if they are many."""
 
     def __init__(self, behind: str) -> None:
         self.behind = behind
-        self.rows: list[tuple[Tensor, Tensor, Tensor]] = []  # (X, R, G)
-        self._joined: tuple[Tensor, Tensor, Tensor] | None = None
+        self.rows: list[Rows] = []
+        self.stride = 1
 
     def add(self, rows: Tensor, rest: Tensor, goal: Tensor) -> None:
         """rows [places, inputs]: X; rest [places, outputs]: the sum without the layer; goal: what should come out."""
-        self.rows.append((rows, rest.to(rows.dtype), goal.to(rows.dtype)))
-        self._joined = None
+        kept = (rows, rest.to(rows.dtype), goal.to(rows.dtype))
+        self.rows.append(_thinned(kept, self.stride))
+        while sum(part.nbytes for part, _, _ in self.rows) > MOST_BYTES:
+            self.stride *= 2
+            self.rows = [_thinned(one, 2) for one in self.rows]
 
     def error(self, solution: Tensor) -> float:
         """Relative squared error of `solution` [inputs, outputs] behind the activation."""
-        rows, rest, goal = self._all()
-        missed = BEHIND[self.behind](rest + rows @ solution) - goal
-        return float(missed.square().sum() / goal.square().sum().clamp(min=1e-30))
+        missed = scale = 0.0
+        for rows, rest, goal in self._chunks():
+            found = BEHIND[self.behind](rest + rows @ solution)
+            missed += float((found - goal).square().sum())
+            scale += float(goal.square().sum())
+        return missed / max(scale, 1e-30)
 
     def solve(self, old: Tensor) -> Tensor:
         """Returns the best solution that the rounds came by, `old` among them."""
-        rows, rest, goal = self._all()
-        gram = rows.T @ rows
+        gram = torch.zeros(len(old), len(old), dtype=old.dtype, device=old.device)
+        for rows, _, _ in self._chunks():
+            gram += rows.T @ rows
         ridge = (RIDGE * gram.diagonal().mean()).clamp(min=1e-30)
         factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
         best, least, found = old, self.error(old), old
         for _ in range(ROUNDS):
-            total = rest + rows @ found
-            wanted = torch.where(goal > 0, goal, total.clamp(max=0))
-            found = found + torch.cholesky_solve(rows.T @ (wanted - total), factor)
+            found = found + torch.cholesky_solve(self._pull(found), factor)
             error = self.error(found)
-            if error >= least:
+            if not error < least:
                 break
             best, least = found, error
         return best
 
     def output_moments(self, solution: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance [outputs] of X W."""
-        outputs = self._all()[0] @ solution
-        return outputs.mean(0), outputs.var(0, unbiased=False)
+        count, total, squares = 0, torch.zeros_like(solution[0]), torch.zeros_like(solution[0])
+        for rows, _, _ in self._chunks():
+            outputs = rows @ solution
+            count, total, squares = count + len(rows), total + outputs.sum(0), squares + outputs.square().sum(0)
+        mean = total / count
+        return mean, (squares / count - mean.square()).clamp(min=0.0)
 
-    def _all(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self._joined is None:
-            rows, rest, goal = (torch.cat(parts).double() for parts in zip(*self.rows, strict=True))
-            self._joined = rows, rest, goal
-        return self._joined
+    def _pull(self, solution: Tensor) -> Tensor:
+        """X^T (T - R - X W) for the targets T of this round."""
+        pull = torch.zeros_like(solution)
+        for rows, rest, goal in self._chunks():
+            total = rest + rows @ solution
+            pull += rows.T @ (torch.where(goal > 0, goal, total.clamp(max=0)) - total)
+        return pull
+
+    def _chunks(self) -> Iterator[Rows]:
+        """The rows in float64, a few at a time."""
+        for rows, rest, goal in self.rows:
+            for first in range(0, len(rows), CHUNK):
+                part = slice(first, first + CHUNK)
+                yield rows[part].double(), rest[part].double(), goal[part].double()
+
+
+def _thinned(rows: Rows, stride: int) -> Rows:
+    if stride == 1:
+        return rows
+    first, second, third = (part[::stride].clone() for part in rows)
+    return first, second, third

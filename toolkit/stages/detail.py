@@ -48,10 +48,19 @@ class TrainingDetail(Recorded):
 
 
 class Round(Recorded):
-    """One round of choosing what to remove. `scores`: of every candidate that was left, removed alone."""
+    """One round of choosing what to remove. `scores`: of every candidate that was left, removed alone.
+
+    `all_dropped`: what went, several where all are chosen at once.
+    """
 
     scores: dict[str, float | None]
     dropped: str
+    all_dropped: tuple[str, ...] = ()
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """All that went in this round; `dropped` is the first of them."""
+        return self.all_dropped or (self.dropped,)
 
 
 class BlockScores(Recorded):
@@ -61,6 +70,11 @@ class BlockScores(Recorded):
     higher_is_better: bool
     blocks: tuple[str, ...]
     rounds: tuple[Round, ...]
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """All that went, in this order."""
+        return tuple(block for turn in self.rounds for block in turn.gone)
 
 
 class GroupWidth(Recorded):

@@ -26,7 +26,7 @@ def _tag(value: Any) -> str | None:
     if not isinstance(value, (Mapping, TaskSettings)):
         return BY_NAME
     kind = value.get("type") if isinstance(value, Mapping) else value.type
-    return kind if kind in _SETTINGS else None
+    return kind if isinstance(kind, str) and kind in _SETTINGS else None
 
 
 def _reference() -> Any:

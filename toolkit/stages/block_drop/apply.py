@@ -144,7 +144,9 @@ class _Drop:
             variants = repaired_variants(model, self.reference, [block], self.task, self.context)
             fitted = variants[block].fitted
             if fitted is None:
-                self.context.console.line(f"  {block}: no layer before it can take over its work: no repair")
+                self.context.console.line(
+                    f"  {block}: no repair: no layer before it can take over its work, on data it was not fitted to"
+                )
         if fitted is not None:
             install(model, fitted)
         drop_block(model, block)

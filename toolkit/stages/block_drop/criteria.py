@@ -11,6 +11,7 @@ from torch.nn import functional
 from toolkit.hooks.passes import Meter
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.fit import Fitted, installed
+from toolkit.repair.joint import PLAIN
 from toolkit.stages.context import StageContext
 from toolkit.tasks.evaluate import evaluate, mean_loss
 from toolkit.tasks.task import Task
@@ -47,9 +48,31 @@ def block_mse(
 ) -> dict[str, float]:
     """Mean squared difference between what goes into each block here and what comes out of it in the reference.
 
-    What goes in is seen after the candidate's repair. One pass of each model serves all blocks: a repaired layer's
-    output is added to the stream, so the stream is known from the layer's input and output.
+    What goes in is seen after the candidate's repair. One pass of each model serves all blocks whose repair is a linear
+    layer's that is added to the stream: the stream is known from the layer's input and output. The others run alone.
     """
+    apart = {block: one for block, one in repairs.items() if not _is_plain(model, one)}
+    alone = {block: block_mse_alone(model, reference, block, one, task, context) for block, one in apart.items()}
+    together = [block for block in blocks if block not in alone]
+    repairs = {block: one for block, one in repairs.items() if block not in alone}
+    shared = _together(model, reference, together, repairs, task, context, meter) if together else {}
+    return {block: (alone | shared)[block] for block in blocks}
+
+
+def _is_plain(model: nn.Module, fitted: Fitted) -> bool:
+    """Whether the stream after a repair is known from the layer's input and output alone."""
+    return isinstance(model.get_submodule(fitted.site.layer), nn.Linear) and fitted.site.joint == PLAIN
+
+
+def _together(
+    model: nn.Module,
+    reference: nn.Module,
+    blocks: Sequence[str],
+    repairs: Mapping[str, Fitted],
+    task: Task,
+    context: StageContext,
+    meter: Meter,
+) -> dict[str, float]:
     entries = {ActivationPoint(block, "input") for block in blocks}
     layers = {ActivationPoint(repairs[block].site.layer, side) for block in repairs for side in ("input", "output")}
     totals, counts = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0)

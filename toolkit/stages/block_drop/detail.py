@@ -21,7 +21,6 @@ class DropRound(Round):
     """One round. `ranking`: candidates from best to worst; `all_dropped`: what went, several where it is one-shot."""
 
     ranking: tuple[str, ...] = ()
-    all_dropped: tuple[str, ...] = ()
     repair: RepairErrors | None = None
     repairs: tuple[RepairErrors | None, ...] = ()
     align: AlignDetail | None = None
@@ -57,8 +56,12 @@ class BlockDropDetail(StageDetail):
         )
 
     def repair_errors(self) -> list[tuple[str, RepairErrors]]:
-        rounds = enumerate(self.rounds, start=1)
-        return [(f"round {number}: {one.repair.layer}", one.repair) for number, one in rounds if one.repair]
+        return [
+            (f"round {number}: {made.layer}", made)
+            for number, one in enumerate(self.rounds, start=1)
+            for made in one.repairs or (one.repair,)
+            if made is not None
+        ]
 
     def has_view(self) -> bool:
         return True

@@ -93,10 +93,13 @@ class BlockDrop(StageSettings):
 
     def in_words(self) -> str:
         repair = "; the layer before each cut is repaired by least squares" if self.repair != "none" else ""
-        align = f"; after every round it {self.align.in_words()}" if self.align is not None else ""
+        when = "then" if self.schedule == "one_shot" else "after every round it"
+        align = f"; {when} {self.align.in_words()}" if self.align is not None else ""
         if self.blocks is not None:
             return f"removes the blocks {', '.join(plain(block) for block in self.blocks)}{repair}{align}"
-        what = f"{self.num_blocks} whole residual blocks" if self.num_blocks else "whole residual blocks"
+        what = "whole residual blocks"
+        if self.num_blocks:
+            what = f"{self.num_blocks} whole residual block{'s' if self.num_blocks > 1 else ''}"
         limits = (
             []
             if self.macs_ratio is None
