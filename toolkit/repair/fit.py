@@ -164,7 +164,7 @@ def fit_site(model: nn.Module, site: Site, problem: Problem, holdout: Problem | 
     if new is old:
         weight, bias = layer.get_parameter("weight").detach().clone(), getattr(layer, "bias", None)
         return Fitted(site, weight, None if bias is None else bias.detach().clone(), *errors)
-    return Fitted(site, *_with_norm(model, site, new, problem), *errors[:2], _norm_values(model, site, new, problem))
+    return Fitted(site, *_with_norm(model, site, new), *errors[:2], _norm_values(model, site, new, problem))
 
 
 def _solution_at(model: nn.Module, site: Site) -> Tensor:
@@ -178,7 +178,7 @@ def _solution_at(model: nn.Module, site: Site) -> Tensor:
     return torch.cat([weights, (offset if bias is None else offset + bias.detach().double() * scale)[None]])
 
 
-def _with_norm(model: nn.Module, site: Site, solution: Tensor, problem: Problem) -> tuple[Tensor, Tensor | None]:
+def _with_norm(model: nn.Module, site: Site, solution: Tensor) -> tuple[Tensor, Tensor | None]:
     """The layer takes the map's weights; the BatchNorm takes its offset."""
     layer = model.get_submodule(site.layer)
     weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)

@@ -73,6 +73,7 @@ def _together(
     context: StageContext,
     meter: Meter,
 ) -> dict[str, float]:
+    """`block_mse` of blocks without a repair, or with one that is plain: one pass of each model for all of them."""
     entries = {ActivationPoint(block, "input") for block in blocks}
     layers = {ActivationPoint(repairs[block].site.layer, side) for block in repairs for side in ("input", "output")}
     totals, counts = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0)
