@@ -39,9 +39,10 @@ def test_where_a_layer_joins_the_stream(net: nn.Module) -> None:
     assert absorber(net, "blocks.2", inputs, order) == ("blocks.1.mlp.fc2", PLAIN)
     assert absorber(net, "blocks.0", inputs, order) == ("embed", PLAIN)
     joins = joining_point(net, "blocks.1.attn.proj", "blocks.1", inputs, order)
-    assert joins == ActivationPoint("blocks.1.norm2", "input")
-    assert joining_point(net, "blocks.1.mlp.fc2", "blocks.1", inputs, order) == ActivationPoint("blocks.1", "output")
-    assert joining_point(net, "head", None, inputs, order) == ActivationPoint("head", "output")
+    assert joins == (ActivationPoint("blocks.1.norm2", "input"), PLAIN)
+    joins = joining_point(net, "blocks.1.mlp.fc2", "blocks.1", inputs, order)
+    assert joins == (ActivationPoint("blocks.1", "output"), PLAIN)
+    assert joining_point(net, "head", None, inputs, order) == (ActivationPoint("head", "output"), PLAIN)
 
 
 def test_the_absorber_skips_dropped_blocks(net: nn.Module) -> None:

@@ -58,7 +58,7 @@ def _measure(out: Path, console: Console) -> None:
         planned = session.plan(Budget(limits=(Limit(resource="macs", value=0.5),)), "combined")
         planning = {
             "seconds": time.perf_counter() - started,
-            "block passes": float(session.profile.engine.meter.blocks),
+            "block passes": float(session.profile.engine.models.meter.blocks),
         }
         naive = _naive(session, console)
     found = {

@@ -210,7 +210,7 @@ class Planner:
 
     def _quality(self, choice: Plan, order: str) -> Quality:
         gone, widths = dropped_in_order(self.profile.tables, choice), widths_of(self.profile.tables, choice)
-        return evaluate(self.profile.task, self.profile.engine.model_of(gone, widths, order), "validation")
+        return evaluate(self.profile.task, self.profile.engine.models.model_of(gone, widths, order), "validation")
 
 
 def _tolerance(resource: str) -> float:

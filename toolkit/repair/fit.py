@@ -38,6 +38,7 @@ class Site:
 
     Where the stream is narrower than the reference's, `channels` are those of the reference that are left.
     joint: how the layer's output joins the stream at `point`.
+    goal_joint: how it joins the stream at `goal` in the reference, where the goal is the sum before an activation.
     """
 
     layer: str
@@ -45,6 +46,12 @@ class Site:
     goal: ActivationPoint
     channels: tuple[int, ...] = ()
     joint: Joint = PLAIN
+    goal_joint: Joint | None = None
+
+    @property
+    def is_through(self) -> bool:
+        """Whether the fit is to the stream behind the activation, not to the sum before it."""
+        return self.joint.behind != "nothing" and self.goal_joint is None
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def places_of(site: Site) -> set[ActivationPoint]:
 
 
 def problem_of(site: Site) -> Problem:
-    return Normal() if site.joint.behind == "nothing" else ThroughActivation(site.joint.behind)
+    return ThroughActivation(site.joint.behind) if site.is_through else Normal()
 
 
 def look_at_model(model: nn.Module, site: Site, inputs: Inputs) -> dict[ActivationPoint, Tensor]:
@@ -84,6 +91,14 @@ def look_at_model(model: nn.Module, site: Site, inputs: Inputs) -> dict[Activati
             output = ActivationPoint(site.layer, "output")
             seen[output] = seen[output] - site.joint.lift
     return seen
+
+
+def look_at_goal(reference: nn.Module, site: Site, inputs: Inputs) -> Tensor:
+    """Returns what the stream should become, from the reference."""
+    if site.goal_joint is None:
+        return capture(reference, inputs, {site.goal})[site.goal]
+    with lifted(reference, site.layer, site.goal_joint):
+        return capture(reference, inputs, {site.goal})[site.goal] - site.goal_joint.lift
 
 
 def add_rows(
@@ -109,15 +124,18 @@ def _gather(
 ) -> dict[Site, Problem]:
     """One pass of both models over the data for all sites at once, but for those whose sums have to be lifted."""
     problems = {site: problem_of(site) for site in sites}
-    plain = [site for site in sites if not site.joint.lift]
-    goals = {site.goal for site in sites}
+    plain = [site for site in sites if not site.joint.lift and site.goal_joint is None]
+    goals = {site.goal for site in plain}
     places = {place for site in plain for place in places_of(site)}
     for inputs in batches:
-        wanted = capture(reference, inputs, goals)
-        together = capture(model, inputs, places) if plain else {}
+        wanted = capture(reference, inputs, goals) if plain else {}
+        seen = capture(model, inputs, places) if plain else {}
         for site, problem in problems.items():
-            seen = look_at_model(model, site, inputs) if site.joint.lift else together
-            add_rows(problem, model, site, seen, wanted[site.goal])
+            if site in plain:
+                add_rows(problem, model, site, seen, wanted[site.goal])
+            else:
+                goal = look_at_goal(reference, site, inputs)
+                add_rows(problem, model, site, look_at_model(model, site, inputs), goal)
     return problems
 
 

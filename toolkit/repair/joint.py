@@ -77,7 +77,7 @@ def find_joint(
     sizes = capture(model, inputs, set(ends))
     if len(sizes) < 2 or sizes[ends[0]].shape != sizes[point].shape:
         return None
-    norm = _norm_of(model, layer, inputs, order)
+    norm = norm_of(model, layer, inputs, order)
     end = ActivationPoint(norm or layer, "output")
     before = capture(model, inputs, {point, end})
     if len(before) < 2 or before[point].shape != before[end].shape:
@@ -128,7 +128,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return bool((first - second).abs().max() <= TOLERANCE * second.abs().max())
 
 
-def _norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
+def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
     """The BatchNorm with weights and statistics that reads the output of `layer` and nothing else."""
     following = order[order.index(layer) + 1 :][:1]
     if not following or order.count(following[0]) > 1:

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
-from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_model, problem_of
+from toolkit.repair.batch_norm import reestimate_batch_norms
+from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_goal, look_at_model, problem_of
 
-Goals = list[dict[ActivationPoint, Tensor]]  # the reference's activations, by batch
+GoalKey = tuple[ActivationPoint, str | None]
+
+Goals = list[dict[GoalKey, Tensor]]  # the reference's activations, by batch
 
 Outputs = dict[tuple[str, int], Any]  # what a block puts out, by its name and the batch
 
@@ -31,21 +34,32 @@ class Aim:
     goals: Goals
     outputs: Outputs
 
-    def look_at(self, points: set[ActivationPoint], batches: Sequence[Inputs]) -> None:
-        """See to it that the reference's activations are known there."""
-        missing = {point for point in points if point not in self.goals[0]}
-        if not missing:
-            return
+    def look_at(self, sites: set[Site], batches: Sequence[Inputs]) -> None:
+        """See to it that what the sites aim at is known: streams in one pass, lifted sums one by one."""
+        missing = {goal_key(site): site for site in sites if goal_key(site) not in self.goals[0]}
+        plain = {site.goal for site in missing.values() if site.goal_joint is None}
+        lifts = {key: site for key, site in missing.items() if site.goal_joint is not None}
+        points = {site.goal for site in missing.values()}
         known = {block for block, _ in self.outputs}
-        needed = {block for block in known for point in missing if point.module.startswith(f"{block}.")}
+        needed = {block for block in known for point in points if point.module.startswith(f"{block}.")}
+        needed |= {block for block in known for site in lifts.values() if site.layer.startswith(f"{block}.")}
         current: list[int] = []
         with ExitStack() as stack:
-            for block in known - needed:
+            for block in known - needed if missing else ():
                 kept = keeping(self.outputs, block, current)
                 stack.enter_context(forward_replaced(self.reference.get_submodule(block), kept))
-            for number, inputs in enumerate(batches):
+            for number, inputs in enumerate(batches if missing else ()):
                 current[:] = [number]
-                self.goals[number] |= capture(self.reference, inputs, missing)
+                if plain:
+                    seen = capture(self.reference, inputs, plain)
+                    self.goals[number] |= {(point, None): value for point, value in seen.items()}
+                for key, site in lifts.items():
+                    self.goals[number][key] = look_at_goal(self.reference, site, inputs)
+
+
+def goal_key(site: Site) -> GoalKey:
+    """Returns what a goal is kept under: where it is, and of which layer's sum, where it is a sum."""
+    return site.goal, None if site.goal_joint is None else site.layer
 
 
 class RepairSequence:
@@ -63,19 +77,33 @@ class RepairSequence:
         self.model, self.aim, self.batches, self.blocks = model, aim, batches, blocks
         self.order, self.known = order, known
 
-    def look_at(self, points: set[ActivationPoint]) -> None:
-        self.aim.look_at(points, self.batches)
+    def look_at(self, sites: set[Site]) -> None:
+        self.aim.look_at(sites, self.batches)
 
     def fit(self, site: Site) -> None:
-        self.look_at({site.goal})
+        self.look_at({site})
         problem = problem_of(site)
         current: list[int] = []
         with self._settled_kept(site.layer, current):
             for number, inputs in enumerate(self.batches):
                 current[:] = [number]
                 seen = look_at_model(self.model, site, inputs)
-                add_rows(problem, self.model, site, seen, self.aim.goals[number][site.goal])
+                add_rows(problem, self.model, site, seen, self.aim.goals[number][goal_key(site)])
         install(self.model, fit_site(self.model, site, problem))
+
+    def reestimate(self, norms: Sequence[str]) -> None:
+        """Estimates the statistics of these BatchNorms again; they are in execution order."""
+        if not norms:
+            return
+        current: list[int] = []
+
+        def numbered() -> Iterator[Inputs]:
+            for number, inputs in enumerate(self.batches):
+                current[:] = [number]
+                yield inputs
+
+        with self._settled_kept(norms[0], current):
+            reestimate_batch_norms(self.model, numbered(), norms)
 
     @contextmanager
     def _settled_kept(self, layer: str, current: list[int]) -> Iterator[None]:

@@ -11,7 +11,17 @@ from torch import nn
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.fit import Site
-from toolkit.repair.joint import Joint, computes_as_its_class, find_joint, has_own_weights, move_like, moved_by, shifted
+from toolkit.repair.joint import (
+    PLAIN,
+    Joint,
+    computes_as_its_class,
+    find_joint,
+    has_own_weights,
+    move_like,
+    moved_by,
+    norm_of,
+    shifted,
+)
 from toolkit.repair.layers import can_be_fitted
 
 MOST_CANDIDATES = 12  # layers that are looked at for one block: more than blocks have
@@ -43,15 +53,16 @@ def depth_site(
     if found is None:
         return None
     layer, joint = found
-    return Site(layer, ActivationPoint(block, "input"), ActivationPoint(goal_block or block, "output"), joint=joint)
+    goal = ActivationPoint(goal_block or block, "output")
+    return Site(layer, ActivationPoint(block, "input"), goal, joint=joint)
 
 
-def last_gone_after(block: str, gone: Collection[str], dense_order: Sequence[str]) -> str:
-    """Returns the last of the blocks that follow `block` without a gap and are gone; `block` itself where none is.
+def last_gone_after(module: str, gone: Collection[str], dense_order: Sequence[str]) -> str:
+    """Returns the last of the blocks that follow `module` without a gap and are gone; `module` itself where none is.
 
     dense_order: the modules of the unmodified model in execution order.
     """
-    last = block
+    last = module
     while True:
         ends = [place for place, name in enumerate(dense_order) if name == last or name.startswith(f"{last}.")]
         following = dense_order[max(ends) + 1 :][:1] if ends else []
@@ -60,14 +71,34 @@ def last_gone_after(block: str, gone: Collection[str], dense_order: Sequence[str
         last = following[0]
 
 
-def joining_point(model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]) -> ActivationPoint:
-    """Where the output of `layer` joins the stream; its own output where that is not to be seen.
+def joining_point(
+    model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]
+) -> tuple[ActivationPoint, Joint] | None:
+    """Returns where the output of `layer` joins the stream, and how; None where the layer may not be refitted.
 
-    The stream is looked for at the inputs of the modules that follow inside `block`, then at the block's output.
+    The stream is looked for at the inputs of the modules that follow inside `block`, then at the block's output, where
+    it may have passed an activation. Where it is not to be seen, the place is the layer's own output, behind the
+    BatchNorm that reads it alone.
+
+    block: the block that the layer is in; None: the module that holds the layer is taken for it.
     """
+    if not has_own_weights(model, layer):
+        return None
     own = ActivationPoint(layer, "output")
-    if block is None:
-        return own
+    found: tuple[ActivationPoint, Joint] | None = None
+    block = block or layer.rpartition(".")[0]
+    if block:
+        found = _stream_behind(model, layer, block, inputs, order)
+    if found is None:
+        norm = norm_of(model, layer, inputs, order) if order.count(layer) == 1 else None
+        found = (ActivationPoint(norm, "output"), Joint(norm)) if norm else (own, PLAIN)
+    return found if computes_as_its_class(model, layer, found[1], inputs) else None
+
+
+def _stream_behind(
+    model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]
+) -> tuple[ActivationPoint, Joint] | None:
+    own = ActivationPoint(layer, "output")
     inside = [name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.")]
     points = [*(ActivationPoint(name, "input") for name in inside), ActivationPoint(block, "output")]
     before = capture(model, inputs, {own, *points})
@@ -80,8 +111,9 @@ def joining_point(model: nn.Module, layer: str, block: str | None, inputs: Input
             continue
         is_stream = not torch.equal(before[point], output)
         if is_stream and moved_by(shift, after[point] - before[point]):
-            return point
-    return own
+            return point, PLAIN
+    joint = find_joint(model, layer, points[-1], inputs, order) if order.count(layer) == 1 else None
+    return None if joint is None or joint == PLAIN else (points[-1], joint)
 
 
 def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> ActivationPoint | None:
@@ -98,20 +130,60 @@ def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: 
 
 
 def reader_sites(
-    model: nn.Module, choices: Sequence[KeptUnits], order: Sequence[str], join: Callable[[str], ActivationPoint]
+    model: nn.Module,
+    choices: Sequence[KeptUnits],
+    order: Sequence[str],
+    join: Callable[[str], tuple[ActivationPoint, Joint] | None],
+    aim_at: Callable[[str, ActivationPoint, Joint], tuple[ActivationPoint, Joint | None]],
 ) -> list[Site]:
     """Of a model that is cut already: the layers to refit in execution `order`, and what each should aim at.
 
-    `join` tells where a layer's output joins the stream. Where outputs were cut too, sites name those that are left.
+    `join` tells where and how a layer's output joins the stream, `aim_at` what that is to become in the reference.
+    Where outputs were cut too, sites name those that are left.
     """
     changed = [choice for choice in choices if choice.changes]
     kept = {
         slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
     }
     readers = {name for choice in changed for name in choice.group.consumers}
-    layers = sorted((name for name in readers if can_be_fitted(model.get_submodule(name))), key=order.index)
-    points = {layer: join(layer) for layer in layers}
-    return [Site(layer, point, point, kept.get(layer, ())) for layer, point in points.items()]
+    sites = []
+    for layer in sorted((name for name in readers if can_be_fitted(model.get_submodule(name))), key=order.index):
+        found = join(layer)
+        if found is None:
+            continue
+        point, joint = found
+        goal, goal_joint = aim_at(layer, point, joint)
+        sites.append(Site(layer, point, goal, kept.get(layer, ()), joint, goal_joint))
+    return sites
+
+
+def first_reader(choices: Sequence[KeptUnits], order: Sequence[str]) -> str | None:
+    """Returns the first layer in execution `order` that reads fewer channels than it did."""
+    readers = {name for choice in choices if choice.changes for name in choice.group.consumers}
+    return min((name for name in readers if name in order), key=order.index, default=None)
+
+
+def goal_of(
+    layer: str,
+    point: ActivationPoint,
+    joint: Joint,
+    gone: Collection[str],
+    dense_order: Sequence[str],
+    dense_joint: Callable[[], Joint | None],
+) -> tuple[ActivationPoint, Joint | None]:
+    """Returns what the stream at a reader's `point` is to become: where that is in the unmodified model, and its joint
+    there if it is the sum before an activation.
+
+    It is the same place, and the sum where there is one; or, where the blocks behind it are gone, the stream behind
+    those blocks.
+
+    dense_joint: finds how the layer joins the stream there in the unmodified model.
+    """
+    if point.side == "output" and point.module not in (layer, joint.norm):
+        last = last_gone_after(point.module, gone, dense_order)
+        if last != point.module:
+            return ActivationPoint(last, "output"), None
+    return point, None if joint.behind == "nothing" else dense_joint()
 
 
 def home_of(layer: str, blocks: Iterable[str]) -> str | None:

@@ -11,6 +11,7 @@ import torch
 from tests.helpers.details import as_json
 from tests.helpers.tiny_task import TinyTask
 from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.tables import Width
 from toolkit.stages.block_drop.apply import apply_block_drop
@@ -41,7 +42,7 @@ def space(task: StreamTask) -> Space:
 
 @pytest.fixture
 def engine(task: StreamTask, tiny_context: StageContext, space: Space) -> PlanScorer:
-    return PlanScorer(tiny_context.dense, task, tiny_context, space.blocks, space.structure)
+    return PlanScorer(PlanModels(tiny_context.dense, task, tiny_context, space.blocks, space.structure))
 
 
 WIDTHS: dict[str, Width] = {"blocks.0.mlp.fc1": 8, "blocks.3.attn": Heads(heads=1), "embed": 8}
@@ -80,7 +81,7 @@ def test_a_plan_is_what_the_stages_make_of_it(
     task: StreamTask, tiny_context: StageContext, engine: PlanScorer, cut: str, order: str
 ) -> None:
     dropped, widths = CUTS[cut]
-    quick = engine.model_of(dropped, widths, order)
+    quick = engine.models.model_of(dropped, widths, order)
     staged = by_stages(task, tiny_context, dropped, widths, order)
     inputs = task.example_inputs(3)
     with torch.no_grad():
@@ -95,22 +96,18 @@ def test_what_is_shared_changes_no_score(task: StreamTask, tiny_context: StageCo
         ([], {"blocks.3.mlp.fc1": 8}),
         (["blocks.2"], {"blocks.3.attn": Heads(heads=1)}),
     ]:
-        model = engine.model_of(dropped, widths, ORDERS[0])
+        model = engine.models.model_of(dropped, widths, ORDERS[0])
         before = engine.block_passes
         score = engine.loss_of(dropped, widths, ORDERS[0])
         assert score == model_score(model, task, "loss", tiny_context, None)
         assert 0 < engine.block_passes - before <= 11, "leading blocks of the dense model are not run again"
 
 
-def test_distance_to_the_dense_predictions(
-    task: StreamTask, tiny_context: StageContext, space: Space, engine: PlanScorer
-) -> None:
-    by_distance = PlanScorer(
-        tiny_context.dense, task, tiny_context, space.blocks, space.structure, criterion="distance"
-    )
+def test_distance_to_the_dense_predictions(task: StreamTask, tiny_context: StageContext, engine: PlanScorer) -> None:
+    by_distance = PlanScorer(engine.models, criterion="distance")
     assert by_distance.dense_loss() == pytest.approx(0.0, abs=1e-7)
     dropped, widths = CUTS["both"]
-    model = engine.model_of(dropped, widths, ORDERS[0])
+    model = engine.models.model_of(dropped, widths, ORDERS[0])
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in task.batches("score", 16):

@@ -21,6 +21,7 @@ from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import as_text, described, gather_costs, gather_losses, with_losses
 from toolkit.planning.profile.identity import costs_about, kept_name, losses_about
 from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.profile.store import Store, open_store
 from toolkit.planning.search.refine import EXAMPLES
@@ -90,16 +91,8 @@ class ModelProfile:
     @cached_property
     def engine(self) -> PlanScorer:
         space = self.space
-        return PlanScorer(
-            self.dense,
-            self.task,
-            self.context,
-            space.blocks,
-            space.structure,
-            self.examples,
-            self.criterion,
-            self.scored_on,
-        )
+        models = PlanModels(self.dense, self.task, self.context, space.blocks, space.structure, self.examples)
+        return PlanScorer(models, self.examples, self.criterion, self.scored_on)
 
     @cached_property
     def profiler(self) -> CostProfiler:
@@ -168,7 +161,7 @@ class ModelProfile:
 
     def split_loss(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, split: Split) -> float:
         """The task's mean loss on another split, of a plan as applied."""
-        model = self.engine.model_of(dropped, widths, order)
+        model = self.engine.models.model_of(dropped, widths, order)
         return mean_loss(model, self.context.batches(self.task, split), self.task.loss)
 
 

@@ -14,7 +14,6 @@ from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import TOLERANCE, cut_error
-from toolkit.repair.batch_norm import reestimate_batch_norms
 from toolkit.stages.channel_prune.detail import ChannelPruneDetail, Target
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
@@ -55,10 +54,7 @@ def apply_channel_prune(
     reference = copy.deepcopy(model)
     cut(model, choices)
     _check_cut(reference, model, choices, task, context)
-    repairs = repair_readers(model, reference, choices, task, context) if config.repair != "none" else []
-    num_norms = 0
-    if config.batch_norm == "reestimate" and any(choice.changes for choice in choices):
-        num_norms = reestimate_batch_norms(model, context.inputs(task, "calibration"))
+    repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)
     by_name = {choice.group.name: choice for choice in choices}

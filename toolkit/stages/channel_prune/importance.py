@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from toolkit.base.errors import StageError
 from toolkit.channels.groups import ChannelGroup, Slot
 from toolkit.channels.layers import batch_norm_scale, channel_dim, input_weights, output_weights
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.stages.channel_prune.elimination import elimination_scores
 from toolkit.tasks.task import Batch, Task
 
 NEWTON_RIDGE = 1e-2  # of the mean diagonal
@@ -39,8 +41,7 @@ def score_groups(
     elif importance == "taylor":
         scores = _taylor(model, groups, task, batches())
     else:
-        inputs = (batch.inputs for batch in batches())
-        scores = (activation_energy if importance == "activation" else newton)(model, groups, inputs)
+        scores = FROM_INPUTS[importance](model, groups, [batch.inputs for batch in batches()])
     broken = [name for name, values in scores.items() if not bool(values.isfinite().all())]
     if broken:
         raise StageError(f"importance {importance!r} of {broken[0]} is not a finite number; model or data are broken")
@@ -79,6 +80,30 @@ def newton(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[I
         cut_share = torch.linalg.solve(hessian, torch.ones_like(hessian[0]))
         scores[group.name] = by_unit(-cut_share / cut_share.abs().max(), group.reader, group)
     return scores
+
+
+def wanda(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
+    """Mean square of each channel times the squared norm of the weights by which its last consumer reads it.
+
+    The squared score of Wanda (Sun et al., arXiv 2306.11695), added up over the weights of a channel.
+    """
+    energy, count = _moments(model, groups, batches, lambda rows: rows.square().sum(0))
+    scores = {}
+    for group in groups:
+        weights = input_weights(model.get_submodule(group.reader.module)).detach().double().flatten(1)
+        values = energy[group.name] / count[group.name] * weights.square().sum(1)
+        scores[group.name] = by_unit(values, group.reader, group)
+    return scores
+
+
+def obs(model: nn.Module, groups: Sequence[ChannelGroup], batches: Sequence[Inputs]) -> dict[str, Tensor]:
+    """The error that is left once a channel has gone; `wanda` where the last consumer cannot be refitted."""
+    found = elimination_scores(model, groups, batches)
+    others = [group for group in groups if group.name not in found]
+    return found | (wanda(model, others, batches) if others else {})
+
+
+FROM_INPUTS: Final = {"activation": activation_energy, "newton": newton, "wanda": wanda, "obs": obs}
 
 
 def _moments(

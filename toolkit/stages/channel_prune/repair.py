@@ -1,40 +1,72 @@
-"""Repair after a cut: refit every layer that reads channels of which some are gone."""
+"""Repair after a cut: every layer that reads channels of which some are gone is refitted."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
+from toolkit.blocks.dropped import dropped_blocks
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.order import execution_order
-from toolkit.hooks.points import ActivationPoint
-from toolkit.repair.fit import Fitted, fit_layers, install
-from toolkit.repair.sites import home_of, joining_point, reader_sites
+from toolkit.hooks.points import ActivationPoint, capture
+from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norms
+from toolkit.repair.fit import Fitted, Site, fit_layers, install
+from toolkit.repair.joint import Joint, find_joint
+from toolkit.repair.sites import first_reader, goal_of, home_of, joining_point, reader_sites
+from toolkit.stages.channel_prune.settings import ChannelPrune
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Task
 
 
 def repair_readers(
-    model: nn.Module, reference: nn.Module, choices: Sequence[KeptUnits], task: Task, context: StageContext
-) -> list[Fitted]:
-    """Refit each layer in execution order, on the activations of the network repaired so far."""
+    model: nn.Module,
+    reference: nn.Module,
+    choices: Sequence[KeptUnits],
+    task: Task,
+    config: ChannelPrune,
+    context: StageContext,
+) -> tuple[list[Fitted], int]:
+    """Refits each layer in execution order, on the activations of the network repaired so far; BatchNorm statistics
+    between two of them are estimated again in between. Returns the fits and the number of BatchNorms.
+
+    The goal is the unmodified model's stream. Where an earlier stage has made that stream narrower, its counterpart
+    is not known: there the goal is that of `reference`, the model as it came into the stage.
+    """
     if not any(choice.changes for choice in choices):
-        return []
+        return [], 0
     inputs = context.example_inputs(task)
     order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
+    dense_order, gone = execution_order(context.dense, inputs), dropped_blocks(model)
 
-    def join(layer: str) -> ActivationPoint:
+    def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
         return joining_point(model, layer, home_of(layer, blocks), inputs, order)
 
-    sites = reader_sites(model, choices, order, join)
-    results = []
+    def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
+        find = partial(find_joint, context.dense, layer, point, inputs, dense_order)
+        return goal_of(layer, point, joint, gone, dense_order, find)
+
+    def is_as_wide(site: Site) -> bool:
+        widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (context.dense, reference)]
+        return widths[0] == widths[1]
+
+    sites = reader_sites(model, choices, order, join, aim_at) if config.repair != "none" else []
+    norms = norms_to_reestimate(model, order, first_reader(choices, order), sites)
+    results: list[Fitted] = []
+    num_norms = 0
     with context.console.progress(f"channel_prune: repairing {len(sites)} layers", len(sites)) as bar:
-        for site in sites:
-            calibration, holdout = context.inputs(task, "calibration"), context.inputs(task, "holdout")
-            (fitted,) = fit_layers(model, reference, [site], calibration, holdout)
+        for site, names in itertools.zip_longest(sites, norms):
+            if config.batch_norm == "reestimate":
+                num_norms += reestimate_batch_norms(model, context.inputs(task, "calibration"), names)
+            if site is None:
+                break
+            aim = context.dense if is_as_wide(site) else reference
+            data = context.inputs(task, "calibration"), context.inputs(task, "holdout")
+            (fitted,) = fit_layers(model, aim, [site], *data)
             install(model, fitted)
             results.append(fitted)
             bar.advance()
-    return results
+    return results, num_norms

@@ -54,12 +54,15 @@ class ChannelPrune(StageSettings):
     `exclude` are patterns for the names of groups: a name, a shell pattern, or a regular expression after `re:`.
     `importance` ranks channels: by mean square activation, L1 or L2 norm of weights, first-order Taylor expansion of
     the loss (Molchanov et al., CVPR 2019), BatchNorm scale (Liu et al., ICCV 2017), the Newton score of the consumer's
-    error (after Numerical Pruning, arXiv 2412.12441), or at random.
+    error (after Numerical Pruning, arXiv 2412.12441), mean square activation times the consumer's squared weights
+    (wanda; arXiv 2306.11695), the consumer's error after a refit without the channel and all lesser ones (obs: Optimal
+    Brain Surgeon; the best one where layers are repaired), or at random.
     `allocation`: the same share of every group (uniform), or the best channels of all groups (global), or of all
     groups whose layers have the same types and shapes (isomorphic; after Fang et al., ECCV 2024).
     Widths are rounded to the nearest multiple of `round_to`, at least one (heads: to whole heads). A miss of
     `macs_ratio` by more than `macs_tolerance`, or of a kind's `keep` by more than `keep_tolerance`, is an error.
-    `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
+    `batch_norm`: running statistics behind the first cut are estimated again on calibration data, or kept; a BatchNorm
+    that reads a refitted layer is fitted with that layer.
     """
 
     axis: ClassVar[Axis | None] = "width"
@@ -75,7 +78,11 @@ class ChannelPrune(StageSettings):
     scope: Annotated[tuple[WidthKind, ...], Field(min_length=1, strict=False)] | None = None
     include: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("*",)
     exclude: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    importance: Literal["activation", "l1", "l2", "taylor", "bn_gamma", "newton", "random"] = "activation"
+    importance: Literal[
+        "activation", "l1", "l2", "taylor", "bn_gamma", "newton", "wanda", "obs", "random"
+    ] = "activation"
+        "activation"
+    )
     allocation: Literal["uniform", "global", "isomorphic"] = "uniform"
     round_to: Positive = 8
     repair: Literal["closed_form", "none"] = "closed_form"

@@ -1,0 +1,194 @@
+"""Plans as models: blocks dropped and widths cut on copies of the dense model, and repaired quickly.
+
+The repairs are those that the stages make, on the same calibration data; see `toolkit.repair.sequence`.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.blocks.drop import drop_block
+from toolkit.blocks.dropped import dropped_blocks
+from toolkit.blocks.find import find_blocks
+from toolkit.channels.cut import cut
+from toolkit.channels.groups import ChannelGroup, Structure, still_there
+from toolkit.hooks.forward import forward_replaced
+from toolkit.hooks.order import execution_order
+from toolkit.hooks.passes import Meter, metered
+from toolkit.hooks.points import ActivationPoint, Inputs
+from toolkit.planning.tables import Width, drops_before
+from toolkit.repair.batch_norm import norms_to_reestimate
+from toolkit.repair.fit import Site
+from toolkit.repair.joint import Joint
+from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
+from toolkit.repair.sites import (
+    depth_site,
+    first_reader,
+    goal_of,
+    home_of,
+    joining_point,
+    last_gone_after,
+    reader_sites,
+)
+from toolkit.stages.channel_prune.importance import score_groups
+from toolkit.stages.channel_prune.widths import choose, given_cuts
+from toolkit.stages.context import StageContext
+from toolkit.tasks.task import Task
+
+IMPORTANCE = "activation"
+
+
+class PlanModels:
+    """Makes models of plans for one dense model, repaired on `examples` of the calibration split.
+
+    meter: counts the passes of blocks, also those that users of this class make.
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        task: Task,
+        context: StageContext,
+        blocks: Sequence[str],
+        structure: Structure,
+        examples: int | None = None,
+    ) -> None:
+        self.dense, self.task, self.context = dense, task, context
+        self.blocks, self.groups = list(blocks), {group.name: group for group in structure.groups}
+        self.example = context.example_inputs(task)
+        find_blocks(dense, self.example)
+        self.order = execution_order(dense, self.example)
+        self._batches = partial(context.batches, task, "calibration", limit=examples)
+        self.calibration: list[Inputs] = [batch.inputs for batch in self._batches()]
+        self.meter = Meter()
+        self._outputs = self.dense_outputs(self.calibration)
+        self._dense_goals: Goals = [{} for _ in self.calibration]
+        self._depth_sites: dict[
+            tuple[frozenset[str], str, bool], Site | None
+        ] = {}  # by what is gone, and what goes next
+        self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
+
+    def model_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> nn.Module:
+        """A new model; what it shares with the dense one is not computed again."""
+        model = copy.deepcopy(self.dense)  # with the marks that find_blocks leaves
+        shared = self.unchanged(dropped, widths)
+        gone = [block for block in self.blocks if block in dropped]
+        half = drops_before(order, len(gone)) if widths else len(gone)
+        first, last = gone[:half], gone[half:]
+        self._drop(model, self.dense, first, shared)
+        self._narrow(model, widths, shared)
+        is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
+        self._drop(model, copy.deepcopy(model) if is_narrower and last else self.dense, last, shared)
+        return model
+
+    def _drop(self, model: nn.Module, reference: nn.Module, blocks: Sequence[str], shared: Sequence[str]) -> None:
+        repair = self._sequence(model, reference, shared)
+        for block in blocks:
+            site = self._depth_site(model, block, reference is self.dense)
+            if site is not None:
+                with self.metered(model), self.metered(reference):
+                    repair.fit(site)
+            drop_block(model, block)
+
+    def _narrow(self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]) -> None:
+        if not widths:
+            return
+        groups = still_there([self.groups[name] for name in widths], model)
+        gone = dropped_blocks(model)
+        scores = self._scores(model, groups) if gone else self._dense_scores
+        choices = choose(given_cuts(groups, self.dense, widths), scores)
+        cut(model, choices)
+
+        def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
+            return goal_of(layer, point, joint, gone, self.order, lambda: joint)
+
+        order = self._order_of(model)
+        sites = reader_sites(model, choices, order, self._join, aim_at)
+        norms = norms_to_reestimate(model, order, first_reader(choices, order), sites)
+        repair = self._sequence(model, self.dense, shared)
+        with self.metered(model), self.metered(self.dense):
+            repair.look_at(set(sites))
+            for site, names in itertools.zip_longest(sites, norms):
+                repair.reestimate(names)
+                if site is not None:
+                    repair.fit(site)
+
+    def _order_of(self, model: nn.Module) -> list[str]:
+        """Widths do not change the order of calls, and dropped blocks call nothing."""
+        gone = dropped_blocks(model)
+        return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
+
+    def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
+        """Widths do not change where outputs join the stream."""
+        gone = dropped_blocks(model)
+        key = frozenset(gone), block, aims_at_dense
+        if key not in self._depth_sites:
+            goal = last_gone_after(block, gone, self.order) if aims_at_dense else block
+            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model), goal)
+        return self._depth_sites[key]
+
+    def _join(self, layer: str) -> tuple[ActivationPoint, Joint] | None:
+        """Inside a block neither widths nor other blocks change it."""
+        if layer not in self._joins:
+            home = home_of(layer, self.blocks)
+            self._joins[layer] = joining_point(self.dense, layer, home, self.example, self.order)
+        return self._joins[layer]
+
+    def _scores(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+        with self.metered(model):
+            return score_groups(model, groups, IMPORTANCE, self.task, self._batches, self.context.seed)
+
+    @cached_property
+    def _dense_scores(self) -> dict[str, Tensor]:
+        return self._scores(self.dense, list(self.groups.values()))
+
+    @cached_property
+    def _repaired_for(self) -> dict[str, int]:
+        """Where the layer is that is refitted when a block goes; the block itself where there is none."""
+        sites = {block: self._depth_site(self.dense, block) for block in self.blocks}
+        return {block: self.order.index(site.layer if site else block) for block, site in sites.items()}
+
+    def metered(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Not around a copy of the model: that would call the blocks of the one that is metered."""
+        gone = dropped_blocks(model)
+        return metered(self.meter, model, [block for block in self.blocks if block not in gone])
+
+    def _sequence(self, model: nn.Module, reference: nn.Module, shared: Sequence[str]) -> RepairSequence:
+        known = {key: value for key, value in self._outputs.items() if key[0] in shared}
+        is_dense = reference is self.dense
+        goals = self._dense_goals if is_dense else [{} for _ in self.calibration]
+        aim = Aim(reference, goals, self._outputs if is_dense else {})
+        return RepairSequence(model, aim, self.calibration, self.blocks, self._order_of(model), known)
+
+    def unchanged(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> list[str]:
+        """Leading blocks that compute what they do in the dense model."""
+        changed = [self._first_layer(self.groups[name]) for name in widths]
+        changed += [self._repaired_for[block] for block in dropped]
+        first = min(changed, default=len(self.order))
+        return [block for block in self.blocks if self._end_of(block) < first]
+
+    def _first_layer(self, group: ChannelGroup) -> int:
+        places = [self.order.index(slot.module) for slot in group.slots if slot.module in self.order]
+        return min(places, default=0) if len(places) == len(group.slots) else 0
+
+    def _end_of(self, block: str) -> int:
+        return max(place for place, name in enumerate(self.order) if name == block or name.startswith(f"{block}."))
+
+    @torch.no_grad()
+    def dense_outputs(self, batches: Sequence[Inputs]) -> Outputs:
+        found: Outputs = {}
+        with self.metered(self.dense), ExitStack() as stack:
+            current: list[int] = []
+            for block in self.blocks:
+                stack.enter_context(forward_replaced(self.dense.get_submodule(block), keeping(found, block, current)))
+            for number, inputs in enumerate(batches):
+                current[:] = [number]
+                self.dense(*inputs)
+        return found
