@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from toolkit.base.errors import PlanError
 from toolkit.planning.budget import Budget, Limit
@@ -10,8 +11,10 @@ from toolkit.planning.search.refine import nearest
 from toolkit.planning.search.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import Plan, Tables, dropped_in_order, drops_before, widths_of
 from toolkit.stages.block_drop.settings import BlockDrop
-from toolkit.stages.channel_prune.settings import ChannelPrune
+from toolkit.stages.channel_prune.settings import ChannelPrune, Importance
 from toolkit.stages.settings import Stage
+
+IMPORTANCE: Final[Importance] = "obs"  # what chooses the channels of every plan
 
 
 def solve(
@@ -35,7 +38,7 @@ def solve(
 def stages_of(tables: Tables, choice: Plan, order: str) -> tuple[Stage, ...]:
     """The cutting stages of a plan."""
     gone, widths = dropped_in_order(tables, choice), widths_of(tables, choice)
-    width = (ChannelPrune(widths=widths),) if widths else ()
+    width = (ChannelPrune(widths=widths, importance=IMPORTANCE),) if widths else ()
     half = drops_before(order, len(gone)) if widths else len(gone)
     return (*_drops(gone[:half]), *width, *_drops(gone[half:]))
 

@@ -13,6 +13,7 @@ from tests.helpers.tiny_task import TinyTask
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
+from toolkit.planning.solve import IMPORTANCE
 from toolkit.planning.tables import Width
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.criteria import model_score
@@ -70,7 +71,9 @@ def by_stages(
 
     drop(dropped[:half])
     if widths:
-        model, _ = as_json(apply_channel_prune)(model, task, ChannelPrune(widths=widths), context)
+        model, _ = as_json(apply_channel_prune)(
+            model, task, ChannelPrune(widths=widths, importance=IMPORTANCE), context
+        )
     drop(dropped[half:])
     return model
 

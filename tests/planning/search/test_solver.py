@@ -113,7 +113,7 @@ def test_milliseconds_are_of_the_dense_model() -> None:
 def test_a_plan_becomes_stages() -> None:
     tables = random_tables(0, num_contexts=2)
     choice = Plan(1, frozenset({"blocks.3", "blocks.1"}), {"blocks.0.mlp": 2})
-    width = ChannelPrune(widths={"embed": 48, "blocks.0.mlp": 16})
+    width = ChannelPrune(widths={"embed": 48, "blocks.0.mlp": 16}, importance="obs")
     depth = BlockDrop(blocks=("blocks.1", "blocks.3"))
     assert stages_of(tables, choice, "depth_then_width") == (depth, width)
     assert stages_of(tables, choice, "width_then_depth") == (width, depth)

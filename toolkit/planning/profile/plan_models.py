@@ -23,6 +23,7 @@ from toolkit.hooks.forward import forward_replaced
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.passes import Meter, metered
 from toolkit.hooks.points import ActivationPoint, Inputs
+from toolkit.planning.solve import IMPORTANCE
 from toolkit.planning.tables import Width, drops_before
 from toolkit.repair.batch_norm import norms_to_reestimate
 from toolkit.repair.fit import Site
@@ -41,8 +42,6 @@ from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Task
-
-IMPORTANCE = "activation"
 
 
 class PlanModels:

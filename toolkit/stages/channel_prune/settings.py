@@ -38,6 +38,9 @@ class Keep(Settings):
     embedding: Ratio = 1.0
 
 
+Importance = Literal["activation", "l1", "l2", "taylor", "bn_gamma", "newton", "wanda", "obs", "random"]
+
+
 class Heads(Settings):
     """The width of an attention: how many heads stay, and how many channels of each (null: all)."""
 
@@ -78,11 +81,7 @@ class ChannelPrune(StageSettings):
     scope: Annotated[tuple[WidthKind, ...], Field(min_length=1, strict=False)] | None = None
     include: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("*",)
     exclude: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    importance: Literal[
-        "activation", "l1", "l2", "taylor", "bn_gamma", "newton", "wanda", "obs", "random"
-    ] = "activation"
-        "activation"
-    )
+    importance: Importance = "activation"
     allocation: Literal["uniform", "global", "isomorphic"] = "uniform"
     round_to: Positive = 8
     repair: Literal["closed_form", "none"] = "closed_form"
