@@ -1,7 +1,8 @@
 """Quick closed-form repair: one layer after another, with the part of the network before it computed once.
 
 Blocks that are settled hand back what they put out before, batch by batch, and so do the reference's activations. The
-fitted weights are those of `toolkit.repair.fit`. Memory: up to two activations per block over the calibration data.
+fits are those of `toolkit.repair.fit`; an eighth of the calibration data, put apart, chooses how strongly each is
+damped. Memory: up to two activations per block over the calibration data.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
-from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_model, problem_of
+from toolkit.repair.fit import Site, add_rows, fit_with_part_apart, install, look_at_model, problem_of
 
 Goals = list[dict[ActivationPoint, Tensor]]  # the reference's activations, by batch
 
@@ -68,14 +69,14 @@ class RepairSequence:
 
     def fit(self, site: Site) -> None:
         self.look_at({site.goal})
-        problem = problem_of(site)
+        problem, apart = problem_of(site), problem_of(site)
         current: list[int] = []
         with self._settled_kept(site.layer, current):
             for number, inputs in enumerate(self.batches):
                 current[:] = [number]
                 seen = look_at_model(self.model, site, inputs)
-                add_rows(problem, self.model, site, seen, self.aim.goals[number][site.goal])
-        install(self.model, fit_site(self.model, site, problem))
+                add_rows(problem, self.model, site, seen, self.aim.goals[number][site.goal], apart)
+        install(self.model, fit_with_part_apart(self.model, site, problem, apart))
 
     @contextmanager
     def _settled_kept(self, layer: str, current: list[int]) -> Iterator[None]:
