@@ -32,6 +32,7 @@ REPAIR_CAPTION = (
     "Relative squared error where the layer writes to, against what the stream should be there; 0 is no error. "
     "Hollow: without repair, filled: with the least-squares repair, which takes no gradient step."
 )
+DAMPING_CAPTION = " The held-out data also chose how strongly each fit is damped."
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def repairs(record: RunRecord) -> Section | None:
     for number, detail in details_of(record.steps):
         if made := detail.repair_errors():
             figure = draw_repairs(made, f"Stage {number}: error of each repaired layer")
-            caption = REPAIR_CAPTION
+            caption = REPAIR_CAPTION + (DAMPING_CAPTION if any(one.damping for _, one in made) else "")
             drawings.append(Drawing(f"repairs-{number}", figure, caption))
     return Section("Repair", Safe(""), tuple(drawings)) if drawings else None
 

@@ -8,7 +8,8 @@ last layer that joins the stream before a dropped block is refitted to imitate t
     min_W  || act(X W + rest) - goal ||^2  +  ridge || W - W_old ||^2,    rest = sum at the point - layer's part
 
 A BatchNorm that reads the layer alone is fitted with it. `act` is what stands between the sum and the point: nothing or
-a ReLU. The ridge pulls towards the weights that are there, so the fitted error is never above the old one.
+a ReLU. The ridge pulls towards the weights that are there; how strongly is chosen by the error on data that the fit did
+not see. The fitted error is never above the old one, neither there nor on the data of the fit: else the weights stay.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +26,16 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.repair.damping import Damping, choose, dampings_that_help
+from toolkit.repair.folded import folded_solution, unfolded_norm, unfolded_weights
 from toolkit.repair.joint import PLAIN, Joint, lifted, tail_of
-from toolkit.repair.layers import channels_of, rows_of, solution_of, weights_from
+from toolkit.repair.layers import channels_of, rows_of, weights_from
 from toolkit.repair.least_squares import Normal
 from toolkit.repair.through import ThroughActivation
 
 Problem = Normal | ThroughActivation
+
+APART = 8  # one in so many rows is put apart to choose the damping where no data are held out
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Fitted:
-    """New weights of a layer, and relative squared errors of the stream before and after, on both sets of data
-    (held out: where it was asked for). `norm`: new weights and statistics of the BatchNorm that was fitted with it."""
+    """New weights of a layer, and relative squared errors of the stream before and after, on the data of the fit and,
+    where there were any, on held-out data. The held-out data choose the damping, so their error flatters a little.
+
+    norm: new weights and statistics of the BatchNorm that was fitted with the layer.
+    damping: how strongly the fit was damped; None where no fit helped and the weights are the old ones.
+    """
 
     site: Site
     weight: Tensor
@@ -65,11 +75,13 @@ class Fitted:
     calibration_error: tuple[float, float]
     holdout_error: tuple[float, float] | None
     norm: Mapping[str, Tensor] | None = None
+    damping: Damping | None = None
 
     def detail(self) -> Detail:
         errors = {"calibration_error": self.calibration_error, "holdout_error": self.holdout_error}
         known = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
-        return {"layer": self.site.layer, **known}
+        damping = None if self.damping is None else asdict(self.damping)
+        return {"layer": self.site.layer, **known, "damping": damping, "stayed": self.damping is None}
 
 
 def places_of(site: Site) -> set[ActivationPoint]:
@@ -102,21 +114,36 @@ def look_at_goal(reference: nn.Module, site: Site, inputs: Inputs) -> Tensor:
 
 
 def add_rows(
-    problem: Problem, model: nn.Module, site: Site, seen: Mapping[ActivationPoint, Tensor], wanted: Tensor
+    problem: Problem,
+    model: nn.Module,
+    site: Site,
+    seen: Mapping[ActivationPoint, Tensor],
+    wanted: Tensor,
+    apart: Problem | None = None,
 ) -> None:
-    """One batch more: `seen` are the model's activations as `look_at_model` gives them, `wanted` the goal."""
+    """One batch more: `seen` are the model's activations as `look_at_model` gives them, `wanted` the goal.
+
+    apart: takes the rows of the last eighth of the batch's examples in the place of `problem`, where it is given.
+    """
     layer, output = model.get_submodule(site.layer), seen[ActivationPoint(site.layer, "output")]
     goal = channels_of(layer, wanted, site.channels) if site.channels else wanted
     rows = rows_of(layer, seen[ActivationPoint(site.layer, "input")], output.shape, site.joint.norm is not None)
-    part = output
+    part = rows.pick(output).double()
     if site.joint.norm is not None:
-        scale, offset = (value.view(-1, *[1] * (output.dim() - 2)) for value in tail_of(model, site.layer, site.joint))
-        part = (output.double() * scale + offset).to(output.dtype)
-    rest = rows.pick(seen[site.point] - part)
+        scale, offset = tail_of(model, site.layer, site.joint)
+        part = part * scale + offset
+    parts = rows.inputs, rows.pick(seen[site.point]).double() - part, rows.pick(goal).double()
+    first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
+    _add(problem, *(value[:first] for value in parts))
+    if apart is not None and first < len(parts[0]):
+        _add(apart, *(value[first:] for value in parts))
+
+
+def _add(problem: Problem, inputs: Tensor, rest: Tensor, goal: Tensor) -> None:
     if isinstance(problem, ThroughActivation):
-        problem.add(rows.inputs, rest, rows.pick(goal))
+        problem.add(inputs, rest, goal)
     else:
-        problem.add(rows.inputs, rows.pick(goal) - rest, rows.pick(goal))
+        problem.add(inputs, goal - rest, goal)
 
 
 def _gather(
@@ -161,58 +188,50 @@ def fit_layers(
     return [found[site] for site in sites]
 
 
-def fit_site(model: nn.Module, site: Site, problem: Problem, holdout: Problem | None = None) -> Fitted:
-    """The layer's new weights. Nothing is changed yet.
+def fit_site(
+    model: nn.Module,
+    site: Site,
+    problem: Problem,
+    holdout: Problem | None = None,
+    dampings: Sequence[Damping] | None = None,
+) -> Fitted:
+    """Returns the layer's new weights. Nothing is changed yet.
 
-    The error on the calibration data is never above the error of the weights that are there; where rounding to the
-    layer's dtype would lift it, the old weights are returned.
+    The error is never above the error of the weights that are there, neither on the calibration data nor on those held
+    out; where every fit would lift one of them, be it by rounding to the layer's dtype, the old weights are returned.
+
+    dampings: those to try, the first that holds this is taken; chosen by the held-out data where they are not given.
     """
     layer = model.get_submodule(site.layer)
-    old = _solution_at(model, site)
-    before = problem.error(old)
-    if not math.isfinite(before):
+    old = folded_solution(model, site.layer, site.joint)
+    choice = choose(problem, holdout, old, layer.get_parameter("weight").dtype, dampings)
+    if not all(map(math.isfinite, (choice.error[0], (choice.error_elsewhere or choice.error)[0]))):
         raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
-    new = problem.solve(old).to(next(layer.parameters()).dtype).double()
-    after = problem.error(new)
-    if not after <= before:
-        new, after = old, before
-    errors = (before, after), None if holdout is None else (holdout.error(old), holdout.error(new))
+    known = partial(
+        Fitted,
+        site,
+        calibration_error=choice.error,
+        holdout_error=choice.error_elsewhere,
+        damping=choice.damping,
+    )
+    if choice.damping is None:
+        bias = getattr(layer, "bias", None)
+        return known(layer.get_parameter("weight").detach().clone(), None if bias is None else bias.detach().clone())
     if site.joint.norm is None:
-        return Fitted(site, *weights_from(layer, new), *errors)
-    if new is old:
-        weight, bias = layer.get_parameter("weight").detach().clone(), getattr(layer, "bias", None)
-        return Fitted(site, weight, None if bias is None else bias.detach().clone(), *errors)
-    return Fitted(site, *_with_norm(model, site, new), *errors[:2], _norm_values(model, site, new, problem))
+        return known(*weights_from(layer, choice.solution))
+    norm = unfolded_norm(model, site.joint.norm, choice.solution, problem)
+    return known(*unfolded_weights(model, site.layer, choice.solution), norm=norm)
 
 
-def _solution_at(model: nn.Module, site: Site) -> Tensor:
-    """The layer and the BatchNorm behind it as one linear map [fan-in (+ 1), outputs], in float64."""
-    layer = model.get_submodule(site.layer)
-    if site.joint.norm is None:
-        return solution_of(layer)
-    scale, offset = tail_of(model, site.layer, site.joint)
-    weights = layer.get_parameter("weight").detach().double().flatten(1).T * scale
-    bias = getattr(layer, "bias", None)
-    return torch.cat([weights, (offset if bias is None else offset + bias.detach().double() * scale)[None]])
+def fit_with_part_apart(model: nn.Module, site: Site, problem: Problem, apart: Problem) -> Fitted:
+    """Returns the layer's weights fitted to both problems, damped as does best on `apart` when fitted to the other.
 
-
-def _with_norm(model: nn.Module, site: Site, solution: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The layer takes the map's weights; the BatchNorm takes its offset."""
-    layer = model.get_submodule(site.layer)
-    weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
-    new = solution[:-1].T.reshape(weight.shape).to(weight.dtype).contiguous()
-    return new, None if bias is None else torch.zeros_like(bias)
-
-
-def _norm_values(model: nn.Module, site: Site, solution: Tensor, problem: Problem) -> dict[str, Tensor]:
-    """The BatchNorm with the statistics that the new outputs have, so that it can be trained and estimated again."""
-    assert site.joint.norm is not None
-    norm = model.get_submodule(site.joint.norm)
-    linear = torch.cat([solution[:-1], torch.zeros_like(solution[-1:])])
-    mean, variance = problem.output_moments(linear)
-    values = {"running_mean": mean, "running_var": variance, "bias": solution[-1] + mean}
-    values["weight"] = (variance + float(norm.eps)).sqrt()  # type: ignore[arg-type]  # every BatchNorm has it
-    return {name: value.to(norm.get_parameter("weight").dtype) for name, value in values.items()}
+    The old weights are returned where no damping helps on `apart`. Neither problem may be used any more.
+    """
+    dtype = model.get_submodule(site.layer).get_parameter("weight").dtype
+    dampings = dampings_that_help(problem, apart, folded_solution(model, site.layer, site.joint), dtype)
+    problem.absorb(apart)  # type: ignore[arg-type]  # both are of the site's kind
+    return fit_site(model, site, problem, dampings=dampings)
 
 
 @torch.no_grad()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
-RIDGE = 1e-3  # of the mean diagonal of X^T X
+from toolkit.repair.damping import DEFAULT, Damping, damped_solve
 
 
 class Normal:
@@ -22,15 +24,30 @@ class Normal:
         self.scale = 0.0  # sum of goal^2
 
     def add(self, rows: Tensor, target: Tensor, goal: Tensor) -> None:
-        self.rows.append((rows.double(), target.double()))
         self.scale += float(goal.double().square().sum())
-        if self.gram is not None or sum(len(part) for part, _ in self.rows) > rows.shape[1]:
-            for part, wanted in self.rows:
-                product = part.T @ part
-                self.gram = product if self.gram is None else self.gram + product
-                self.cross = self.cross + part.T @ wanted
-                self.target += float(wanted.square().sum())
-            self.rows = []
+        self._take([(rows.double(), target.double())])
+
+    def absorb(self, other: Normal) -> None:
+        """Adds the rows of another problem, which must not be used any more."""
+        self.scale += other.scale
+        if other.gram is not None:
+            self._sum_up()
+            self.gram = other.gram if self.gram is None else self.gram.add_(other.gram)
+            self.cross, self.target = self.cross + other.cross, self.target + other.target
+        self._take(other.rows)
+
+    def _take(self, rows: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.rows += rows
+        if self.rows and (self.gram is not None or sum(len(part) for part, _ in self.rows) > self.rows[0][0].shape[1]):
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        for part, wanted in self.rows:
+            product = part.T @ part
+            self.gram = product if self.gram is None else self.gram.add_(product)
+            self.cross = self.cross + part.T @ wanted
+            self.target += float(wanted.square().sum())
+        self.rows = []
 
     def error(self, solution: Tensor) -> float:
         """Relative squared error of `solution` [inputs, outputs]."""
@@ -38,7 +55,7 @@ class Normal:
             total = sum(float((wanted - part @ solution).square().sum()) for part, wanted in self.rows)
         else:
             assert isinstance(self.cross, Tensor)
-            fit = (solution * (self.gram @ solution)).sum() - 2 * (solution * self.cross).sum() + self.target
+            fit = (solution * (self.gram @ solution - 2 * self.cross)).sum() + self.target
             total = max(float(fit), 0.0)
         return total / max(self.scale, 1e-30)
 
@@ -50,18 +67,20 @@ class Normal:
         mean = gram[-1] @ solution / count
         return mean, ((solution * (gram @ solution)).sum(0) / count - mean.square()).clamp(min=0.0)
 
-    def solve(self, old: Tensor) -> Tensor:
-        """With few rows X, the same solution by way of X X^T."""
+    def solve(self, old: Tensor, damping: Damping = DEFAULT) -> Tensor:
+        return next(self.solutions(old, (damping,)))
+
+    def solutions(self, old: Tensor, dampings: Sequence[Damping]) -> Iterator[Tensor]:
+        """Yields the solution for each damping; with few rows X the same one by way of X X^T."""
         if self.gram is None:
             part, wanted = (torch.cat(parts) for parts in zip(*self.rows, strict=True))
-            ridge = RIDGE * part.square().sum() / part.shape[1]
-            step: Tensor = part.T @ _solve(part @ part.T, ridge, wanted - part @ old)
-            return old + step
+            missing, energy = wanted - part @ old, part.square().sum(0)
+            for damping in dampings:
+                spread = part / damping.ridge(energy)
+                ones = torch.ones(len(part), dtype=part.dtype, device=part.device)
+                yield old + spread.T @ damped_solve(spread @ part.T, ones, missing)
+            return
         assert isinstance(self.cross, Tensor)
-        return old + _solve(self.gram, RIDGE * self.gram.diagonal().mean(), self.cross - self.gram @ old)
-
-
-def _solve(matrix: Tensor, ridge: Tensor, right: Tensor) -> Tensor:
-    regular = matrix + ridge.clamp(min=1e-30) * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    solution: Tensor = torch.linalg.solve(regular, right)
-    return solution
+        pull = self.cross - self.gram @ old
+        for damping in dampings:
+            yield old + damped_solve(self.gram, damping.ridge(self.gram.diagonal()), pull)

@@ -1,7 +1,8 @@
 """Quick closed-form repair: one layer after another, with the part of the network before it computed once.
 
 Blocks that are settled hand back what they put out before, batch by batch, and so do the reference's activations. The
-fitted weights are those of `toolkit.repair.fit`. Memory: up to two activations per block over the calibration data.
+fits are those of `toolkit.repair.fit`; an eighth of the calibration data, put apart, chooses how strongly each is
+damped. Memory: up to two activations per block over the calibration data.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
 from toolkit.repair.batch_norm import reestimate_batch_norms
-from toolkit.repair.fit import Site, add_rows, fit_site, install, look_at_goal, look_at_model, problem_of
+from toolkit.repair.fit import Site, add_rows, fit_with_part_apart, install, look_at_goal, look_at_model, problem_of
 
 GoalKey = tuple[ActivationPoint, str | None]
 
@@ -82,14 +83,14 @@ class RepairSequence:
 
     def fit(self, site: Site) -> None:
         self.look_at({site})
-        problem = problem_of(site)
+        problem, apart = problem_of(site), problem_of(site)
         current: list[int] = []
         with self._settled_kept(site.layer, current):
             for number, inputs in enumerate(self.batches):
                 current[:] = [number]
                 seen = look_at_model(self.model, site, inputs)
-                add_rows(problem, self.model, site, seen, self.aim.goals[number][goal_key(site)])
-        install(self.model, fit_site(self.model, site, problem))
+                add_rows(problem, self.model, site, seen, self.aim.goals[number][goal_key(site)], apart)
+        install(self.model, fit_with_part_apart(self.model, site, problem, apart))
 
     def reestimate(self, norms: Sequence[str]) -> None:
         """Estimates the statistics of these BatchNorms again; they are in execution order."""

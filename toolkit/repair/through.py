@@ -7,13 +7,13 @@ round is an ordinary least-squares problem with the same matrix; the error of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from toolkit.repair.damping import DEFAULT, Damping, damped_solve
 from toolkit.repair.joint import BEHIND
-from toolkit.repair.least_squares import RIDGE
 
 ROUNDS = 4
 MOST_BYTES = 2**28  # of X that is kept: what comes after that thins out what is there
@@ -29,11 +29,21 @@ class ThroughActivation:
         self.behind = behind
         self.rows: list[Rows] = []
         self.stride = 1
+        self._gram: Tensor | None = None  # X^T X, once it was asked for
 
     def add(self, rows: Tensor, rest: Tensor, goal: Tensor) -> None:
         """rows [places, inputs]: X; rest [places, outputs]: the sum without the layer; goal: what should come out."""
-        kept = (rows, rest.to(rows.dtype), goal.to(rows.dtype))
-        self.rows.append(_thinned(kept, self.stride))
+        kind = torch.promote_types(rows.dtype, torch.float32)
+        self.rows.append(_thinned((rows, rest.to(kind), goal.to(kind)), self.stride))
+        self._thin_out()
+
+    def absorb(self, other: ThroughActivation) -> None:
+        """Adds the rows of another problem, which must not be used any more."""
+        self.rows += other.rows
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        self._gram = None
         while sum(part.nbytes for part, _, _ in self.rows) > MOST_BYTES:
             self.stride *= 2
             self.rows = [_thinned(one, 2) for one in self.rows]
@@ -47,21 +57,32 @@ class ThroughActivation:
             scale += float(goal.square().sum())
         return missed / max(scale, 1e-30)
 
-    def solve(self, old: Tensor) -> Tensor:
+    def solve(self, old: Tensor, damping: Damping = DEFAULT) -> Tensor:
         """Returns the best solution that the rounds came by, `old` among them."""
-        gram = torch.zeros(len(old), len(old), dtype=old.dtype, device=old.device)
-        for rows, _, _ in self._chunks():
-            gram += rows.T @ rows
-        ridge = (RIDGE * gram.diagonal().mean()).clamp(min=1e-30)
-        factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+        gram = self._products(old)
+        factor, fault = torch.linalg.cholesky_ex(gram + torch.diag(damping.ridge(gram.diagonal())))
         best, least, found = old, self.error(old), old
-        for _ in range(ROUNDS):
+        for _ in range(0 if int(fault) else ROUNDS):
             found = found + torch.cholesky_solve(self._pull(found), factor)
             error = self.error(found)
             if not error < least:
                 break
             best, least = found, error
         return best
+
+    def solutions(self, old: Tensor, dampings: Sequence[Damping]) -> Iterator[Tensor]:
+        """Yields what the first round comes to with each damping; its targets are the same for all."""
+        gram, pull = self._products(old), self._pull(old)
+        for damping in dampings:
+            yield old + damped_solve(gram, damping.ridge(gram.diagonal()), pull)
+
+    def _products(self, old: Tensor) -> Tensor:
+        """Returns X^T X."""
+        if self._gram is None:
+            self._gram = torch.zeros(len(old), len(old), dtype=old.dtype, device=old.device)
+            for rows, _, _ in self._chunks():
+                self._gram += rows.T @ rows
+        return self._gram
 
     def output_moments(self, solution: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance [outputs] of X W."""

@@ -22,12 +22,28 @@ class Change(Recorded):
     after: float
 
 
+class RepairDamping(Recorded):
+    """How strongly a fit was pulled towards the old weights: `share` of the energy of a layer's inputs.
+
+    of: whose energy: every input's "own", or the "mean" or the "largest" of all inputs.
+    """
+
+    share: float
+    of: str
+
+
 class RepairErrors(Recorded):
-    """Relative squared errors of a layer's output, before and after its least-squares repair; 0 is no error."""
+    """Relative squared errors of a layer's output, before and after its least-squares repair; 0 is no error.
+
+    damping: the one that was chosen by the held-out error; None where the weights stayed, and in older records.
+    stayed: whether no fit helped, so that the weights are the old ones.
+    """
 
     layer: str
     calibration_error: Change | None = None
     holdout_error: Change | None = None
+    damping: RepairDamping | None = None
+    stayed: bool = False
 
 
 class CurvePoint(Recorded):

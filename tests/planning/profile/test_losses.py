@@ -15,6 +15,7 @@ from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.solve import IMPORTANCE
 from toolkit.planning.tables import Width
+from toolkit.repair.damping import DEFAULT
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.criteria import model_score
 from toolkit.stages.block_drop.settings import BlockDrop
@@ -81,8 +82,15 @@ def by_stages(
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_plan_is_what_the_stages_make_of_it(
-    task: StreamTask, tiny_context: StageContext, engine: PlanScorer, cut: str, order: str
+    task: StreamTask,
+    tiny_context: StageContext,
+    engine: PlanScorer,
+    cut: str,
+    order: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Where there is no damping to choose: the planner chooses it on a part of the calibration data."""
+    monkeypatch.setattr("toolkit.repair.damping.DAMPINGS", (DEFAULT,))
     dropped, widths = CUTS[cut]
     quick = engine.models.model_of(dropped, widths, order)
     staged = by_stages(task, tiny_context, dropped, widths, order)
@@ -91,6 +99,16 @@ def test_a_plan_is_what_the_stages_make_of_it(
         torch.testing.assert_close(quick(*inputs), staged(*inputs), rtol=1e-3, atol=1e-4)
     loss = engine.loss_of(dropped, widths, order)
     assert loss == pytest.approx(model_score(staged, task, "loss", tiny_context, None), rel=1e-3)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_plan_scores_nearly_as_what_the_stages_make_of_it(
+    task: StreamTask, tiny_context: StageContext, engine: PlanScorer, cut: str
+) -> None:
+    dropped, widths = CUTS[cut]
+    staged = by_stages(task, tiny_context, dropped, widths, ORDERS[0])
+    loss = model_score(staged, task, "loss", tiny_context, None)
+    assert engine.loss_of(dropped, widths, ORDERS[0]) == pytest.approx(loss, rel=0.02)
 
 
 def test_what_is_shared_changes_no_score(task: StreamTask, tiny_context: StageContext, engine: PlanScorer) -> None:

@@ -44,7 +44,7 @@ def applied(model: nn.Module, variant: Variant) -> Iterator[None]:
 def repaired_variants(
     model: nn.Module, reference: nn.Module, blocks: Sequence[str], task: Task, context: StageContext
 ) -> dict[str, Variant]:
-    """A variant per block, repaired on calibration data where there is a layer for it and held-out data gains too."""
+    """A variant per block, repaired on calibration data where there is a layer for it and a fit that helps."""
     inputs = context.example_inputs(task)
     order = execution_order(model, inputs)
     dense_order, gone = execution_order(context.dense, inputs), dropped_blocks(model)
@@ -59,13 +59,8 @@ def repaired_variants(
         context.inputs(task, "calibration"),
         context.inputs(task, "holdout"),
     )
-    repairs = {block: one for block, one in zip(found, fitted, strict=True) if not _is_worse_elsewhere(one)}
+    repairs = {block: one for block, one in zip(found, fitted, strict=True) if one.damping is not None}
     return {block: _variant(model, block, blocks, repairs, inputs, order) for block in blocks}
-
-
-def _is_worse_elsewhere(fitted: Fitted) -> bool:
-    """Whether the repair lifts the error on data that it was not fitted to: it then only learnt its few examples."""
-    return fitted.holdout_error is not None and fitted.holdout_error[1] > fitted.holdout_error[0]
 
 
 def raw_variants(blocks: Sequence[str]) -> dict[str, Variant]:

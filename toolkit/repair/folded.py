@@ -1,0 +1,51 @@
+"""A layer and the BatchNorm that reads it alone, as one linear map: folded for a fit, and taken apart again."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.repair.joint import Joint, tail_of
+from toolkit.repair.layers import solution_of
+
+
+class HasMoments(Protocol):
+    """Rows of inputs of a layer, with a column of ones at the end."""
+
+    def output_moments(self, solution: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and variance [outputs] of what `solution` [inputs, outputs] puts out."""
+        ...
+
+
+def folded_solution(model: nn.Module, name: str, joint: Joint) -> Tensor:
+    """Returns the layer and the BatchNorm behind it as one linear map [fan-in (+ 1), outputs], in float64."""
+    layer = model.get_submodule(name)
+    if joint.norm is None:
+        return solution_of(layer)
+    scale, offset = tail_of(model, name, joint)
+    weights = layer.get_parameter("weight").detach().double().flatten(1).T * scale
+    bias = getattr(layer, "bias", None)
+    return torch.cat([weights, (offset if bias is None else offset + bias.detach().double() * scale)[None]])
+
+
+def unfolded_weights(model: nn.Module, name: str, solution: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns weight and bias of the layer: it takes the map's weights, and the BatchNorm its offset."""
+    layer = model.get_submodule(name)
+    weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
+    new = solution[:-1].T.reshape(weight.shape).to(weight.dtype).contiguous()
+    return new, None if bias is None else torch.zeros_like(bias)
+
+
+def unfolded_norm(model: nn.Module, norm_name: str, solution: Tensor, rows: HasMoments) -> dict[str, Tensor]:
+    """Returns the BatchNorm's weights and statistics.
+
+    The statistics are those that the new outputs have, so that they can be estimated again and trained on.
+    """
+    norm = model.get_submodule(norm_name)
+    linear = torch.cat([solution[:-1], torch.zeros_like(solution[-1:])])
+    mean, variance = rows.output_moments(linear)
+    values = {"running_mean": mean, "running_var": variance, "bias": solution[-1] + mean}
+    values["weight"] = (variance + float(norm.eps)).sqrt()  # type: ignore[arg-type]  # every BatchNorm has it
+    return {name: value.to(norm.get_parameter("weight").dtype) for name, value in values.items()}
