@@ -24,6 +24,7 @@ from .stages.channel_prune.settings import Heads as Heads
 from .stages.channel_prune.settings import Keep as Keep
 from .stages.recover.settings import Recover as Recover
 from .stages.reinitialise.settings import Reinitialise as Reinitialise
+from .stages.torch_pruning.settings import TorchPruning as TorchPruning
 from .sweeping.cells import run_sweep as run_sweep
 from .tasks.cards import TASKS as TASKS
 from .tasks.cards import make_task as make_task

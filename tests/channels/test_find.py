@@ -12,7 +12,7 @@ from tests.helpers.nets import Bottlenecks, FusedAttentionNet
 from toolkit.base.errors import UserError
 from toolkit.blocks.find import find_blocks
 from toolkit.channels import proof as masked
-from toolkit.channels.cut import KeptUnits, cut
+from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.find import find_groups, half_of
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.proof import cut_error
@@ -36,7 +36,7 @@ def assert_cut_is_right(net: nn.Module, groups: tuple[ChannelGroup, ...], inputs
     narrow = copy.deepcopy(net)
     choices = [half_of(group) for group in groups]
     cut(narrow, choices)
-    assert cut_error(net, narrow, choices, inputs) < 1e-5
+    assert cut_error(net, narrow, parts_of(choices), inputs) < 1e-5
     assert (
         count_macs(narrow, inputs[:0] + tuple(part[:1] for part in inputs)).total
         < count_macs(net, tuple(part[:1] for part in inputs)).total
@@ -105,7 +105,7 @@ def test_a_fault_behind_a_tiny_scale_is_seen() -> None:
     with torch.no_grad():
         difference = (narrow(*TOKENS) - net(*TOKENS)).abs().max()
     assert difference < masked.TOLERANCE
-    assert cut_error(net, narrow, [right], TOKENS) > 0.1
+    assert cut_error(net, narrow, right.parts(), TOKENS) > 0.1
 
 
 def test_protected_layers_keep_their_outputs() -> None:

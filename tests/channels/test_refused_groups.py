@@ -103,7 +103,7 @@ def test_attention_that_is_not_told_of_its_heads_runs_on_and_is_found_out(tiny_t
         net = tiny_task.load_baseline()
         cut(net, [choice])
         assert net(*inputs).isfinite().all()
-        assert (cut_error(dense, net, [told], inputs) < TOLERANCE) == is_right
+        assert (cut_error(dense, net, told.parts(), inputs) < TOLERANCE) == is_right
 
 
 def test_half_and_half_again_leaves_half(tiny_task: TinyTask, tiny_context: StageContext) -> None:

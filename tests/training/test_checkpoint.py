@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, quiet: Console) -> None
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StageError, match=r"damaged .* remove it"):
         train(make_model(), path, console=quiet)
+
+
+def test_checkpoints_of_before_there_was_sgd_still_fit() -> None:
+    assert not {"optimizer", "momentum"} & CONFIG.identity().keys()
+    assert {"optimizer", "momentum"} < replace(CONFIG, optimizer="sgd").identity().keys()

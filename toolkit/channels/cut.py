@@ -1,7 +1,7 @@
-"""Make layers physically narrower. The only importer of torch_pruning, which cuts linear and convolution layers.
+"""Make layers physically narrower, linear and convolution layers with torch_pruning's functions.
 
-Its own tracer is not used: on torchvision's swin_t it takes more memory than a workstation has, it breaks on frozen
-parameters, and it does not see through fused attention.
+Its own tracer is not used here: on torchvision's swin_t it takes more memory than a workstation has, it breaks on
+frozen parameters, and it does not see through fused attention. The stage `torch_pruning` uses it, as a control.
 """
 
 from __future__ import annotations
@@ -15,8 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.channels.groups import ChannelGroup, Slot
+from toolkit.channels.groups import ChannelGroup, Role, Slot
 from toolkit.channels.layers import is_conv, is_grouped
+
+
+@dataclass(frozen=True)
+class CutPart:
+    """What stays of one dimension of one layer, and what is gone; `role` and `dim` are those of `Slot`.
+
+    is_multiplied: an output that is gone is multiplied with others before a layer reads it, as queries and keys are, so
+        that it matters even where nothing reads it on its own.
+    """
+
+    module: str
+    role: Role
+    kept: tuple[int, ...]
+    gone: tuple[int, ...]
+    dim: int = 0
+    is_multiplied: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,13 @@ class KeptUnits:
         kept = set(self.kept(slot))
         return sorted(index for places in slot.places for index in places if index not in kept)
 
+    def parts(self) -> list[CutPart]:
+        """Returns the cut layer by layer."""
+        return [
+            CutPart(slot.module, slot.role, tuple(self.kept(slot)), tuple(self.gone(slot)), slot.dim, bool(self.inner))
+            for slot in self.group.slots
+        ]
+
     def _stays(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         return zip(self.units, self.inner or ((),) * len(self.units), strict=True)
 
@@ -55,8 +78,12 @@ def _part(places: tuple[int, ...], inner: tuple[int, ...], group: ChannelGroup) 
     return (places[part * size + channel] for part in range(len(places) // size) for channel in inner)
 
 
+def parts_of(choices: Iterable[KeptUnits]) -> list[CutPart]:
+    return [part for choice in choices for part in choice.parts()]
+
+
 def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
-    """Cut all groups as chosen, in place. Whether the model then computes what it should is `masked.py`'s to say."""
+    """Cut all groups as chosen, in place. Whether the model then computes what it should is `proof.py`'s to say."""
     gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)
     choices = [choice for choice in choices if choice.changes]
     for choice in choices:

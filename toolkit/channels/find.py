@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from toolkit.channels.cut import KeptUnits, cut
+from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.propose import propose_groups
@@ -87,7 +87,7 @@ def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], inputs: tuple[Tens
     narrow = copy.deepcopy(model)
     try:
         cut(narrow, choices)
-        error = cut_error(model, narrow, choices, inputs)
+        error = cut_error(model, narrow, parts_of(choices), inputs)
     except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
         return f"it cannot be cut: {fault}"
     return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from toolkit.channels.cut import KeptUnits
-from toolkit.channels.groups import Slot
+from toolkit.base.errors import StageError
+from toolkit.channels.cut import CutPart
 from toolkit.channels.layers import channel_dim, input_weights, is_grouped, output_weights
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
@@ -18,7 +18,7 @@ from toolkit.hooks.tensors import tensors_in
 TOLERANCE = 1e-3  # of the outputs' scale; another order of summation makes 1e-5 in deep networks
 
 
-def cut_error(wide: nn.Module, narrow: nn.Module, choices: Sequence[KeptUnits], inputs: tuple[Tensor, ...]) -> float:
+def cut_error(wide: nn.Module, narrow: nn.Module, parts: Sequence[CutPart], inputs: tuple[Tensor, ...]) -> float:
     """Largest difference between the narrow model and the masked wide one, relative to the root mean square.
 
     The models' outputs are compared, and those of every layer that reads what was cut: deep in a network a fault may
@@ -28,10 +28,10 @@ def cut_error(wide: nn.Module, narrow: nn.Module, choices: Sequence[KeptUnits], 
         ValueError: the narrow model does not run, or gives outputs of other shapes; with its own words.
     """
     masked = copy.deepcopy(wide)
-    for choice in choices:
-        _mask(masked, narrow, choice)
-    readers = sorted({name for choice in choices for name in choice.group.consumers})
-    left = {slot.module: choice.kept(slot) for choice in choices for slot in choice.group.slots if slot.role == "out"}
+    for part in parts:
+        _mask(masked, narrow, part)
+    readers = sorted({part.module for part in parts if part.role == "in"})
+    left = {part.module: part.kept for part in parts if part.role == "out"}
     with evaluating(masked, narrow), without_fast_path(), torch.no_grad():
         expected = _run(masked, inputs, readers, left)
         try:
@@ -44,8 +44,22 @@ def cut_error(wide: nn.Module, narrow: nn.Module, choices: Sequence[KeptUnits], 
     return max(errors, default=0.0)
 
 
+def check_cut(wide: nn.Module, narrow: nn.Module, parts: Sequence[CutPart], inputs: tuple[Tensor, ...]) -> None:
+    """Checks that the cut model computes what the wide one does without the channels that are gone.
+
+    Raises:
+        StageError: it does not, or does not run.
+    """
+    try:
+        error = cut_error(wide, narrow, parts, inputs)
+    except ValueError as fault:
+        raise StageError(f"the model does not run after the cut: {fault}") from fault
+    if error > TOLERANCE:
+        raise StageError(f"the cut model does not compute what the wide one does without those channels ({error:.2g})")
+
+
 def _run(
-    model: nn.Module, inputs: tuple[Tensor, ...], layers: Sequence[str], left: Mapping[str, list[int]]
+    model: nn.Module, inputs: tuple[Tensor, ...], layers: Sequence[str], left: Mapping[str, Sequence[int]]
 ) -> list[Tensor]:
     """The outputs of the model and then of the layers, of which only the channels that are `left`."""
     seen: dict[str, Tensor] = {}
@@ -61,7 +75,7 @@ def _run(
     for name, kept in left.items():
         if name in seen:
             seen[name] = seen[name].index_select(
-                channel_dim(model.get_submodule(name)), torch.tensor(kept, device=seen[name].device)
+                channel_dim(model.get_submodule(name)), torch.tensor(list(kept), device=seen[name].device)
             )
     return [*outputs, *(seen[name] for name in layers if name in seen)]
 
@@ -80,25 +94,35 @@ def _relative(one: Tensor, other: Tensor) -> float:
 
 
 @torch.no_grad()
-def _mask(masked: nn.Module, narrow: nn.Module, choice: KeptUnits) -> None:
-    for slot in choice.group.slots:
-        layer, gone = masked.get_submodule(slot.module), choice.gone(slot)
-        if slot.role == "in":
-            input_weights(layer)[gone] = 0.0
-        elif slot.role == "out" and choice.inner:  # queries and keys multiply within a head
-            output_weights(layer)[gone] = 0.0
-            if isinstance(getattr(layer, "bias", None), Tensor):
-                layer.bias[gone] = 0.0  # type: ignore[operator]
-        elif slot.role == "through" and not is_grouped(layer):
-            layer.forward = _scattered(narrow.get_submodule(slot.module), slot, choice.kept(slot))
+def _mask(masked: nn.Module, narrow: nn.Module, part: CutPart) -> None:
+    layer, gone = masked.get_submodule(part.module), list(part.gone)
+    if part.role == "in":
+        input_weights(layer)[gone] = 0.0
+    elif part.role == "out" and part.is_multiplied:
+        output_weights(layer)[gone] = 0.0
+        if isinstance(getattr(layer, "bias", None), Tensor):
+            layer.bias[gone] = 0.0  # type: ignore[operator]
+    elif part.role == "through" and is_grouped(layer):
+        layer.forward = _silenced(layer.forward, part)
+    elif part.role == "through":
+        layer.forward = _scattered(narrow.get_submodule(part.module), part)
 
 
-def _scattered(small: nn.Module, slot: Slot, kept: list[int]) -> Callable[..., Tensor]:
+def _silenced(forward: Callable[..., Tensor], part: CutPart) -> Callable[..., Tensor]:
+    """A convolution in groups reads zeros for what is gone: of a group that stays, single channels may be gone."""
+
+    def silenced(x: Tensor) -> Tensor:
+        return forward(x.index_fill(part.dim, torch.tensor(part.gone, dtype=torch.long, device=x.device), 0.0))
+
+    return silenced
+
+
+def _scattered(small: nn.Module, part: CutPart) -> Callable[..., Tensor]:
     """The narrow layer's work on the channels that are left, zeros for the others: its statistics know only those."""
 
     def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        indices = torch.tensor(kept, device=x.device)
-        out: Tensor = small(x.index_select(slot.dim, indices), *args, **kwargs)
-        return torch.zeros_like(x, dtype=out.dtype).index_copy_(slot.dim, indices, out)
+        indices = torch.tensor(part.kept, device=x.device)
+        out: Tensor = small(x.index_select(part.dim, indices), *args, **kwargs)
+        return torch.zeros_like(x, dtype=out.dtype).index_copy_(part.dim, indices, out)
 
     return forward

@@ -104,6 +104,22 @@ class GroupWidth(Recorded):
     asked: float | None = None
 
 
+class CutGroup(GroupWidth):
+    """`indices`: the channels that were kept, numbered as before the stage, at the layer that the stage counts them at.
+
+    channel_prune counts them at the group's last reader, torch_pruning at the outputs of the layer that it names.
+    """
+
+    indices: tuple[int, ...] = ()
+
+
+class Target(Recorded):
+    """A share of the unmodified model's that was asked for, and what came of it."""
+
+    asked: float | None = None
+    achieved: float
+
+
 class KeptChannels(Recorded):
     """Which channels were kept. `kind_words` says in words what each kind of channel is."""
 

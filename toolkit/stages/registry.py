@@ -11,6 +11,7 @@ from toolkit.stages.context import Apply
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.reinitialise.apply import apply_reinitialise
+from toolkit.stages.torch_pruning.apply import apply_torch_pruning
 
 STAGES: dict[str, Apply[Any, StageDetail]] = {
     "block_drop": apply_block_drop,
@@ -18,4 +19,5 @@ STAGES: dict[str, Apply[Any, StageDetail]] = {
     "recover": apply_recover,
     "align": apply_align,
     "reinitialise": apply_reinitialise,
+    "torch_pruning": apply_torch_pruning,
 }

@@ -1,7 +1,7 @@
 """Rounds of a stage on disk, so that a stage that was stopped goes on where it was.
 
 round-NN/        choice.json        the block that was chosen, with all scores: scoring is not repeated
-                 align.safetensors  how far its alignment is (toolkit.training.checkpoint)
+                 align.safetensors  how far its training is (toolkit.training.checkpoint)
                  model/             the model after the round, then
                  round.json         the round's detail: the round is finished
 """
@@ -52,7 +52,7 @@ class RoundStore:
         self._write(number, "choice.json", detail)
 
     def alignment(self, number: int) -> Path | None:
-        """Where the alignment of a round may leave what it needs to go on."""
+        """Returns the file where the training of a round may leave what it needs to go on; None without a folder."""
         if self.folder is None:
             return None
         self._round(number).mkdir(parents=True, exist_ok=True)

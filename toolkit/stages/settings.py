@@ -15,8 +15,9 @@ from toolkit.stages.channel_prune.settings import ChannelPrune
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.recover.settings import Recover
 from toolkit.stages.reinitialise.settings import Reinitialise
+from toolkit.stages.torch_pruning.settings import TorchPruning
 
-Stage = Annotated[BlockDrop | ChannelPrune | Recover | Align | Reinitialise, Field(discriminator="type")]
+Stage = Annotated[BlockDrop | ChannelPrune | Recover | Align | Reinitialise | TorchPruning, Field(discriminator="type")]
 
 STAGE_SETTINGS: dict[str, type[StageSettings]] = {
     stage.model_fields["type"].default: stage for stage in get_args(get_args(Stage)[0])

@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, warm-up + cosine, gradient clip, weight averaging, early stopping on validation."""
+"""The one training loop: AdamW or SGD, warm-up + cosine, gradient clip, weight averaging, early stopping."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
@@ -24,7 +25,11 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """`ema_decay` is of the averaged weights, which are the ones validated and kept; 0 turns averaging off."""
+    """How to train.
+
+    ema_decay: of the averaged weights, which are the ones validated and kept; 0 turns averaging off.
+    momentum: of SGD; AdamW does not use it.
+    """
 
     max_steps: int
     learning_rate: float
@@ -34,12 +39,21 @@ class FitConfig:
     patience: int | None = None
     gradient_clip: float = 1.0
     ema_decay: float = 0.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
 
     @classmethod
     def of(cls, settings: BaseModel) -> FitConfig:
         """From a stage or training configuration, whose settings of the same names mean the same."""
         names = {field.name for field in fields(cls)} & type(settings).model_fields.keys()
         return cls(**{name: getattr(settings, name) for name in names})
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all settings but those of AdamW, which checkpoints of before there was SGD do not have either."""
+        told = asdict(self)
+        return (
+            told if self.optimizer == "sgd" else {k: v for k, v in told.items() if k not in ("optimizer", "momentum")}
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ def fit(
     state = _begin(model, config)
     keeper = None
     if checkpoint is not None:
-        keeper = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [asdict(config), keep_best]))
+        keeper = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [config.identity(), keep_best]))
         if keeper.load(state):
             console.line(f"{title}: continuing after step {state.result.steps}")
             _throw_away(objective.batches, state.result.steps)
@@ -100,7 +114,12 @@ def fit(
 
 
 def _begin(model: nn.Module, config: FitConfig) -> FitState:
-    optimiser = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+    groups = _parameter_groups(model, config.weight_decay)
+    optimiser: torch.optim.Optimizer
+    if config.optimizer == "sgd":
+        optimiser = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    else:
+        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
     average = copy.deepcopy(model).requires_grad_(False) if config.ema_decay else model
     return FitState(model, average, optimiser)
 

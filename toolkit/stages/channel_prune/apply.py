@@ -9,19 +9,19 @@ from torch import nn
 
 from toolkit.base.errors import StageError
 from toolkit.blocks.find import find_blocks
-from toolkit.channels.cut import KeptUnits, cut
+from toolkit.channels.cut import cut, parts_of
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
-from toolkit.channels.proof import TOLERANCE, cut_error
-from toolkit.stages.channel_prune.detail import ChannelPruneDetail, Target
+from toolkit.channels.proof import check_cut
+from toolkit.stages.channel_prune.detail import ChannelPruneDetail
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
 from toolkit.stages.channel_prune.search import search_ratio
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Keep, WidthKind
 from toolkit.stages.channel_prune.widths import Cut, choose, given_cuts, kinds_of, plan_cuts
 from toolkit.stages.context import StageContext
-from toolkit.stages.detail import RepairErrors
+from toolkit.stages.detail import RepairErrors, Target
 from toolkit.tasks.task import Task
 
 DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
@@ -53,7 +53,7 @@ def apply_channel_prune(
     choices = choose(plan, scores)
     reference = copy.deepcopy(model)
     cut(model, choices)
-    _check_cut(reference, model, choices, task, context)
+    check_cut(reference, model, parts_of(choices), context.example_inputs(task))
     repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)
@@ -113,18 +113,6 @@ def _scope(groups: Sequence[ChannelGroup], config: ChannelPrune) -> list[WidthKi
             f"choose scope among: {', '.join(sorted(there))}"
         )
     return scope
-
-
-def _check_cut(
-    wide: nn.Module, narrow: nn.Module, choices: Sequence[KeptUnits], task: Task, context: StageContext
-) -> None:
-    """The cut model must compute what the wide one does without the channels that are gone."""
-    try:
-        error = cut_error(wide, narrow, choices, context.example_inputs(task))
-    except ValueError as fault:
-        raise StageError(f"the model does not run after the cut: {fault}") from fault
-    if error > TOLERANCE:
-        raise StageError(f"the cut model does not compute what the wide one does without those channels ({error:.2g})")
 
 
 def _shares(plan: Sequence[Cut]) -> dict[WidthKind, tuple[float, float]]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import Field
 
-from toolkit.stages.detail import GroupWidth, KeptChannels, Recorded, RepairErrors, StageDetail
+from toolkit.stages.detail import CutGroup, KeptChannels, RepairErrors, StageDetail, Target
 
 KIND_WORDS: Final = {
     "mlp": "MLP hidden units",
@@ -15,19 +15,6 @@ KIND_WORDS: Final = {
     "conv": "convolution channels",
     "embedding": "channels of the residual stream",
 }
-
-
-class CutGroup(GroupWidth):
-    """`indices`: the channels of the group's reader that were kept, numbered as before the stage."""
-
-    indices: tuple[int, ...] = ()
-
-
-class Target(Recorded):
-    """A share of the unmodified model's that was asked for, and what came of it."""
-
-    asked: float | None = None
-    achieved: float
 
 
 class ChannelPruneDetail(StageDetail):

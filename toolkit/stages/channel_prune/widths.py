@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.channels.cut import KeptUnits
 from toolkit.channels.groups import ChannelGroup
-from toolkit.stages.channel_prune.detail import CutGroup
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
+from toolkit.stages.detail import CutGroup
 
 Scores = Mapping[str, Tensor]  # [units, channels of each] by the name of a group
 

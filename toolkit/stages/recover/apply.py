@@ -22,6 +22,8 @@ def apply_recover(
 ) -> tuple[nn.Module, RecoverDetail]:
     """Train all weights on task loss + alignment of the predictions with the dense model's.
 
+    A training that was interrupted goes on from the checkpoint that it left.
+
     Raises:
         StageError: the loss is not a finite number, or the task has nothing to align.
     """
@@ -51,6 +53,7 @@ def apply_recover(
         keep_best=config.patience is not None,
         console=context.console,
         title="recover",
+        checkpoint=context.rounds.alignment(1),
     )
     detail = RecoverDetail(
         steps=result.steps, stopped=result.stopped, kept_step=result.best_step, curve=curve_of(result)

@@ -18,9 +18,13 @@ class Recover(StageSettings):
     """Fine-tune with the dense model as teacher: task loss + alignment of the predictions.
 
     Runs `max_steps`; with `patience`, stops after that many validations without improvement and keeps the best.
+    `optimizer`: AdamW, or stochastic gradient descent with `momentum`. Both follow the same schedule of the learning
+    rate. In AdamW, `weight_decay` is decoupled from the gradient. With sgd it is the L2 penalty of `torch.optim.SGD`,
+    for which a hundredth of the default is usual.
     """
 
     detail: ClassVar[DetailClass] = RecoverDetail
+    later: ClassVar[frozenset[str]] = frozenset({"optimizer", "momentum"})
 
     type: Literal["recover"] = "recover"
     max_steps: Positive = 300
@@ -32,6 +36,8 @@ class Recover(StageSettings):
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     task_weight: Annotated[float, Field(ge=0.0)] = 1.0
     alignment_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     allow_no_change: bool = False
 
     @model_validator(mode="after")
@@ -40,10 +46,17 @@ class Recover(StageSettings):
             raise ValueError("task_weight and alignment_weight cannot both be 0: there would be nothing to learn from")
         return self
 
+    @model_validator(mode="after")
+    def _momentum_of_sgd(self) -> Recover:
+        if "momentum" in self.model_fields_set and self.optimizer != "sgd":
+            raise ValueError("momentum: only with optimizer: sgd; adamw has its own")
+        return self
+
     def in_words(self) -> str:
         weights = f"task loss × {self.task_weight:g} + alignment × {self.alignment_weight:g}"
         steps = f"at most {self.max_steps} steps{early_stop(self.patience)}"
-        return f"fine-tunes with the dense model as teacher ({weights}) for {steps}"
+        how = f"; SGD with momentum {self.momentum:g}" if self.optimizer == "sgd" else ""
+        return f"fine-tunes with the dense model as teacher ({weights}{how}) for {steps}"
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
         return costs.training_s(self.max_steps, self.validate_every)

@@ -1,0 +1,21 @@
+"""Finds the layers whose channels are those of the model's outputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.channels.layers import num_outputs
+from toolkit.channels.replay import Source, replaying
+
+
+def output_layers(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """Returns the layers that mix channels and whose outputs reach those of the model before another layer reads them.
+
+    A layer that is called more than once is not looked at. The model is left as it was.
+    """
+    with replaying(model, inputs) as replay:
+        everything = {
+            name: torch.ones(num_outputs(model.get_submodule(name)), dtype=torch.bool) for name in replay.layers
+        }
+        return tuple(name for name, mask in everything.items() if replay.respond({Source(name): mask}).outputs_changed)

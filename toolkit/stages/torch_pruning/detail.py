@@ -1,0 +1,29 @@
+"""What the stage `torch_pruning` leaves in the record. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from toolkit.stages.detail import CutGroup, KeptChannels, StageDetail, Target
+
+KIND_WORDS: Final = {"conv": "channels of convolutions", "linear": "channels of linear layers"}
+
+
+class TorchPruningDetail(StageDetail):
+    """`pruning_ratio`: what torch-pruning was told; None where the model was small enough already.
+
+    groups: all that could be cut, each named by the layer whose outputs torch-pruning begins with.
+    fixed: layers whose outputs were kept, because the task protects them or because they reach the model's outputs.
+    """
+
+    importance: str
+    global_pruning: bool
+    round_to: int
+    pruning_ratio: float | None = None
+    groups: tuple[CutGroup, ...] = ()
+    fixed: tuple[str, ...] = ()
+    macs_ratio: Target
+    batch_norms_reestimated: int = 0
+
+    def kept_channels(self) -> KeptChannels | None:
+        return KeptChannels(importance=self.importance, groups=self.groups, kind_words=KIND_WORDS)

@@ -1,0 +1,60 @@
+"""Settings of the stage `torch_pruning`. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from toolkit.base.settings import Positive, Ratio
+from toolkit.base.words import setting
+from toolkit.stages.contract import Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
+from toolkit.stages.detail import DetailClass
+from toolkit.stages.torch_pruning.detail import TorchPruningDetail
+from toolkit.tasks.contract import TaskCard, TaskCosts
+
+
+class TorchPruning(StageSettings):
+    """A control: cut channels as torch-pruning does (DepGraph, Fang et al., CVPR 2023), without any repair of weights.
+
+    Its tracer says which channels hang together, its importance ranks them, and its pruner cuts them; residual streams
+    are cut too. The common pruning ratio is searched that brings the model to `macs_ratio` of the unmodified model's
+    multiply-adds; a miss by more than `macs_tolerance` is an error. The result must pass the same proof as every cut:
+    what torch-pruning gets wrong is refused.
+    `importance`: the L1 or L2 norm of all weights of a group, first-order Taylor expansion of the loss on calibration
+    data (Molchanov et al., CVPR 2019), BatchNorm scale (Liu et al., ICCV 2017; only groups with a BatchNorm are cut),
+    or at random. `global_pruning`: the worst channels of all groups go, not the same share of every group.
+    Widths are rounded down to a multiple of `round_to`; a group that would lose all its channels is not cut.
+    `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
+    """
+
+    axis: ClassVar[Axis | None] = "width"
+    detail: ClassVar[DetailClass] = TorchPruningDetail
+    if_slower: ClassVar[str] = (
+        "a larger round_to, or channel_prune, which leaves residual streams alone, may serve better"
+    )
+
+    type: Literal["torch_pruning"] = "torch_pruning"
+    macs_ratio: Ratio
+    macs_tolerance: Ratio = 0.02
+    importance: Literal["group_l1", "group_l2", "group_taylor", "bn_scale", "random"] = "group_l2"
+    global_pruning: bool = False
+    round_to: Positive = 8
+    batch_norm: Literal["reestimate", "keep"] = "reestimate"
+    allow_no_change: bool = False
+
+    @property
+    def target_macs_ratio(self) -> float | None:
+        return self.macs_ratio
+
+    def in_words(self) -> str:
+        ranked = "the worst channels of all groups" if self.global_pruning else "the same share of every group"
+        how = f"importance: {self.importance}; widths are rounded down to a multiple of {self.round_to}"
+        target = f"down to {setting(self.macs_ratio)} of the dense MACs (multiply-adds)"
+        return f"makes layers narrower with torch-pruning's own pruner (a control): {ranked}, {target} ({how})"
+
+    def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        if not self.allow_no_change:
+            yield from useless_macs_ratio(self.macs_ratio, earlier)
+
+    def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        return costs.prune_s
