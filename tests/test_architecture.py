@@ -147,7 +147,7 @@ def folder_table(modules: dict[str, Module]) -> dict[str, str]:
 
 
 def rows_of(page: str) -> dict[str, str]:
-    return dict(re.findall(r"^\| `([a-z_/]+/)` \| (.*) \|$", page, flags=re.MULTILINE))
+    return dict(re.findall(r"^\| `([a-z0-9_/]+/)` \| (.*) \|$", page, flags=re.MULTILINE))
 
 
 def test_the_readme_lists_the_folders_that_exist() -> None:

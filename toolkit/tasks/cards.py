@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.base.errors import UserError
 from toolkit.tasks.agreement.card import CARD as AGREEMENT
+from toolkit.tasks.cifar10.card import CARDS as CIFAR10
 from toolkit.tasks.contract import TaskCard, TaskSettings
 from toolkit.tasks.tad.hapt.card import CARDS as HAPT
 from toolkit.tasks.tad.watch.card import CARD as WATCH
@@ -16,7 +17,7 @@ from toolkit.zoo.settings import ZooModel
 if TYPE_CHECKING:
     from toolkit.tasks.task import Task
 
-TASKS: dict[str, TaskCard] = {card.name: card for card in (WATCH, *HAPT, AGREEMENT)}
+TASKS: dict[str, TaskCard] = {card.name: card for card in (WATCH, *HAPT, *CIFAR10, AGREEMENT)}
 
 
 def own_model_tasks() -> list[str]:

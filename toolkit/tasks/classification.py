@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
-from toolkit.base.errors import StageError, UserError
-from toolkit.hooks.modes import evaluating
-from toolkit.measure.results import Quality, Timeline
-from toolkit.tasks.divergence import bernoulli_divergence, softmax_divergence
-from toolkit.tasks.task import AlignmentOptions, Batch, Split
+from toolkit.base.errors import UserError
+from toolkit.tasks.classifier import Classifier
+from toolkit.tasks.task import Batch, Split
 
 Examples = Dataset[Any] | Sequence[Tensor]
 
@@ -23,12 +19,8 @@ FROM_TRAINING: tuple[Split, ...] = ("score", "calibration", "holdout")
 
 MOST_FIXED_EXAMPLES = 512  # of each of those, unless told
 
-EVALUATION_BATCH = 64
 
-RESAMPLES = 1000
-
-
-class ClassificationTask:
+class ClassificationTask(Classifier):
     """A `Task` around any module that gives logits [B, classes], or an object with such `logits` (transformers).
 
     `build_model` builds the architecture, `trained` are its trained weights or a trained model. Data are tensors
@@ -38,8 +30,6 @@ class ClassificationTask:
     The fixed splits for scoring, calibration and holdout are disjoint draws of `fixed_examples` each from `train`,
     by `seed`; validation and test are only measured on.
     """
-
-    metric = "accuracy"
 
     def __init__(
         self,
@@ -105,36 +95,6 @@ class ClassificationTask:
             for first in range(0, max(1, len(places) - batch_size + 1), batch_size):
                 yield self._augmented.batch(shuffled[first : first + batch_size])
 
-    def loss(self, outputs: Any, targets: Any) -> Tensor:
-        return functional.cross_entropy(_logits(outputs), targets)
-
-    def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
-        """`class`: the KL divergence of the options, summed over the classes, mean over the batch."""
-        new, old = _logits(student), _logits(teacher)
-        if options.class_loss == "bernoulli":
-            return {"class": bernoulli_divergence(new, old, options.temperature).sum(-1).mean()}
-        return {"class": softmax_divergence(new, old, options.temperature).mean()}
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
-        """Accuracy. Raises StageError: outputs that are not finite numbers, of which no figure can be made."""
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        hits: list[Tensor] = []
-        with evaluating(model):
-            for batch in self.batches(split, EVALUATION_BATCH, limit=limit):
-                logits = _logits(model(*(part.to(device) for part in batch.inputs))).cpu()
-                if not bool(logits.isfinite().all()):
-                    raise StageError(f"the model's outputs on split {split} are not finite numbers; it is broken")
-                hits.append(logits.argmax(-1) == batch.targets)
-        correct = torch.cat(hits)
-        count, value = len(correct), float(correct.double().mean())
-        low, high = np.percentile(np.random.default_rng(0).binomial(count, value, RESAMPLES) / count, [2.5, 97.5])
-        interval = (float(low), float(high))  # drawing hits with replacement is drawing from a binomial distribution
-        return Quality(metric=self.metric, split=split, value=value, num_examples=count, interval=interval)
-
-    def timeline(self, model: nn.Module) -> Timeline | None:
-        return None
-
 
 class _Examples:
     """Rows of tensors, or items of a dataset, as batches; the last part of each is the label."""
@@ -173,13 +133,3 @@ def _draw(train: _Examples, count: int, seed: int) -> dict[Split, tuple[_Example
         )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
     return {split: (train, order[part * count : (part + 1) * count]) for part, split in enumerate(FROM_TRAINING)}
-
-
-def _logits(outputs: Any) -> Tensor:
-    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    if not isinstance(found, Tensor) or found.ndim != 2:
-        raise UserError(
-            "a classifier's output must be logits [batch, classes], alone or as `.logits`; "
-            f"this model's is {tuple(found.shape) if isinstance(found, Tensor) else type(outputs).__name__}"
-        )
-    return found

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from toolkit.base.errors import UserError
 from toolkit.measure.macs import count_macs
 from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.local_data import checksum
 from toolkit.tasks.tad.augment import Augment
-from toolkit.tasks.tad.hapt.data import CLASSES, HaptRecording, checksum, load_recordings, read_recordings
+from toolkit.tasks.tad.hapt.data import CLASSES, HaptRecording, load_recordings, read_recordings
 from toolkit.tasks.tad.hapt.task import (
     CENTRE_SHARE,
     CONFIG,

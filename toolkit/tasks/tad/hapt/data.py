@@ -7,22 +7,14 @@ forbids commercial use, so neither the recordings nor weights trained on them sh
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.base.errors import UserError
-from toolkit.base.files import bytes_sha256
-
-Arrays = Mapping[str, NDArray[Any]]
+from toolkit.tasks.local_data import ROOT_VARIABLE, check_arrays, find_data, read_arrays
 
 CLASSES = (
     "WALKING",
@@ -43,11 +35,9 @@ FIRST_TRANSITION = 6  # index of the first postural transition; the classes befo
 
 SAMPLE_RATE_HZ = 50
 
-ROOT_VARIABLE = "TOOLKIT_DATA"
-
 FILE = Path("hapt") / "hapt_raw_f32.npz"
 
-SHA256 = "ffc99ebf7d9dc545c443db81b15789ebe3c19c169324457a94ef33039f800b7a"  # of the arrays, see `checksum`
+SHA256 = "ffc99ebf7d9dc545c443db81b15789ebe3c19c169324457a94ef33039f800b7a"  # of the arrays, see `local_data.checksum`
 
 HOW_TO_GET = (
     "download the archive of UCI dataset 341 (DOI 10.24432/C54G7M; its licence forbids commercial use), run "
@@ -74,41 +64,14 @@ def recording_key(experiment: int, user: int) -> str:
     return f"exp{experiment:02d}_user{user:02d}"
 
 
-def checksum(arrays: Arrays) -> str:
-    """SHA-256 over names, types, shapes and values, in order of name: how they are zipped makes no difference."""
-    return bytes_sha256(
-        part
-        for name in sorted(arrays)
-        for part in (
-            f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode(),
-            arrays[name].tobytes(),
-        )
-    )
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file; nothing is unpickled.
-
-    Raises:
-        UserError: the file cannot be read as plain arrays.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as an npz file of arrays ({error}); {HOW_TO_GET}") from error
-
-
 def read_recordings(path: Path, sha256: str = SHA256) -> tuple[HaptRecording, ...]:
     """Read and check the file: `expEE_userUU` [samples, 6], `labels` [N, 5] (experiment, user, class, start, end).
 
     Raises:
         UserError: the file cannot be read, or its arrays are not the published ones.
     """
-    arrays = read_arrays(path)
-    found = checksum(arrays)
-    if found != sha256:
-        raise UserError(f"{path}: the SHA-256 of its arrays is {found}, expected {sha256}; {HOW_TO_GET}")
+    arrays = read_arrays(path, HOW_TO_GET)
+    check_arrays(path, arrays, sha256, HOW_TO_GET)
     table = arrays["labels"].astype(np.int64)
     recordings = []
     for experiment, user in np.unique(table[:, :2], axis=0).tolist():
@@ -126,13 +89,7 @@ def load_recordings() -> tuple[HaptRecording, ...]:
     Raises:
         UserError: the variable or the file is missing, or the file is not the published one.
     """
-    root = os.environ.get(ROOT_VARIABLE)
-    if not root:
-        raise UserError(f"the HAPT recordings are missing: {ROOT_VARIABLE} is not set; {HOW_TO_GET}")
-    path = Path(root) / FILE
-    if not path.is_file():
-        raise UserError(f"the HAPT recordings are missing: {ROOT_VARIABLE}={root} has no {FILE}; {HOW_TO_GET}")
-    return _read_once(path)
+    return _read_once(find_data(FILE, "the HAPT recordings", HOW_TO_GET))
 
 
 @lru_cache(maxsize=1)
