@@ -19,6 +19,7 @@ from toolkit.base.files import write_atomically
 from toolkit.planning.arguments import add_scoring_arguments, add_session_arguments, check_tasks, settings_of
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS
+from toolkit.planning.search.runoff import FINALISTS
 from toolkit.planning.search.solver import FAMILIES
 from toolkit.planning.tables import MACS, PlanGroup
 from toolkit.recipe.read import dump_recipe
@@ -48,10 +49,11 @@ def _plan(args: argparse.Namespace) -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
     check_tasks([args.task])
     planner = toolkit.open_session(make_task(args.task), settings_of(args), console=console)
-    planned = planner.plan(budget, args.family, args.evaluations)
+    recover = Recover(max_steps=args.recover_steps) if args.recover_steps else None
+    planned = planner.plan(budget, args.family, args.evaluations, recover=recover)
     show_plan(planned, console)
     if args.out is not None:
-        then = (Recover(max_steps=args.recover_steps),) if args.recover_steps else ()
+        then = () if recover is None else (recover,)
         recipe = planned.recipe(then, seed=args.seed)
         write_atomically(args.out, _header(args.out, planned.note) + dump_recipe(recipe))
         console.line(f"recipe: {args.out}    (python -m toolkit.apply {args.out})")
@@ -80,11 +82,12 @@ def show_plan(planned: Planned, console: Console) -> None:
         measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
         console.line(f"predicted latency@{key.batch_size} on {key.where}: {ratio:.3f} of dense{measured}")
     applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
+    judged = "" if note.judged_loss is None else f", on fresh data {note.judged_loss:.4f}"
     what = f"loss on {note.scored_on} data: dense {note.dense_loss:.4f}"
     if note.criterion == "distance":
         what = f"distance to the dense model's predictions on {note.scored_on} data: 0 is equal"
     console.line(
-        f"{what}, the tables' sum {note.additive_loss:.4f}, the plan as applied {applied}; "
+        f"{what}, the tables' sum {note.additive_loss:.4f}, the plan as applied {applied}{judged}; "
         f"{note.evaluations} plans scored, {note.seconds:.1f} s"
     )
 
@@ -131,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         default=EVALUATIONS,
         metavar="N",
         help="plans scored for one axis, six times as many for both (default 2); 0: tables alone",
+    )
+    parser.add_argument(
+        "--finalists",
+        type=not_negative,
+        default=FINALISTS,
+        dest="num_finalists",
+        metavar="N",
+        help="best plans of every family that are judged once more on fresh data, after the first tenth of the "
+        "fine-tuning (default: %(default)s; 0: none)",
     )
     parser.add_argument("--recover-steps", type=not_negative, default=300, metavar="N", help="fine-tuning; 0: none")
     parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of the recipe")

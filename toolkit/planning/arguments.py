@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit.base.command import positive
 from toolkit.base.errors import UserError
-from toolkit.planning.search.refine import EXAMPLES
+from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
 from toolkit.planning.settings import PlanSettings
 from toolkit.record.plan import CRITERIA, SCORED_ON
 from toolkit.tasks.cards import own_model_tasks
@@ -25,7 +25,11 @@ def check_tasks(names: list[str]) -> None:
 
 def settings_of(args: argparse.Namespace) -> PlanSettings:
     """Returns the settings that the arguments below give; what a command does not offer has its default."""
-    scoring = {name: getattr(args, name) for name in ("examples", "criterion", "scored_on", "rebuild") if name in args}
+    scoring = {
+        name: getattr(args, name)
+        for name in ("examples", "criterion", "scored_on", "rebuild", "round_to", "num_finalists")
+        if name in args
+    }
     sizes = (*args.batch_sizes, *([args.batch_size] if "batch_size" in args else []))
     tables = {} if args.tables is None else {"tables": args.tables}
     return PlanSettings(device=args.device, batch_sizes=sizes, threads=args.threads, **tables, **scoring)
@@ -35,6 +39,9 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     """What planning and profiling share."""
     parser.add_argument("task", metavar="TASK", help="such as tad-watch")
     add_timing_arguments(parser)
+    parser.add_argument(
+        "--round-to", type=positive, default=ROUND_TO, metavar="N", help="widths are multiples of N (default: 8)"
+    )
     parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
 
 

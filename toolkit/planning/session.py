@@ -13,20 +13,14 @@ from toolkit.base.errors import PlanError, UserError
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import Quality
 from toolkit.planning.budget import Budget
+from toolkit.planning.plan_search import PlanSearch
 from toolkit.planning.planned import Planned
 from toolkit.planning.profile.costs import TimingSettings
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.model_profile import ModelProfile
-from toolkit.planning.search.refine import (
-    EVALUATIONS,
-    ORDERS,
-    BestPlan,
-    CountingScorer,
-    nearest_with_quality,
-    num_scores,
-    refine,
-)
-from toolkit.planning.search.solver import PlanFamily, minimise_cost, minimise_loss
+from toolkit.planning.search.refine import EVALUATIONS, ORDERS, BestPlan, nearest_with_quality
+from toolkit.planning.search.runoff import FINALISTS
+from toolkit.planning.search.solver import PlanFamily, minimise_cost
 from toolkit.planning.settings import PlanSettings
 from toolkit.planning.solve import in_units, solve
 from toolkit.planning.tables import (
@@ -40,6 +34,7 @@ from toolkit.planning.tables import (
     widths_of,
 )
 from toolkit.record.plan import PlanRecord, Predicted
+from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
@@ -53,15 +48,24 @@ class Planner:
     """Makes plans of one model for any number of budgets."""
 
     profile: ModelProfile
+    num_finalists: int = FINALISTS
 
     def plan(
-        self, budget: Budget, family: PlanFamily, evaluations: int = EVALUATIONS, *, timed: bool = True, seed: int = 0
+        self,
+        budget: Budget,
+        family: PlanFamily,
+        evaluations: int = EVALUATIONS,
+        *,
+        timed: bool = True,
+        seed: int = 0,
+        recover: Recover | None = None,
     ) -> Planned:
         """The best plan that was found within the budget.
 
         `evaluations` plans are scored end to end, six times as many for the combined family, which begins with the
-        others. With 0 the tables alone decide. Otherwise, and if it is to be `timed`, a plan whose latency is limited
-        is timed as a whole; where it misses its limit the search goes on below it.
+        others; the best of them are judged once more on fresh data (`toolkit.planning.search.runoff`), after the first
+        steps of `recover` if a recovery follows. With 0 the tables alone decide. Otherwise, and if it is to be `timed`,
+        a plan whose latency is limited is timed as a whole; where it misses its limit the search goes on below it.
 
         Raises:
             PlanError: no plan of the family holds the limits, or none keeps the quality that was asked for.
@@ -69,12 +73,26 @@ class Planner:
         started, passes = time.perf_counter(), self._passes
         tables = self.profile.tables
         solve(tables, budget, self._device, family, self._dense_s(budget))  # says what is feasible
-        scorer = CountingScorer(self.profile.score)
+        search = PlanSearch(self.profile, evaluations, seed, self.num_finalists, recover)
         with reproducible(self.profile.timing.device):
-            found, counts = self._within(budget, family, scorer, evaluations, timed and evaluations > 0, seed)
+            found, counts = self._within(budget, family, search, timed and evaluations > 0)
             self._check_quality(found, budget, family)
-        choice, latencies = found.choice, {key: latency_of(key) for key in self.profile.timing.keys}
-        note = PlanRecord(
+        note = self._note(budget, family, found, counts).model_copy(
+            update={
+                "scored_loss": found.loss if evaluations else None,
+                "judged_loss": search.judged_loss,
+                "evaluations": search.scorer.spent,
+                "block_passes": self._passes - passes,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        return Planned(self.profile.task.name, found.choice, found.order, note, tables)
+
+    def _note(self, budget: Budget, family: PlanFamily, found: BestPlan, counts: dict[str, float]) -> PlanRecord:
+        """What the plan is and what is predicted of it, as if it had cost nothing to find."""
+        tables, choice = self.profile.tables, found.choice
+        latencies = {key: latency_of(key) for key in self.profile.timing.keys}
+        return PlanRecord(
             family=family,
             budget=str(budget),
             device=self._device,
@@ -93,15 +111,14 @@ class Planner:
             measured_latency_ratio={key: counts[name] for key, name in latencies.items() if name in counts},
             dense_loss=tables.dense_loss,
             additive_loss=tables.dense_loss + added_loss(tables, choice),
-            scored_loss=found.loss if evaluations else None,
-            evaluations=scorer.spent,
-            block_passes=self._passes - passes,
-            seconds=time.perf_counter() - started,
+            scored_loss=None,
+            evaluations=0,
+            block_passes=0.0,
+            seconds=0.0,
         )
-        return Planned(self.profile.task.name, choice, found.order, note, tables)
 
     def _within(
-        self, budget: Budget, family: PlanFamily, scorer: CountingScorer, evaluations: int, timed: bool, seed: int
+        self, budget: Budget, family: PlanFamily, search: PlanSearch, timed: bool
     ) -> tuple[BestPlan, dict[str, float]]:
         """The plan, and what it was found to take: multiply-adds, parameters and, if `timed`, the limited latencies.
 
@@ -111,7 +128,7 @@ class Planner:
         asked = budget.ratios(self._device, self._dense_s(budget))
         limits = dict(asked)
         for _ in range(MOST_TIGHTENINGS):
-            found = self._search(limits, family, scorer, evaluations, seed)
+            found = search.best(limits, family)
             if found is None:
                 break
             counts = self._measured(found.choice, asked, timed)
@@ -152,22 +169,6 @@ class Planner:
         if tables.counts_add_up:
             return {key: cost(tables, choice, key) for key in (MACS, PARAMS)}
         return self.profile.profiler.counts(dropped_in_order(tables, choice), widths_of(tables, choice))
-
-    def _search(
-        self, limits: dict[str, float], family: PlanFamily, scorer: CountingScorer, evaluations: int, seed: int
-    ) -> BestPlan | None:
-        if not evaluations:
-            first = minimise_loss(self.profile.tables, limits, family)
-            return None if first is None else BestPlan(first, ORDERS[0], self.profile.tables.dense_loss)
-        with self.profile.console.progress(f"scoring plans ({family})", num_scores(family, evaluations)) as bar:
-
-            def score(choice: Plan, order: str) -> float:
-                loss = self.profile.score(choice, order)
-                bar.advance()
-                return loss
-
-            scorer.score = score
-            return refine(self.profile.tables, limits, family, scorer, evaluations, seed)
 
     def _dense_s(self, budget: Budget) -> float | None:
         in_ms = any(limit.unit == "ms" for limit in budget.limits)
@@ -236,5 +237,6 @@ def open_session(task: Task, settings: PlanSettings | None = None, *, console: C
         settings.examples,
         settings.criterion,
         settings.scored_on,
+        settings.round_to,
     )
-    return Planner(profile)
+    return Planner(profile, settings.num_finalists)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from toolkit.planning.search.refine import EXAMPLES
+from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
+from toolkit.planning.search.runoff import FINALISTS
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 
 
@@ -22,6 +23,10 @@ class PlanSettings:
     examples: number of examples of the scoring split and of the calibration split that are used.
     criterion: the figure that plans are compared by, the task's loss or the distance to the dense predictions.
     scored_on: the data on which the criterion is computed.
+    round_to: the number that widths are multiples of. Widths that fit the device's vectors are faster; smaller steps
+        come closer to a budget of multiply-adds.
+    num_finalists: the best plans of every family that are judged once more on fresh data; with 0 the best score
+        decides.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -32,3 +37,5 @@ class PlanSettings:
     examples: int = EXAMPLES
     criterion: Criterion = CRITERIA[0]
     scored_on: ScoredOn = SCORED_ON[0]
+    round_to: int = ROUND_TO
+    num_finalists: int = FINALISTS

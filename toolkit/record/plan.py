@@ -38,7 +38,8 @@ class PlanRecord(Data):
 
     `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
     the limited latency of the plan, timed while planning, by what it is of (empty: it was not). `additive_loss` is what
-    the solver minimised, `scored_loss` that of the plan as applied (null: it was not). `evaluations` are the plans that
+    the solver minimised, `scored_loss` that of the plan as applied (null: it was not), `judged_loss` that on fresh
+    data, after the first steps of a recovery that follows (null: there was no runoff). `evaluations` are the plans that
     were scored end to end; `block_passes` the blocks run for that, over the examples scored, 0 for what was known.
     """
 
@@ -58,6 +59,7 @@ class PlanRecord(Data):
     dense_loss: float
     additive_loss: float
     scored_loss: float | None
+    judged_loss: float | None = None
     evaluations: int
     block_passes: float
     seconds: float

@@ -153,7 +153,7 @@ def test_the_dense_model_is_left_alone(task: StreamTask, tiny_context: StageCont
 
 def test_the_space(space: Space, tmp_path: Path) -> None:
     assert space.blocks == tuple(f"blocks.{index}" for index in range(4))
-    assert space.widths["blocks.0.mlp.fc1"] == (32, 24, 16, 8)
+    assert space.widths["blocks.0.mlp.fc1"] == (32, 28, 24, 20, 16, 12, 8, 4)
     assert space.widths["blocks.0.attn"] == (
         Heads(heads=2),
         Heads(heads=1),

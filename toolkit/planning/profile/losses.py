@@ -34,10 +34,10 @@ class PlanScorer:
         models: PlanModels,
         examples: int | None = None,
         criterion: Criterion = "loss",
-        scored_on: ScoredOn = "training",
+        split: Split = "score",
     ) -> None:
         self.models, self.task, self.criterion = models, models.task, criterion
-        self.scoring: list[Batch] = list(models.context.batches(models.task, SCORING_SPLITS[scored_on], limit=examples))
+        self.scoring: list[Batch] = list(models.context.batches(models.task, split, limit=examples))
         self.evaluations = 0
         self._outputs = models.dense_outputs([batch.inputs for batch in self.scoring])
 
@@ -58,6 +58,10 @@ class PlanScorer:
     def dense_loss(self) -> float:
         self.evaluations += 1
         return self._score(self.models.dense, [])
+
+    def loss_of_model(self, model: nn.Module) -> float:
+        """Returns the mean loss of a model that is made already, by the criterion on the scoring data."""
+        return self._score(model, [])
 
     @torch.no_grad()
     def _score(self, model: nn.Module, shared: Sequence[str]) -> float:

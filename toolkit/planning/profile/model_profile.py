@@ -20,14 +20,16 @@ from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import as_text, described, gather_costs, gather_losses, with_losses
 from toolkit.planning.profile.identity import costs_about, kept_name, losses_about
-from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.profile.judging import PlanJudge
+from toolkit.planning.profile.losses import SCORING_SPLITS, PlanScorer
 from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.profile.store import Store, open_store
-from toolkit.planning.search.refine import EXAMPLES
+from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
 from toolkit.planning.tables import Plan, Tables, Width, dropped_in_order, widths_of
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.context import StageContext
+from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import mean_loss
 from toolkit.tasks.task import Split, Task
 
@@ -47,6 +49,7 @@ class ModelProfile:
     examples: int = EXAMPLES
     criterion: Criterion = CRITERIA[0]
     scored_on: ScoredOn = SCORED_ON[0]
+    round_to: int = ROUND_TO
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -83,7 +86,7 @@ class ModelProfile:
     @cached_property
     def space(self) -> Space:
         self.console.line("looking for blocks and channel groups")
-        found = find_space(self.dense, self.context.example_inputs(self.task), self.task.protected)
+        found = find_space(self.dense, self.context.example_inputs(self.task), self.task.protected, self.round_to)
         if not found.blocks and not found.widths:
             raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
         return found
@@ -92,7 +95,11 @@ class ModelProfile:
     def engine(self) -> PlanScorer:
         space = self.space
         models = PlanModels(self.dense, self.task, self.context, space.blocks, space.structure, self.examples)
-        return PlanScorer(models, self.examples, self.criterion, self.scored_on)
+        return PlanScorer(models, self.examples, self.criterion, SCORING_SPLITS[self.scored_on])
+
+    @cached_property
+    def judge(self) -> PlanJudge:
+        return PlanJudge(self.engine)
 
     @cached_property
     def profiler(self) -> CostProfiler:
@@ -107,7 +114,9 @@ class ModelProfile:
     @cached_property
     def tables(self) -> Tables:
         """From disk if nothing is missing there."""
-        of = content_sha256([self.losses.about, self.costs.about])[:8]  # both stores are checked on opening
+        of = content_sha256([self.losses.about, self.costs.about, self.round_to])[
+            :8
+        ]  # both stores are checked on opening
         path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{of}.json"
         if self.rebuild:
             path.unlink(missing_ok=True)
@@ -152,6 +161,13 @@ class ModelProfile:
             f"{k}: {as_text(v)}" for k, v in sorted(widths.items())
         )
         return self.losses.get(name, lambda: [self.engine.loss_of(gone, widths, order)])[0]
+
+    def judged(self, choice: Plan, order: str, recover: Recover | None) -> float:
+        """The plan's loss on fresh data, after the first steps of `recover` if it is given; kept on disk too."""
+        gone, widths = dropped_in_order(self.tables, choice), widths_of(self.tables, choice)
+        steps = "" if recover is None else f" | {content_sha256(recover.model_dump(mode='json'))[:8]}"
+        name = f"judged | {order} | {described(self.tables, choice)}{steps}"
+        return self.losses.get(name, lambda: [self.judge.loss_of(gone, widths, order, recover)])[0]
 
     @property
     def num_single_changes(self) -> int:

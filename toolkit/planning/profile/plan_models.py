@@ -41,11 +41,11 @@ from toolkit.repair.sites import (
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
-from toolkit.tasks.task import Task
+from toolkit.tasks.task import Split, Task
 
 
 class PlanModels:
-    """Makes models of plans for one dense model, repaired on `examples` of the calibration split.
+    """Makes models of plans for one dense model, repaired on `examples` of a split.
 
     meter: counts the passes of blocks, also those that users of this class make.
     """
@@ -58,13 +58,15 @@ class PlanModels:
         blocks: Sequence[str],
         structure: Structure,
         examples: int | None = None,
+        split: Split = "calibration",
     ) -> None:
         self.dense, self.task, self.context = dense, task, context
+        self.structure, self.examples = structure, examples
         self.blocks, self.groups = list(blocks), {group.name: group for group in structure.groups}
         self.example = context.example_inputs(task)
         find_blocks(dense, self.example)
         self.order = execution_order(dense, self.example)
-        self._batches = partial(context.batches, task, "calibration", limit=examples)
+        self._batches = partial(context.batches, task, split, limit=examples)
         self.calibration: list[Inputs] = [batch.inputs for batch in self._batches()]
         self.meter = Meter()
         self._outputs = self.dense_outputs(self.calibration)
@@ -73,6 +75,11 @@ class PlanModels:
             tuple[frozenset[str], str, bool], Site | None
         ] = {}  # by what is gone, and what goes next
         self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
+
+    def repaired_on(self, split: Split) -> PlanModels:
+        """Returns the same for another split to repair on."""
+        known = self.dense, self.task, self.context, self.blocks, self.structure, self.examples
+        return PlanModels(*known, split)
 
     def model_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> nn.Module:
         """A new model; what it shares with the dense one is not computed again."""

@@ -14,7 +14,9 @@ from toolkit.planning.tables import Width
 from toolkit.stages.channel_prune.settings import Heads
 from toolkit.stages.channel_prune.widths import rounded
 
-SHARES = (0.75, 0.5, 0.25)  # of a group's units that stay
+SHARES = tuple(eighths / 8 for eighths in range(7, 0, -1))  # of a group's channels that stay
+
+HEAD_SHARES = (0.75, 0.5, 0.25)  # of the heads
 
 STREAM_SHARES = (0.75, 0.5)  # of the residual stream's width
 
@@ -41,7 +43,7 @@ class Space:
         return next(inside, None)
 
 
-def find_space(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str], round_to: int = 8) -> Space:
+def find_space(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str], round_to: int) -> Space:
     """Blocks, groups and their widths: shares of the channels, rounded to `round_to`; whole heads, and half of their
     channels where that can be cut. The residual stream keeps the same share everywhere.
     """
@@ -61,7 +63,7 @@ def _widths(group: ChannelGroup, round_to: int) -> tuple[Width, ...]:
     if group.kind != "attention":
         tried = [rounded(share * group.num_units, _units(group, round_to), group.num_units) for share in SHARES]
         return tuple(dict.fromkeys([group.num_units, *tried]))
-    heads = dict.fromkeys([group.num_units, *(max(1, round(share * group.num_units)) for share in SHARES)])
+    heads = dict.fromkeys([group.num_units, *(max(1, round(share * group.num_units)) for share in HEAD_SHARES)])
     whole = [Heads(heads=number) for number in heads]
     if not group.dims_are_free or group.head_dim < 2:
         return tuple(whole)

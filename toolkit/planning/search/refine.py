@@ -22,6 +22,8 @@ EVALUATIONS = 2  # plans of one axis that are scored end to end for one budget
 
 EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
 
+ROUND_TO = 8  # what widths are multiples of
+
 HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
 
 COMBINED_SHARE = 4  # times as many scores as for one axis: it has far more plans
@@ -60,9 +62,7 @@ class CountingScorer:
     def scores(self, family: PlanFamily) -> dict[Plan, float]:
         """Those of the family's plans, in the first order alone: what the order does is not in the tables."""
         return {
-            choice: loss
-            for (choice, order), loss in self.known.items()
-            if order == ORDERS[0] and _is_of(choice, family)
+            choice: loss for (choice, order), loss in self.known.items() if order == ORDERS[0] and is_of(choice, family)
         }
 
 
@@ -128,7 +128,7 @@ def _learnt(
     return found
 
 
-def _is_of(choice: Plan, family: PlanFamily) -> bool:
+def is_of(choice: Plan, family: PlanFamily) -> bool:
     if family == "depth":
         return not choice.levels and not choice.context
     return family == "combined" or not choice.dropped

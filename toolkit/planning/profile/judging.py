@@ -1,0 +1,66 @@
+"""Plans judged on fresh data: repaired on other examples than those that the search used, and scored on unseen ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Final
+
+from torch import nn
+
+from toolkit.planning.profile.losses import PlanScorer
+from toolkit.planning.tables import Width
+from toolkit.stages.recover.apply import apply_recover
+from toolkit.stages.recover.settings import Recover
+from toolkit.tasks.task import Split
+
+DRAWS: Final[tuple[tuple[Split, Split], ...]] = (("calibration", "holdout"), ("holdout", "calibration"))
+
+FIRST_SHARE = 10  # a recovery's steps divided by this are made before a plan is judged
+
+
+class PlanJudge:
+    """Judges plans of the model that `engine` scores. `DRAWS` are what a plan is repaired on and what it is judged on.
+
+    The search saw the calibration split as data to repair on alone, and the held-out split not at all.
+    """
+
+    def __init__(self, engine: PlanScorer) -> None:
+        self.engine = engine
+
+    def loss_of(
+        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, recover: Recover | None = None
+    ) -> float:
+        """Returns the mean loss over the draws, after the first steps of `recover` if it is given."""
+        losses = []
+        for scorer in self._scorers:
+            if recover is None:
+                losses.append(scorer.loss_of(dropped, widths, order))
+            else:
+                model = scorer.models.model_of(dropped, widths, order)
+                losses.append(scorer.loss_of_model(self._recovered(model, recover)))
+        return sum(losses) / len(losses)
+
+    def _recovered(self, model: nn.Module, recover: Recover) -> nn.Module:
+        models = self.engine.models
+        steps = max(1, recover.max_steps // FIRST_SHARE)
+        first = {
+            "max_steps": steps,
+            "patience": None,
+            "validate_every": steps,
+            "warmup_steps": min(recover.warmup_steps, steps // 2),
+        }
+        config = recover.model_copy(update=first)
+        tuned, _ = apply_recover(model.requires_grad_(True), models.task, config, models.context)
+        return tuned.eval()
+
+    @cached_property
+    def _scorers(self) -> list[PlanScorer]:
+        models = self.engine.models
+        found = []
+        for repaired_on, judged_on in DRAWS:
+            of_draw = models
+            if repaired_on != "calibration":
+                of_draw = models.repaired_on(repaired_on)
+            found.append(PlanScorer(of_draw, models.examples, self.engine.criterion, judged_on))
+        return found
