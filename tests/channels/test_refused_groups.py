@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,3 +113,33 @@ def test_half_and_half_again_leaves_half(tiny_task: TinyTask, tiny_context: Stag
     model, detail = as_json(apply_channel_prune)(model, tiny_task, half, tiny_context)
     assert detail["keep"]["mlp"] == {"asked": 0.5, "achieved": 0.5}
     assert all(block.mlp.fc1.out_features == 16 for block in model.blocks)
+
+
+COMPUTED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "old weight_norm": nn.utils.weight_norm,
+    "old spectral_norm": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("layer", ["fc1", "fc2"])
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_computed_weights_are_refused_in_one_sentence(
+    kind: str, layer: str, tiny_task: TinyTask, tiny_context: StageContext
+) -> None:
+    """The layer that writes the channels or the one that reads them; other groups are cut as ever."""
+    net = tiny_task.load_baseline()
+    for block in net.blocks:
+        COMPUTED[kind](block.mlp.get_submodule(layer))
+    inputs = tiny_task.example_inputs(1)
+    structure = find_groups(net, inputs, find_blocks(net, inputs), tiny_task.protected)
+    assert structure.refused["blocks.0.mlp.fc1"] == (
+        f"it cannot be cut: the weights of blocks.0.mlp.{layer} are computed from other parameters, as by weight_norm "
+        "or spectral_norm; only weights that are parameters themselves can be cut"
+    )
+    assert "blocks.0.attn" in {group.name for group in structure.groups}
+    config = ChannelPrune(widths={"blocks.0.mlp.fc1": 8})
+    with pytest.raises(StageError, match="are computed from other parameters"):
+        apply_channel_prune(net, tiny_task, config, tiny_context)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.helpers.tiny_task import TinyTask
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import capture
-from toolkit.repair.damping import DAMPINGS, DEFAULT, Damping, choose, dampings_that_help
+from toolkit.repair.damping import DAMPINGS, DEFAULT, Damping, choose, dampings_that_help, rounded_to
 from toolkit.repair.fit import Fitted, Site, fit_layers, installed
 from toolkit.repair.least_squares import Normal
 from toolkit.repair.sequence import Aim, RepairSequence
@@ -175,17 +175,17 @@ def noisy(seed: int, count: int, noise: float) -> Normal:
 
 def test_few_noisy_rows_are_damped_more_than_many_clear_ones() -> None:
     old, elsewhere = torch.zeros(8, 1).double(), noisy(9, 2000, 0.0)
-    few = choose(noisy(1, 12, 6.0), elsewhere, old, torch.float32)
-    many = choose(noisy(2, 2000, 0.1), elsewhere, old, torch.float32)
+    few = choose(noisy(1, 12, 6.0), elsewhere, old, rounded_to(torch.float32))
+    many = choose(noisy(2, 2000, 0.1), elsewhere, old, rounded_to(torch.float32))
     assert few.damping is not None and few.damping.share >= 0.1
     assert many.damping is not None and many.damping.share <= 1e-3
-    best, *_ = dampings_that_help(noisy(1, 12, 6.0), elsewhere, old, torch.float32)
+    best, *_ = dampings_that_help(noisy(1, 12, 6.0), elsewhere, old, rounded_to(torch.float32))
     assert best == few.damping
 
 
 def test_where_no_damping_helps_elsewhere_the_old_solution_stays() -> None:
     old = torch.ones(8, 1).double()
-    choice = choose(noisy(1, 12, 6.0), noisy(9, 2000, 0.0), old, torch.float32)
+    choice = choose(noisy(1, 12, 6.0), noisy(9, 2000, 0.0), old, rounded_to(torch.float32))
     assert choice.damping is None and choice.solution is old
     assert choice.error[0] == choice.error[1] > 0.0
     assert choice.error_elsewhere is not None and choice.error_elsewhere[0] == choice.error_elsewhere[1]
@@ -197,8 +197,8 @@ def test_rounding_that_lifts_the_error_undoes_a_fit() -> None:
     problem = Normal()
     problem.add(rows, 1.0 + 1e-4 * rows, rows)
     old = torch.ones(1, 1).double()
-    assert choose(problem, problem, old, torch.float32).error[1] < 1e-3 * problem.error(old)
-    choice = choose(problem, problem, old, torch.bfloat16)
+    assert choose(problem, problem, old, rounded_to(torch.float32)).error[1] < 1e-3 * problem.error(old)
+    choice = choose(problem, problem, old, rounded_to(torch.bfloat16))
     assert choice.error[1] <= choice.error[0] and torch.equal(choice.solution, old)
 
 
@@ -219,9 +219,9 @@ def test_problems_absorb_each_other(kind: Callable[[], Normal | ThroughActivatio
 
 
 def test_without_rows_elsewhere_the_default_is_taken() -> None:
-    choice = choose(noisy(1, 100, 1.0), Normal(), torch.zeros(8, 1).double(), torch.float32)
+    choice = choose(noisy(1, 100, 1.0), Normal(), torch.zeros(8, 1).double(), rounded_to(torch.float32))
     assert choice.damping == DEFAULT
-    assert choose(noisy(1, 100, 1.0), None, torch.zeros(8, 1).double(), torch.float32).damping == DEFAULT
+    assert choose(noisy(1, 100, 1.0), None, torch.zeros(8, 1).double(), rounded_to(torch.float32)).damping == DEFAULT
 
 
 def test_the_choice_is_in_the_record(tiny_task: TinyTask, tiny_context: StageContext) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.channels.groups import ChannelGroup, Role, Slot
-from toolkit.channels.layers import is_conv, is_grouped
+from toolkit.channels.layers import has_computed_weights, is_conv, is_grouped
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,22 @@ def parts_of(choices: Iterable[KeptUnits]) -> list[CutPart]:
 
 
 def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
-    """Cut all groups as chosen, in place. Whether the model then computes what it should is `proof.py`'s to say."""
+    """Cut all groups as chosen, in place. Whether the model then computes what it should is `proof.py`'s to say.
+
+    Raises:
+        ValueError: the weights of a layer are not its own parameters. Nothing is cut.
+    """
     gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)
     choices = [choice for choice in choices if choice.changes]
     for choice in choices:
         for slot in choice.group.slots:
             gone[slot.module, slot.role, slot.dim, slot.tensor].update(choice.gone(slot))
+    for name, role, _, _ in gone:
+        if role != "tensor" and has_computed_weights(model.get_submodule(name)):
+            raise ValueError(
+                f"the weights of {name} are computed from other parameters, as by weight_norm or spectral_norm; "
+                "only weights that are parameters themselves can be cut"
+            )
     for (name, role, dim, tensor), indices in gone.items():
         module = model.get_submodule(name)
         if role == "tensor":

@@ -57,6 +57,12 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return dict(module.named_parameters(recurse=False))
 
 
+def has_computed_weights(module: nn.Module) -> bool:
+    """Whether weights or biases are computed at every pass, from parameters of other names or of child modules."""
+    held = {*own_parameters(module), *dict(module.named_buffers(recurse=False))}
+    return any(isinstance(getattr(module, name, None), Tensor) and name not in held for name in ("weight", "bias"))
+
+
 def is_leaf(module: nn.Module) -> bool:
     """Parameters of its own, none in its children."""
     return bool(own_parameters(module)) and not any(True for child in module.children() for _ in child.parameters())

@@ -8,12 +8,14 @@ many rows there are and how noisy they are, so data that the fit did not see dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+Held = Callable[[Tensor], Tensor]  # what becomes of a solution once a layer has taken it, by rounding for one
 
 FLOOR = 1e-8  # of the mean energy: inputs that are all but dead are not given weights without bound
 
@@ -87,10 +89,10 @@ def choose(
     problem: Solvable,
     elsewhere: Scored | None,
     old: Tensor,
-    dtype: torch.dtype,
+    held: Held,
     dampings: Sequence[Damping] | None = None,
 ) -> Choice:
-    """Returns the solution, rounded to `dtype`, with the least error elsewhere; never one that lifts either error.
+    """Returns the solution, as it is held, with the least error elsewhere; never one that lifts either error.
 
     dampings: those to try, the first that lifts no error is taken; found by the error elsewhere where not given.
     """
@@ -99,11 +101,11 @@ def choose(
         return tuple(rows.error(solution) for rows in (problem, elsewhere) if rows is not None)
 
     if dampings is None:
-        dampings = (DEFAULT,) if elsewhere is None else dampings_that_help(problem, elsewhere, old, dtype)
+        dampings = (DEFAULT,) if elsewhere is None else dampings_that_help(problem, elsewhere, old, held)
     found: tuple[Tensor, Damping | None] = (old, None)
     before = after = errors_of(old)
     for damping in dampings:
-        solution = rounded(problem.solve(old, damping), dtype)
+        solution = held(problem.solve(old, damping))
         errors = errors_of(solution)
         if all(error <= most for error, most in zip(errors, before, strict=True)):
             found, after = (solution, damping), errors
@@ -112,22 +114,22 @@ def choose(
     return Choice(*found, pairs[0], None if elsewhere is None else pairs[1])
 
 
-def dampings_that_help(problem: Solvable, elsewhere: Scored, old: Tensor, dtype: torch.dtype) -> list[Damping]:
-    """Returns the dampings with which a fit to `problem`, rounded to `dtype`, has no larger error than `old` elsewhere.
+def dampings_that_help(problem: Solvable, elsewhere: Scored, old: Tensor, held: Held) -> list[Damping]:
+    """Returns the dampings with which a fit to `problem`, as it is held, has no larger error than `old` elsewhere.
 
     The best comes first; the order of the list decides between equals.
     """
     most = elsewhere.error(old)
     errors = {
-        damping: elsewhere.error(rounded(solution, dtype))
+        damping: elsewhere.error(held(solution))
         for damping, solution in zip(DAMPINGS, problem.solutions(old, DAMPINGS), strict=True)
     }
     return sorted((damping for damping in DAMPINGS if errors[damping] <= most), key=errors.__getitem__)
 
 
-def rounded(solution: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns the solution as a layer of that type holds it, in float64."""
-    return solution.to(dtype).double()
+def rounded_to(dtype: torch.dtype) -> Held:
+    """Returns what a layer of that type makes of a solution, in float64."""
+    return lambda solution: solution.to(dtype).double()
 
 
 def damped_solve(gram: Tensor, ridge: Tensor, right: Tensor) -> Tensor:

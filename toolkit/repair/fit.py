@@ -27,9 +27,9 @@ from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.damping import Damping, choose, dampings_that_help
-from toolkit.repair.folded import folded_solution, unfolded_norm, unfolded_weights
+from toolkit.repair.folded import folded_solution, held_solution, unfolded_norm, unfolded_weights
 from toolkit.repair.joint import PLAIN, Joint, lifted, tail_of
-from toolkit.repair.layers import channels_of, rows_of, weights_from
+from toolkit.repair.layers import channels_of, rows_of
 from toolkit.repair.least_squares import Normal
 from toolkit.repair.through import ThroughActivation
 
@@ -129,10 +129,11 @@ def add_rows(
     goal = channels_of(layer, wanted, site.channels) if site.channels else wanted
     rows = rows_of(layer, seen[ActivationPoint(site.layer, "input")], output.shape, site.joint.norm is not None)
     part = rows.pick(output).double()
-    if site.joint.norm is not None:
+    if site.joint.norm is not None or site.joint.scale:
         scale, offset = tail_of(model, site.layer, site.joint)
         part = part * scale + offset
-    parts = rows.inputs, rows.pick(seen[site.point]).double() - part, rows.pick(goal).double()
+    stream, goal = (rows.pick(site.joint.like_output(each, output.shape)) for each in (seen[site.point], goal))
+    parts = rows.inputs, stream.double() - part, goal.double()
     first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
     _add(problem, *(value[:first] for value in parts))
     if apart is not None and first < len(parts[0]):
@@ -204,7 +205,7 @@ def fit_site(
     """
     layer = model.get_submodule(site.layer)
     old = folded_solution(model, site.layer, site.joint)
-    choice = choose(problem, holdout, old, layer.get_parameter("weight").dtype, dampings)
+    choice = choose(problem, holdout, old, partial(held_solution, model, site.layer, site.joint), dampings)
     if not all(map(math.isfinite, (choice.error[0], (choice.error_elsewhere or choice.error)[0]))):
         raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
     known = partial(
@@ -217,10 +218,10 @@ def fit_site(
     if choice.damping is None:
         bias = getattr(layer, "bias", None)
         return known(layer.get_parameter("weight").detach().clone(), None if bias is None else bias.detach().clone())
-    if site.joint.norm is None:
-        return known(*weights_from(layer, choice.solution))
-    norm = unfolded_norm(model, site.joint.norm, choice.solution, problem)
-    return known(*unfolded_weights(model, site.layer, choice.solution), norm=norm)
+    norm = None
+    if site.joint.norm is not None:
+        norm = unfolded_norm(model, site.joint.norm, choice.solution, problem)
+    return known(*unfolded_weights(model, site.layer, site.joint, choice.solution), norm=norm)
 
 
 def fit_with_part_apart(model: nn.Module, site: Site, problem: Problem, apart: Problem) -> Fitted:
@@ -228,8 +229,8 @@ def fit_with_part_apart(model: nn.Module, site: Site, problem: Problem, apart: P
 
     The old weights are returned where no damping helps on `apart`. Neither problem may be used any more.
     """
-    dtype = model.get_submodule(site.layer).get_parameter("weight").dtype
-    dampings = dampings_that_help(problem, apart, folded_solution(model, site.layer, site.joint), dtype)
+    old = folded_solution(model, site.layer, site.joint)
+    dampings = dampings_that_help(problem, apart, old, partial(held_solution, model, site.layer, site.joint))
     problem.absorb(apart)  # type: ignore[arg-type]  # both are of the site's kind
     return fit_site(model, site, problem, dampings=dampings)
 

@@ -1,4 +1,4 @@
-"""A layer and the BatchNorm that reads it alone, as one linear map: folded for a fit, and taken apart again."""
+"""A layer and the BatchNorm or scale behind it, as one linear map: folded for a fit, and taken apart again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.repair.joint import Joint, tail_of
-from toolkit.repair.layers import solution_of
+from toolkit.repair.layers import solution_of, weights_from
+
+LEAST_SCALE = 1e-4  # of the largest scale of a layer's channels: with less a channel is not refitted
 
 
 class HasMoments(Protocol):
@@ -20,22 +22,39 @@ class HasMoments(Protocol):
 
 
 def folded_solution(model: nn.Module, name: str, joint: Joint) -> Tensor:
-    """Returns the layer and the BatchNorm behind it as one linear map [fan-in (+ 1), outputs], in float64."""
+    """Returns the layer and what stands behind it as one linear map [fan-in (+ 1), outputs], in float64."""
     layer = model.get_submodule(name)
-    if joint.norm is None:
-        return solution_of(layer)
     scale, offset = tail_of(model, name, joint)
+    if joint.norm is None:
+        return solution_of(layer) * scale
     weights = layer.get_parameter("weight").detach().double().flatten(1).T * scale
     bias = getattr(layer, "bias", None)
     return torch.cat([weights, (offset if bias is None else offset + bias.detach().double() * scale)[None]])
 
 
-def unfolded_weights(model: nn.Module, name: str, solution: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Returns weight and bias of the layer: it takes the map's weights, and the BatchNorm its offset."""
+def unfolded_weights(model: nn.Module, name: str, joint: Joint, solution: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns weight and bias of the layer: it takes the map's weights, and a BatchNorm its offset.
+
+    Channels whose scale is next to nothing keep the weights that they have.
+    """
     layer = model.get_submodule(name)
+    if joint.norm is None:
+        scale, _ = tail_of(model, name, joint)
+        is_dead = scale.abs() < LEAST_SCALE * scale.abs().max()
+        return weights_from(layer, torch.where(is_dead, solution_of(layer), solution / scale.where(~is_dead, 1.0)))
     weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
     new = solution[:-1].T.reshape(weight.shape).to(weight.dtype).contiguous()
     return new, None if bias is None else torch.zeros_like(bias)
+
+
+def held_solution(model: nn.Module, name: str, joint: Joint, solution: Tensor) -> Tensor:
+    """Returns the map [fan-in (+ 1), outputs] that the layer computes once it has taken `solution`, in float64."""
+    weight, bias = unfolded_weights(model, name, joint, solution)
+    if joint.norm is not None:
+        return solution.to(weight.dtype).double()
+    scale, _ = tail_of(model, name, joint)
+    parts = [weight.double().flatten(1).T, *([] if bias is None else [bias.double()[None]])]
+    return torch.cat(parts) * scale
 
 
 def unfolded_norm(model: nn.Module, norm_name: str, solution: Tensor, rows: HasMoments) -> dict[str, Tensor]:

@@ -3,6 +3,9 @@
 In a post-activation ResNet a convolution is followed by BatchNorm, and the stream passes a ReLU after every addition:
 stream = relu(rest + norm(layer)). The sum before the ReLU is seen by lifting: a large constant that is added to the
 layer's end comes out of the ReLU unchanged, so the lifted stream less the constant is the sum.
+
+In ConvNeXt and in many transformers a fixed scale per channel (LayerScale) stands between layer and addition. It is
+found by what it does, whether it is a module or a parameter of the block: the stream moves by the scaled move.
 """
 
 from __future__ import annotations
@@ -17,12 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from toolkit.channels.layers import channel_dim
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 
 TOLERANCE = 1e-3  # of the largest value that is compared
 HEADROOM = 4.0  # how far above all values of the stream a lift is
 
 BEHIND: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda total: total, "relu": torch.relu}
+
+LAYOUTS: Final[dict[str, Callable[[Tensor, torch.Size], Tensor]]] = {
+    "same": lambda stream, _: stream,
+    "channels_first": lambda stream, _: stream.movedim(1, -1),
+    "reshaped": lambda stream, shape: stream.reshape(shape),
+}
 
 
 @dataclass(frozen=True)
@@ -31,15 +41,23 @@ class Joint:
 
     lift: the constant to add to the layer's end so that the sum can be seen behind what it passes; 0 where it passes
         nothing.
+    scale: what each channel of the layer's output is multiplied by before it is added; empty where it is not.
+    layout: how the stream's values lie next to the layer's output, one of `LAYOUTS`.
     """
 
     norm: str | None = None
     behind: str = "nothing"
     lift: float = 0.0
+    scale: tuple[float, ...] = ()
+    layout: str = "same"
 
     def end(self, layer: str) -> str:
         """Returns the name of the module whose output is added to the stream."""
         return self.norm or layer
+
+    def like_output(self, stream: Tensor, shape: torch.Size) -> Tensor:
+        """Returns a stream laid out as the layer's output, whose shape is given."""
+        return LAYOUTS[self.layout](stream, shape)
 
 
 PLAIN: Final = Joint()
@@ -71,42 +89,93 @@ def find_joint(
     """Returns how the output of `layer` joins the stream at `point`; None where it does not join it there.
 
     It joins where the stream moves by exactly as much as the layer's end is moved, whatever the move: of itself, or
-    once the sum is lifted out of the reach of what it passes, which must then be one of `BEHIND`.
+    once the sum is lifted out of the reach of what it passes, which must then be one of `BEHIND`. The move may be
+    scaled by a fixed number per channel.
     """
-    ends = ActivationPoint(layer, "output"), point
-    sizes = capture(model, inputs, set(ends))
-    if len(sizes) < 2 or sizes[ends[0]].shape != sizes[point].shape:
-        return None
     norm = norm_of(model, layer, inputs, order)
     end = ActivationPoint(norm or layer, "output")
-    before = capture(model, inputs, {point, end})
-    if len(before) < 2 or before[point].shape != before[end].shape:
+    before = capture(model, inputs, {point, end, ActivationPoint(layer, "output")})
+    if point not in before or end not in before:
         return None
     largest = max(float(value.abs().max()) for value in before.values())
     if not math.isfinite(largest):
         return None
-    lift = 2.0 ** math.ceil(math.log2(HEADROOM * max(largest, 1e-3)))
-    module = model.get_submodule(end.module)
-    for height in (0.0, lift):
-        moves = [move_like(before[end], seed) for seed in (0, 1)]
-        found = []
-        for move in moves:
-            with shifted(module, move + height):
-                found.append(capture(model, inputs, {point})[point])
-        if not moved_by(moves[1] - moves[0], found[1] - found[0]):
-            continue
-        total = found[0] - moves[0] - height
-        behind = next((name for name in BEHIND if _same(BEHIND[name](total), before[point])), None)
-        if behind is not None:
-            return Joint(norm, behind, height if behind != "nothing" else 0.0)
+    for layout in _layouts(before[point], before[end]):
+        lift = 2.0 ** math.ceil(math.log2(HEADROOM * max(largest, 1e-3)))
+        for height in (0.0, lift) if layout == "same" else (0.0,):
+            behind = _behind(model, end, point, inputs, height, Joint(norm, layout=layout))
+            if behind is not None:
+                return Joint(norm, behind, height if behind != "nothing" else 0.0, layout=layout)
+        scale = () if norm is not None else _scale_of(model, layer, point, inputs, layout)
+        if scale:
+            joint = Joint(scale=scale, layout=layout)
+            if _behind(model, end, point, _others(inputs), 0.0, joint) == "nothing":
+                return joint
     return None
+
+
+def _layouts(stream: Tensor, output: Tensor) -> list[str]:
+    """The ways in which a stream may hold what a layer puts out."""
+    if stream.shape == output.shape:
+        return ["same"]
+    fits = {
+        "channels_first": stream.dim() > 2 and stream.movedim(1, -1).shape == output.shape,
+        "reshaped": stream.numel() == output.numel() and stream.shape[-1] == output.shape[-1],
+    }
+    return [name for name, fit in fits.items() if fit]
+
+
+def _behind(
+    model: nn.Module, end: ActivationPoint, point: ActivationPoint, inputs: Inputs, height: float, joint: Joint
+) -> str | None:
+    """Returns what the sum passes if the stream follows the moves of the layer's end; None if it does not follow."""
+    before = capture(model, inputs, {point, end})
+    shape, module = before[end].shape, model.get_submodule(end.module)
+    scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(before[end]), module, len(shape))
+    moves = [move_like(before[end], seed) for seed in (0, 1)]
+    found = []
+    for move in moves:
+        with shifted(module, move + height):
+            found.append(joint.like_output(capture(model, inputs, {point})[point], shape))
+    if not moved_by((moves[1] - moves[0]) * scale, found[1] - found[0]):
+        return None
+    total = found[0] - moves[0] * scale - height
+    stream = joint.like_output(before[point], shape)
+    return next((name for name in BEHIND if _same(BEHIND[name](total), stream)), None)
+
+
+def _scale_of(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs, layout: str) -> tuple[float, ...]:
+    """Returns by how much each channel of the layer's output moves the stream, for the move of every value; or ()."""
+    module, end = model.get_submodule(layer), ActivationPoint(layer, "output")
+    before = capture(model, inputs, {point, end})
+    move = move_like(before[end])
+    with shifted(module, move):
+        after = capture(model, inputs, {point})[point]
+    joint = Joint(layout=layout)
+    shape = before[end].shape
+    difference = (joint.like_output(after, shape) - joint.like_output(before[point], shape)).double()
+    dims = [dim for dim in range(len(shape)) if dim != channel_dim(module) % len(shape)]
+    scale = (difference * move).sum(dims) / move.double().square().sum(dims).clamp(min=1e-30)
+    if not moved_by(move * _along_channels(scale, module, len(shape)), difference) or not bool(scale.any()):
+        return ()
+    return tuple(scale.tolist())
+
+
+def _along_channels(values: Tensor, module: nn.Module, dims: int) -> Tensor:
+    return values.view(-1, *[1] * (dims - 2)) if channel_dim(module) == 1 and len(values) > 1 else values
+
+
+def _others(inputs: Inputs) -> Inputs:
+    """Inputs that differ from these in every pooled value: a gate, unlike a fixed scale, changes with them."""
+    return tuple(0.5 * part.flip(-1) if part.is_floating_point() else part.flip(-1) for part in inputs)
 
 
 def tail_of(model: nn.Module, layer: str, joint: Joint) -> tuple[Tensor, Tensor]:
     """Returns scale and offset [channels] of what stands between the layer's output and the addition, in float64."""
     weight = model.get_submodule(layer).get_parameter("weight")
     if joint.norm is None:
-        return weight.new_ones(len(weight)).double(), weight.new_zeros(len(weight)).double()
+        scale = weight.new_tensor(joint.scale or [1.0] * len(weight), dtype=torch.float64)
+        return scale, torch.zeros_like(scale)
     norm = model.get_submodule(joint.norm)
     assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
