@@ -143,7 +143,12 @@ def test_what_cannot_be_reached_is_kept_with_its_reason(bench: Bench) -> None:
     assert words.startswith("no model: no plan of family depth reaches macs=0.05; the nearest feasible budget is")
     assert bench.do(at("depth", 0.05)) == "there already"
     assert "plain_drop follows the plan of depth, which came to nothing" in bench.do(at("plain_drop", 0.05))
-    assert bench.do(at("grail", 0.04)) == "no model: grail follows the plan of width, which is not run yet"
+
+
+def test_what_comes_before_its_time_is_left_for_later(bench: Bench) -> None:
+    for key in (at("grail", 0.04), at("width", 0.04, seed=0)):
+        assert bench.do(key).startswith("NOT RUN: ") and not cell_file(bench.out, key).exists()
+    assert bench.do(at("grail", 0.04)) == "NOT RUN: grail follows the plan of width, which is not run yet"
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

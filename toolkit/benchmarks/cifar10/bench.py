@@ -28,7 +28,15 @@ from toolkit.benchmarks.cifar10.cells import (
     timing_file,
 )
 from toolkit.benchmarks.cifar10.grail import refit_grail
-from toolkit.benchmarks.cifar10.methods import FOLLOWS, RECOVER, Stages, control_stages, recipe_of, recovery_stages
+from toolkit.benchmarks.cifar10.methods import (
+    FOLLOWS,
+    RECOVER,
+    NotYetError,
+    Stages,
+    control_stages,
+    recipe_of,
+    recovery_stages,
+)
 from toolkit.benchmarks.cifar10.replace_me import refit_replace_me
 from toolkit.checkpoint.load import load_model
 from toolkit.hooks.points import Inputs
@@ -70,8 +78,8 @@ class Bench:
     timed_batches: tuple[int, ...] = (1, BUDGET_BATCH)
     repeats: int = 40
     console: Console = field(default_factory=Console)
-    _planners: dict[tuple[int, int, str], Planner] = field(default_factory=dict)
-    _tasks: dict[tuple[int, int], Cifar10Task] = field(default_factory=dict)
+    planners: dict[tuple[int, int, str], Planner] = field(default_factory=dict)
+    tasks: dict[tuple[int, int], Cifar10Task] = field(default_factory=dict)
 
     def do(self, key: CellKey) -> str:
         """Runs a cell unless it is there, and returns what came of it in words.
@@ -85,7 +93,7 @@ class Bench:
         started = time.monotonic()
         try:
             cell = self._cell(key)
-        except RecipeError as error:  # not kept: it is another version of the toolkit that knows such a stage
+        except (RecipeError, NotYetError) as error:  # not kept: it can be run later, or where a stage is known
             return f"NOT RUN: {error}"
         except (PlanError, StageError) as error:
             cell = ImageCell(**vars(key), reason=" ".join(str(error).split()), environment=describe_environment())
@@ -121,12 +129,12 @@ class Bench:
 
     def task(self, key: CellKey) -> Cifar10Task:
         which = key.depth, key.draw
-        if which not in self._tasks:
-            self._tasks[which] = self.make_task(*which)
-        return self._tasks[which]
+        if which not in self.tasks:
+            self.tasks[which] = self.make_task(*which)
+        return self.tasks[which]
 
     def _cell(self, key: CellKey) -> ImageCell:
-        """Raises: PlanError or StageError: there is no such model. RecipeError: a stage is not known."""
+        """Raises: PlanError or StageError: no such model. RecipeError: an unknown stage. NotYetError: see `methods`."""
         task, folder = self.task(key), self.work / key.place
         stages, plan = self._stages(key)
         recipe = recipe_of(key, task.name, stages)
@@ -170,15 +178,15 @@ class Bench:
     def _planner(self, key: CellKey) -> Planner:
         """Multiply-adds are planned for without any timing, so that a busy machine changes nothing."""
         which = key.depth, key.draw, key.resource
-        if which not in self._planners:
+        if which not in self.planners:
             settings = PlanSettings(
                 batch_sizes=self.timed_batches if key.resource == "latency" else (),
                 threads=self.threads,
                 tables=self.work / "tables" / f"draw{key.draw}",
                 examples=self.examples,
             )
-            self._planners[which] = open_session(self.task(key), settings, console=self.console)
-        return self._planners[which]
+            self.planners[which] = open_session(self.task(key), settings, console=self.console)
+        return self.planners[which]
 
     def _kept(self, key: CellKey, method: str) -> ImageCell | None:
         """The cell of a method at the same budget, before any training."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from toolkit.base.errors import PlanError, RecipeError
+from toolkit.base.errors import PlanError, RecipeError, UserError
 from toolkit.benchmarks.cifar10.cells import CellKey, ImageCell
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Measure, Recipe
@@ -36,19 +36,26 @@ FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over
 MEASURE: Final = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0, splits=("validation",))  # hardly any time
 
 
+class NotYetError(UserError):
+    """A cell goes on from another one that is not there yet."""
+
+
 def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
     """Returns the stages of a control; `followed` is the cell of the plan that `FOLLOWS` names.
 
     Raises:
         PlanError: the control follows a plan that there is none of.
+        NotYetError: the plan that the control follows is not run yet.
     """
     if key.method == "torch_pruning":
         return [{"type": "torch_pruning", "macs_ratio": key.budget, "importance": "group_l2"}]
     if key.method == "toast":  # a linear map of the stream in the block's place, which costs something
         return [{"type": "block_drop", "macs_ratio": key.budget, "criterion": "loss", "repair": "bypass"}]
-    if followed is None or followed.plan is None:
-        why = "which is not run yet" if followed is None else f"which came to nothing: {followed.reason}"
-        raise PlanError(f"{key.method} follows the plan of {FOLLOWS[key.method]}, {why}")
+    leader = FOLLOWS[key.method]
+    if followed is None:
+        raise NotYetError(f"{key.method} follows the plan of {leader}, which is not run yet")
+    if followed.plan is None:
+        raise PlanError(f"{key.method} follows the plan of {leader}, which came to nothing: {followed.reason}")
     dropped, widths = followed.plan.dropped, dict(followed.plan.widths)
     stages: dict[str, Mapping[str, Any]] = {
         "plain_drop": {"type": "block_drop", "num_blocks": len(dropped), "criterion": "loss", "repair": "none"},
@@ -63,11 +70,13 @@ def recovery_stages(before: ImageCell | None, recover: Mapping[str, Any]) -> Sta
     """Returns the stages of a cell that is not trained, and the fine-tuning. Blocks that were chosen are named.
 
     Raises:
-        PlanError: the cell is not there or came to nothing.
+        PlanError: the cell came to nothing.
+        NotYetError: the cell is not run yet.
     """
-    if before is None or before.recipe is None:
-        why = "is not run yet" if before is None else f"came to nothing: {before.reason}"
-        raise PlanError(f"the model before the fine-tuning {why}")
+    if before is None:
+        raise NotYetError("the model before the fine-tuning is not run yet; part training_free makes it")
+    if before.recipe is None:
+        raise PlanError(f"the model before the fine-tuning came to nothing: {before.reason}")
     stages = [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in before.recipe.stages]
     for stage in stages:
         if stage["type"] == "block_drop" and "blocks" not in stage:
