@@ -1,0 +1,205 @@
+"""Runs the cells of the CIFAR-10 benchmark: plans, applies, looks at the test images once, and keeps what was found."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from toolkit.base.console import Console
+from toolkit.base.errors import PlanError, RecipeError, StageError
+from toolkit.benchmarks.cifar10.cells import (
+    BUDGET_BATCH,
+    DENSE,
+    FAMILY_METHODS,
+    CellKey,
+    ImageCell,
+    TimingCell,
+    cell_file,
+    load_image_cell,
+    packed,
+    save,
+    timing_file,
+)
+from toolkit.benchmarks.cifar10.grail import refit_grail
+from toolkit.benchmarks.cifar10.methods import (
+    FOLLOWS,
+    RECOVER,
+    NotYetError,
+    Stages,
+    control_stages,
+    recipe_of,
+    recovery_stages,
+)
+from toolkit.benchmarks.cifar10.replace_me import refit_replace_me
+from toolkit.checkpoint.load import load_model
+from toolkit.hooks.points import Inputs
+from toolkit.measure.environment import describe_environment
+from toolkit.measure.latency import measure_latency
+from toolkit.measure.macs import count_macs
+from toolkit.measure.results import MeasurementKey
+from toolkit.planning.budget import Budget, Limit
+from toolkit.planning.search.refine import EVALUATIONS
+from toolkit.planning.search.solver import FAMILIES
+from toolkit.planning.session import Planner, open_session
+from toolkit.planning.settings import PlanSettings
+from toolkit.planning.solve import stages_of
+from toolkit.record.plan import PlanRecord
+from toolkit.running.runner import run
+from toolkit.tasks.cifar10.task import Cifar10Task
+
+MakeTask = Callable[[int, int], Cifar10Task]  # (depth of the network, draw)
+
+
+@dataclass
+class Bench:
+    """One benchmark. A budget of latency is one at the largest of the timed batches.
+
+    out: where cells are kept.
+    work: where runs and tables are, which other cells go on from.
+    examples, evaluations: of the planner.
+    recover: the settings of the fine-tuning.
+    threads, timed_batches, repeats: how latency is measured; `repeats` are the samples of a finished model.
+    """
+
+    out: Path
+    work: Path
+    make_task: MakeTask = lambda depth, draw: Cifar10Task(depth, draw=draw)
+    examples: int = 512
+    evaluations: int = EVALUATIONS
+    recover: Any = field(default_factory=lambda: RECOVER)
+    threads: int = 2
+    timed_batches: tuple[int, ...] = (1, BUDGET_BATCH)
+    repeats: int = 40
+    console: Console = field(default_factory=Console)
+    planners: dict[tuple[int, int, str], Planner] = field(default_factory=dict)
+    tasks: dict[tuple[int, int], Cifar10Task] = field(default_factory=dict)
+
+    def do(self, key: CellKey) -> str:
+        """Runs a cell unless it is there, and returns what came of it in words.
+
+        Raises:
+            UserError: data are missing, or a file is damaged.
+        """
+        path = cell_file(self.out, key)
+        if path.exists():
+            return "there already"
+        started = time.monotonic()
+        try:
+            cell = self._cell(key)
+        except (RecipeError, NotYetError) as error:  # not kept: it can be run later, or where a stage is known
+            return f"NOT RUN: {error}"
+        except (PlanError, StageError) as error:
+            cell = ImageCell(**vars(key), reason=" ".join(str(error).split()), environment=describe_environment())
+        cell = cell.model_copy(update={"seconds": time.monotonic() - started})
+        save(path, cell)
+        if cell.accuracy is None:
+            return f"no model: {cell.reason}"
+        return f"{100 * cell.accuracy:.2f} % at {cell.macs_ratio:.3f} of the MACs ({cell.seconds:.0f} s)"
+
+    def time(self, key: CellKey) -> str:
+        """Times the model of a cell, unless that is done, and returns what came of it in words."""
+        path, folder = timing_file(self.out, key), self.work / key.place
+        if path.exists():
+            return "timed already"
+        if not (folder / "model").exists():
+            return f"NOT TIMED: {folder} has no model"
+        task = self.task(key)
+        model, dense = load_model(folder, task.build_model()), task.load_baseline()
+        latency = tuple(
+            measure_latency(
+                model,
+                dense,
+                task.example_inputs(size),
+                MeasurementKey(device="cpu", batch_size=size),
+                threads=self.threads,
+                warmup=5,
+                repeats=self.repeats,
+            )
+            for size in self.timed_batches
+        )
+        save(path, TimingCell(latency=latency, environment=describe_environment()))
+        return ", ".join(f"{one.ratio:.3f} at {one.key.words}" for one in latency)
+
+    def task(self, key: CellKey) -> Cifar10Task:
+        which = key.depth, key.draw
+        if which not in self.tasks:
+            self.tasks[which] = self.make_task(*which)
+        return self.tasks[which]
+
+    def _cell(self, key: CellKey) -> ImageCell:
+        """Raises: PlanError or StageError: no such model. RecipeError: an unknown stage. NotYetError: see `methods`."""
+        task, folder = self.task(key), self.work / key.place
+        stages, plan = self._stages(key)
+        recipe = recipe_of(key, task.name, stages)
+        shutil.rmtree(folder, ignore_errors=True)
+        record = run(recipe, task=task, out=folder, console=self.console)
+        model, dense = load_model(folder, task.build_model()), task.load_baseline()
+        dropped = tuple(block for step in record.steps for block in step.detail.get("dropped", ()))
+        self._refit(key, model, dense, dropped)
+        right = task.hits(model, "test").numpy()
+        return ImageCell(
+            **vars(key),
+            macs=count_macs(model, task.example_inputs(1)).total,
+            dense_macs=record.baseline.measurement.macs.total,
+            num_params=sum(parameter.numel() for parameter in model.parameters()),
+            dense_params=record.baseline.measurement.num_params,
+            accuracy=float(right.mean()),
+            num_images=len(right),
+            hits=packed(right),
+            dropped=dropped,
+            recipe=recipe,
+            plan=plan,
+            environment=record.environment,
+        )
+
+    def _stages(self, key: CellKey) -> tuple[Stages, PlanRecord | None]:
+        if key.seed is not None:
+            before = self._kept(key, key.method)
+            return recovery_stages(before, self.recover), None if before is None else before.plan
+        if key.method == DENSE:
+            return [], None
+        if key.method not in FAMILY_METHODS:
+            followed = FOLLOWS.get(key.method)
+            return control_stages(key, None if followed is None else self._kept(key, followed)), None
+        limit = Limit(resource="macs" if key.resource == "macs" else "latency", value=key.budget)
+        budget = Budget(limits=(limit,), batch_size=max(self.timed_batches), threads=self.threads)
+        family = next(family for family in FAMILIES if family == key.method)
+        planned = self._planner(key).plan(budget, family, self.evaluations)
+        cuts = stages_of(planned.tables, planned.choice, planned.order)
+        return [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in cuts], planned.note
+
+    def _planner(self, key: CellKey) -> Planner:
+        """Multiply-adds are planned for without any timing, so that a busy machine changes nothing."""
+        which = key.depth, key.draw, key.resource
+        if which not in self.planners:
+            settings = PlanSettings(
+                batch_sizes=self.timed_batches if key.resource == "latency" else (),
+                threads=self.threads,
+                tables=self.work / "tables" / f"draw{key.draw}",
+                examples=self.examples,
+            )
+            self.planners[which] = open_session(self.task(key), settings, console=self.console)
+        return self.planners[which]
+
+    def _kept(self, key: CellKey, method: str) -> ImageCell | None:
+        """The cell of a method at the same budget, before any training."""
+        return load_image_cell(
+            cell_file(self.out, CellKey(key.depth, method, key.resource, key.budget, None, key.draw))
+        )
+
+    def _refit(self, key: CellKey, model: nn.Module, dense: nn.Module, dropped: tuple[str, ...]) -> None:
+        batches = partial(self._calibration, key)
+        if key.method == "replace_me":
+            refit_replace_me(model, dense, dropped, batches)
+        elif key.method == "grail":
+            refit_grail(model, dense, batches)
+
+    def _calibration(self, key: CellKey) -> Iterator[Inputs]:
+        return (batch.inputs for batch in self.task(key).batches("calibration", 64))

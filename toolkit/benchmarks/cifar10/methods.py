@@ -1,0 +1,106 @@
+"""What the cells of the CIFAR-10 benchmark do, as stages of a recipe. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from toolkit.base.errors import PlanError, RecipeError, UserError
+from toolkit.benchmarks.cifar10.cells import CellKey, ImageCell
+from toolkit.recipe.faults import plain_faults
+from toolkit.recipe.recipe import Measure, Recipe
+
+Stages = Sequence[Mapping[str, Any]]
+
+RECOVER: Final[Mapping[str, Any]] = {
+    "type": "recover",
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "learning_rate": 0.01,
+    "weight_decay": 5e-4,
+    "batch_size": 128,
+    "max_steps": 300,
+    "warmup_steps": 20,
+    "validate_every": 300,
+}
+
+FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over
+    "plain_drop": "depth",
+    "replace_me": "depth",
+    "plain_width": "width",
+    "grail": "width",
+}
+
+MEASURE: Final = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0, splits=("validation",))  # hardly any time
+
+
+class NotYetError(UserError):
+    """A cell goes on from another one that is not there yet."""
+
+
+def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
+    """Returns the stages of a control; `followed` is the cell of the plan that `FOLLOWS` names.
+
+    Raises:
+        PlanError: the control follows a plan that there is none of.
+        NotYetError: the plan that the control follows is not run yet.
+    """
+    if key.method == "torch_pruning":
+        return [{"type": "torch_pruning", "macs_ratio": key.budget, "importance": "group_l2"}]
+    if key.method == "toast":  # a linear map of the stream in the block's place, which costs something
+        return [{"type": "block_drop", "macs_ratio": key.budget, "criterion": "loss", "repair": "bypass"}]
+    leader = FOLLOWS[key.method]
+    if followed is None:
+        raise NotYetError(f"{key.method} follows the plan of {leader}, which is not run yet")
+    if followed.plan is None:
+        raise PlanError(f"{key.method} follows the plan of {leader}, which came to nothing: {followed.reason}")
+    dropped, widths = followed.plan.dropped, dict(followed.plan.widths)
+    stages: dict[str, Mapping[str, Any]] = {
+        "plain_drop": {"type": "block_drop", "num_blocks": len(dropped), "criterion": "loss", "repair": "none"},
+        "replace_me": {"type": "block_drop", "blocks": dropped, "repair": "none"},
+        "plain_width": {"type": "channel_prune", "widths": widths, "repair": "none"},
+        "grail": {"type": "channel_prune", "widths": widths, "repair": "none", "batch_norm": "keep"},
+    }
+    return [stages[key.method]]
+
+
+def recovery_stages(before: ImageCell | None, recover: Mapping[str, Any]) -> Stages:
+    """Returns the stages of a cell that is not trained, and the fine-tuning. Blocks that were chosen are named.
+
+    Raises:
+        PlanError: the cell came to nothing.
+        NotYetError: the cell is not run yet.
+    """
+    if before is None:
+        raise NotYetError("the model before the fine-tuning is not run yet; part training_free makes it")
+    if before.recipe is None:
+        raise PlanError(f"the model before the fine-tuning came to nothing: {before.reason}")
+    stages = [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in before.recipe.stages]
+    for stage in stages:
+        if stage["type"] == "block_drop" and "blocks" not in stage:
+            repair = {"repair": stage["repair"]} if "repair" in stage else {}
+            stage.clear()
+            stage.update({"type": "block_drop", "blocks": before.dropped, **repair})
+    return [*stages, recover]
+
+
+def recipe_of(key: CellKey, task: str, stages: Stages) -> Recipe:
+    """Returns the recipe of a cell.
+
+    Raises:
+        RecipeError: a stage or a setting is not known.
+    """
+    given = {
+        "name": str(key.place).replace("/", "-"),
+        "task": task,
+        "seed": key.seed or 0,
+        "device": "cpu",
+        "stages": [dict(stage) for stage in stages],
+        "measure": MEASURE,
+    }
+    try:
+        return Recipe.model_validate(given)
+    except ValidationError as error:
+        raise RecipeError(plain_faults(error, Recipe), str(key.place)) from error
