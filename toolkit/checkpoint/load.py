@@ -26,6 +26,7 @@ from toolkit.checkpoint.manifest import (
     read_manifest,
     size_of_file,
 )
+from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.zoo.skeleton import materialise
 
 _DTYPE_OF = {
@@ -71,8 +72,13 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
 
 def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
     """Give an unmodified model the structure of the saved one, in place. Raises ValueError or StageError."""
+    twice = sorted(manifest.removed_blocks.keys() & manifest.stand_ins.keys())
+    if twice:
+        raise ValueError(f"stand_ins: {twice[0]!r} is among the removed_blocks too; one thing stands in a place")
     for name, structure in manifest.removed_blocks.items():
-        replace_block(model, name, structure)
+        replace_block(model, name, NothingArguments(structure=structure))
+    for name, arguments in manifest.stand_ins.items():
+        replace_block(model, name, arguments, without_memory=True)
     check_tensors(model, manifest.tensors)
     apply_attributes(model, manifest.attributes)
     reshape_like(model, manifest.tensors)
