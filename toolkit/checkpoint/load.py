@@ -12,7 +12,7 @@ from torch import nn
 
 from toolkit.base.errors import CheckpointError, UserError
 from toolkit.base.files import file_sha256
-from toolkit.blocks.dropped import replace_block
+from toolkit.blocks.dropped import replace_block, stand_ins_of
 from toolkit.checkpoint.difference import apply_attributes, check_tensors, reshape_like
 from toolkit.checkpoint.factory import build_model, check_memory
 from toolkit.checkpoint.fingerprint import find_difference, take_fingerprint
@@ -82,6 +82,9 @@ def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
     check_tensors(model, manifest.tensors)
     apply_attributes(model, manifest.attributes)
     reshape_like(model, manifest.tensors)
+    for name, stand_in in stand_ins_of(model).items():
+        if fault := stand_in.fault():
+            raise ValueError(f"stand_ins: {name}: {fault}")
     return model
 
 

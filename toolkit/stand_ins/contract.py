@@ -52,6 +52,10 @@ class StandIn(nn.Module, ABC):
     def macs(self, shape: Sequence[int]) -> int:
         """Returns the multiply-adds that `carry` takes for a stream of this shape, batch included."""
 
+    def fault(self) -> str | None:
+        """Returns in which way the weights are not what the arguments, and what was cut since, make of them."""
+        return None
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         stream = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         return self.arguments.structure.wrap(self.carry(stream))

@@ -31,6 +31,8 @@ LAYERS: Final[dict[StreamLayer, type[nn.Module]]] = {
     "conv3d": nn.Conv3d,
 }
 
+_INPUTS, _OUTPUTS = ("in_features", "in_channels"), ("out_features", "out_channels")
+
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda total: total, "relu": torch.relu}
 
 
@@ -102,3 +104,11 @@ class LinearBypass(StandIn):
         weights = [part for part in self.parameters() if part.dim() > 1]
         dim = 1 if weights[0].dim() > 2 else -1
         return math.prod(shape) // shape[dim] * sum(part.numel() for part in weights)
+
+    def fault(self) -> str | None:
+        for name, layer in self.named_children():
+            outputs, inputs = layer.get_parameter("weight").shape[:2]
+            said = tuple(value for key, value in vars(layer).items() if key in (*_INPUTS, *_OUTPUTS))
+            if said != (inputs, outputs):
+                return f"{name} is to map {said[0]} channels to {said[1]}, and its weights map {inputs} to {outputs}"
+        return None
