@@ -17,13 +17,17 @@ from toolkit.base.errors import StageError
 from toolkit.blocks.drop import block_end, drop_block
 from toolkit.blocks.find import find_blocks
 from toolkit.hooks.points import ActivationPoint, capture
+from toolkit.repair import bypass
 from toolkit.repair.bypass import BypassSite, FittedBypass, fit_bypasses
 from toolkit.repair.fit import install
 from toolkit.repair.stream import bypass_arguments
+from toolkit.stages.block_drop import repairs
 from toolkit.stages.block_drop.repairs import BlockRepair, repair_blocks
 from toolkit.stages.block_drop.settings import RepairKind
 from toolkit.stages.context import StageContext
 from toolkit.tasks.classification import ClassificationTask
+
+SPLITS = ("train", "validation", "test")
 
 BLOCKS = [f"blocks.{index}" for index in range(3)]
 
@@ -78,13 +82,14 @@ def test_a_square_stream_with_channels_last_is_not_taken_for_channels_first() ->
     assert found is not None and found.layer == "linear"
 
 
+def data_of(kind: str) -> tuple[Tensor, Tensor]:
+    inputs = torch.cat([part for (part,) in net_inputs(kind, 1)])
+    return inputs, torch.arange(len(inputs)) % 5
+
+
 def task_of(kind: str) -> ClassificationTask:
-    data = [torch.cat([part for (part,) in net_inputs(kind, seed)]) for seed in (1, 2, 3)]
-    parts = [(one, torch.arange(len(one)) % 5) for one in data]
-    net = block_net(kind)
-    return ClassificationTask(
-        lambda: BlockNet(kind), net, train=parts[0], validation=parts[1], test=parts[2], fixed_examples=20
-    )
+    data = {split: data_of(kind) for split in SPLITS}
+    return ClassificationTask(lambda: BlockNet(kind), block_net(kind), **data, fixed_examples=20)
 
 
 def repaired(kind: str, way: RepairKind, like: StageContext, **options: Any) -> dict[str, BlockRepair]:
@@ -176,6 +181,40 @@ def test_the_models_are_left_as_they_were(tiny_context: StageContext) -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert list(net.modules()) == modules
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in modules)
+
+
+def test_a_cut_to_a_rank_that_makes_things_worse_becomes_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the fit of what writes the stream cannot make up for a reading that is wrong, nothing is added."""
+    net = block_net("basic")
+
+    def wrong(*args: Any) -> Any:
+        found = real(*args)
+        if args[0].arguments.rank is None:
+            return found
+        for parameter in found.module.parameters():
+            parameter.data.fill_(5.0)
+        return replace(found, calibration_error=(99.0, 98.0), holdout_error=(99.0, 98.0))
+
+    real = bypass._fit
+    monkeypatch.setattr(bypass, "_fit", wrong)
+    found = fitted(net, "blocks.1", "basic", 2)
+    assert found.calibration_error[0] == found.calibration_error[1] < 1
+    assert found.holdout_error is not None and found.holdout_error[0] == found.holdout_error[1] < 1
+    assert not any(bool(parameter.any()) for parameter in found.module.parameters())
+
+
+@pytest.mark.parametrize(("way", "left"), [("bypass", None), ("fold_and_bypass", "fold")])
+@pytest.mark.parametrize(
+    "errors", [{"holdout_error": (0.1, 0.2)}, {"calibration_error": (0.1, 0.1)}], ids=["worse elsewhere", "no gain"]
+)
+def test_a_bypass_that_gains_nothing_is_not_made(
+    way: RepairKind, left: str | None, errors: Any, tiny_context: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = repairs.fit_bypasses
+    monkeypatch.setattr(repairs, "fit_bypasses", lambda *args: [replace(one, **errors) for one in real(*args)])
+    for repair in repaired("basic", way, tiny_context).values():
+        assert repair.bypass is None
+        assert (repair.detail() or {}).get("kind") == left
 
 
 @pytest.mark.parametrize("way", ["bypass", "fold_and_bypass"])

@@ -24,6 +24,7 @@ from toolkit.blocks.dropped import dropped_blocks, emptied_blocks, replace_block
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits, cut
 from toolkit.channels.find import find_groups, half_of
+from toolkit.channels.groups import still_there
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
@@ -275,6 +276,37 @@ def test_the_stream_is_cut_with_it_and_inner_channels_as_ever(kind: str, rank: i
     save(tmp_path / "model", narrow, block_net(kind), inputs)
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path / "model", block_net(kind))(*inputs), narrow(*inputs))
+
+
+def test_a_stream_between_a_bypass_and_other_layers_is_a_stream() -> None:
+    """No block is left in this stage, and yet its width is not the inner width of one."""
+    net = nn.Sequential(nn.Conv2d(3, WIDTH, 1), KINDS["basic"](), nn.Conv2d(WIDTH, 5, 1)).eval()
+    inputs = inputs_of("basic")
+    assert find_blocks(net, inputs) == ["1"]
+    put_bypass(net, "basic", None, "1")
+    assert {group.kind for group in structure_of(net, "basic").groups} == {"embedding"}
+
+
+class Namesake(nn.Module):
+    """A block with a layer of the name of one of the bypass's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.out = nn.Conv2d(WIDTH, 16, 1), nn.Conv2d(16, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.out(torch.relu(self.map(x)))
+
+
+def test_groups_of_the_dense_model_lose_what_a_bypass_took_the_place_of() -> None:
+    net, inputs = block_net("pre-activation"), inputs_of("pre-activation")
+    net.blocks[1] = Namesake().eval()
+    groups = find_groups(net, inputs, find_blocks(net, inputs)).groups
+    (stream,) = (group for group in groups if group.kind == "embedding")
+    assert "blocks.1.map" in stream.consumers
+    put_bypass(net, "pre-activation", None, "blocks.1")
+    left = still_there(groups, net)
+    assert left and not any(slot.module.startswith("blocks.1.") for group in left for slot in group.slots)
 
 
 def test_the_proof_sees_a_bypass_that_was_not_cut_with_the_stream() -> None:
