@@ -13,9 +13,10 @@ from tests.helpers.tiny_task import TinyTask
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import capture
 from toolkit.repair.damping import DAMPINGS, DEFAULT, Damping, choose, dampings_that_help, rounded_to
-from toolkit.repair.fit import Fitted, Site, fit_layers, installed
+from toolkit.repair.fit import Fitted, fit_layers, installed
 from toolkit.repair.least_squares import Normal
 from toolkit.repair.sequence import Aim, RepairSequence
+from toolkit.repair.site import Site
 from toolkit.repair.sites import depth_site
 from toolkit.repair.through import ThroughActivation
 from toolkit.stages.block_drop.apply import apply_block_drop

@@ -13,8 +13,9 @@ from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, capture
-from toolkit.repair.fit import Site, fit_layers, install, installed
+from toolkit.repair.fit import fit_layers, install, installed
 from toolkit.repair.joint import PLAIN, find_joint
+from toolkit.repair.site import Site
 from toolkit.repair.sites import absorber, depth_site, joining_point
 
 

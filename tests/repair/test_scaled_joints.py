@@ -14,8 +14,9 @@ from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, capture
-from toolkit.repair.fit import Fitted, Site, fit_layers, install
+from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.folded import LEAST_SCALE
+from toolkit.repair.site import Site
 from toolkit.repair.sites import depth_site
 
 WIDTH, HIDDEN, SIDE = 8, 24, 5

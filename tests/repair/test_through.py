@@ -16,8 +16,9 @@ from toolkit.blocks.find import find_blocks
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.measure.macs import count_macs
-from toolkit.repair.fit import Fitted, Site, fit_layers, install, installed
+from toolkit.repair.fit import Fitted, fit_layers, install, installed
 from toolkit.repair.joint import BEHIND, find_joint, lifted
+from toolkit.repair.site import Site
 from toolkit.repair.sites import depth_site, last_gone_after
 from toolkit.repair.through import ThroughActivation
 from toolkit.stages.block_drop.apply import apply_block_drop

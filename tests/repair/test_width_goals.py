@@ -15,8 +15,9 @@ from tests.repair.test_cnn import DigitsNet, context_of, trained_task
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.batch_norm import norms_to_reestimate
-from toolkit.repair.fit import Site, fit_layers
+from toolkit.repair.fit import fit_layers
 from toolkit.repair.joint import PLAIN, Joint, find_joint, lifted
+from toolkit.repair.site import Site
 from toolkit.repair.sites import goal_of, joining_point
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.settings import BlockDrop

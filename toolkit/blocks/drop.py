@@ -8,28 +8,46 @@ from collections.abc import Iterator
 from torch import nn
 
 from toolkit.base.errors import StageError
-from toolkit.blocks.dropped import dropped_blocks, put_module, replace_block
-from toolkit.blocks.find import OUTPUT_ATTRIBUTE
+from toolkit.blocks.dropped import dropped_blocks, put_module
+from toolkit.blocks.find import END_ATTRIBUTE, BlockEnd
+from toolkit.stand_ins.contract import StandIn
+from toolkit.stand_ins.nothing import NothingArguments
+from toolkit.stand_ins.registry import make_stand_in
 
 
-def drop_block(model: nn.Module, name: str) -> None:
-    """Replace a block that `find_blocks` found by a `DroppedBlock`, in place; every other name stays.
+def block_end(model: nn.Module, name: str) -> BlockEnd:
+    """Returns how a block that `find_blocks` found ends.
 
     Raises:
         StageError: `name` is not a known block, or is dropped already.
     """
-    known = [place for place, module in model.named_modules() if OUTPUT_ATTRIBUTE in vars(module)]
+    known = [place for place, module in model.named_modules() if END_ATTRIBUTE in vars(module)]
     if name not in known:
         state = "is dropped already" if name in dropped_blocks(model) else "is not a known block"
         raise StageError(f"{name!r} {state}; known blocks: {', '.join(known) or 'none, find_blocks finds them'}")
-    replace_block(model, name, vars(model.get_submodule(name))[OUTPUT_ATTRIBUTE])
+    end: BlockEnd = vars(model.get_submodule(name))[END_ATTRIBUTE]
+    return end
+
+
+def drop_block(model: nn.Module, name: str, stand_in: StandIn | None = None) -> None:
+    """Replace a block that `find_blocks` found, in place; every other name stays.
+
+    stand_in: what is put there; nothing where it is not given.
+
+    Raises:
+        StageError: as `block_end`.
+    """
+    end = block_end(model, name)
+    if stand_in is None:
+        stand_in = make_stand_in(model.get_submodule(name), NothingArguments(structure=end.structure))
+    put_module(model, name, stand_in)
 
 
 @contextlib.contextmanager
-def block_dropped(model: nn.Module, name: str) -> Iterator[None]:
+def block_dropped(model: nn.Module, name: str, stand_in: StandIn | None = None) -> Iterator[None]:
     """`drop_block` for the length of a `with`; afterwards the same block is back."""
     block = dict(model.named_modules()).get(name)
-    drop_block(model, name)
+    drop_block(model, name, stand_in)
     assert block is not None
     try:
         yield

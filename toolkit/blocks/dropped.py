@@ -1,105 +1,47 @@
-"""What stands in the place of a residual block that was taken out."""
+"""Stand-ins in the places of blocks: put there, and found again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.base.errors import StageError
-from toolkit.base.settings import Settings
+from toolkit.stand_ins.contract import StandIn, StandInArguments
+from toolkit.stand_ins.nothing import Nothing
+from toolkit.stand_ins.registry import make_stand_in
 
 
-class OutputStructure(Settings):
-    """How a block hands back its tensor: alone, or at `index` of `length` outputs, named by `keys` in a mapping."""
+def replace_block(model: nn.Module, name: str, arguments: StandInArguments, *, without_memory: bool = False) -> None:
+    """Put a new stand-in in the place of any submodule but the model itself.
 
-    kind: Literal["tensor", "tuple", "list", "mapping"] = "tensor"
-    length: Annotated[int, Field(ge=1, le=64)] = 1
-    index: Annotated[int, Field(ge=0, le=63)] = 0
-    keys: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, output: Any) -> tuple[OutputStructure, Tensor] | None:
-        """The structure and the first tensor of an output; None when the output cannot be rebuilt or has no tensor."""
-        if isinstance(output, Tensor):
-            return cls(), output
-        if isinstance(output, Mapping):
-            kind, entries, keys = "mapping", list(output.values()), tuple(output)
-        elif type(output) in (tuple, list):  # a named tuple is another type that passing a plain tuple would break
-            kind, entries, keys = type(output).__name__, list(output), ()
-        else:
-            return None
-        for index, entry in enumerate(entries):
-            if isinstance(entry, Tensor) and len(entries) <= 64 and all(isinstance(key, str) for key in keys):
-                return cls.model_validate({"kind": kind, "length": len(entries), "index": index, "keys": keys}), entry
-        return None
-
-    def wrap(self, tensor: Tensor) -> Any:
-        """`tensor` in this structure; every other entry is None."""
-        if self.kind == "tensor":
-            return tensor
-        entries = [tensor if place == self.index else None for place in range(self.length)]
-        if self.kind == "mapping":
-            return _NamedOutputs(zip(self.keys, entries, strict=True))
-        return tuple(entries) if self.kind == "tuple" else entries
-
-
-class _NamedOutputs(dict[str, Any]):
-    """A mapping that can also be read by attribute and by place, as the model outputs of transformers are."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
-
-    def __getitem__(self, key: str | int) -> Any:
-        return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
-
-
-class DroppedBlock(nn.Module):
-    """Stands where a residual block was and passes its first tensor input through, without parameters.
-
-    The output has the block's own structure with None for every entry but the first tensor. The plain attributes of
-    the block and its submodules can still be read (nn.TransformerEncoder reads `layers[0].self_attn.batch_first`).
-    """
-
-    def __init__(self, block: nn.Module, structure: OutputStructure) -> None:
-        super().__init__()
-        self.structure = structure
-        self.remains = _plain_attributes(block)
-        self.training = block.training
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.structure.wrap(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
-
-    def __getattr__(self, name: str) -> Any:
-        remains = self.__dict__.get("remains")
-        return getattr(remains, name) if hasattr(remains, name) else super().__getattr__(name)
-
-
-def _plain_attributes(module: nn.Module) -> SimpleNamespace:
-    kept = (bool, int, float, str, tuple, type(None))
-    values = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, kept)}
-    return SimpleNamespace(**values, **{name: _plain_attributes(child) for name, child in module.named_children()})
-
-
-def replace_block(model: nn.Module, name: str, structure: OutputStructure) -> None:
-    """Put a `DroppedBlock` of the given structure in the place of any submodule but the model itself.
+    without_memory: as in `make_stand_in`.
 
     Raises:
-        StageError: the model has no such submodule.
+        StageError: the model has no such submodule, or it belongs to a stand-in already.
     """
     if not name or name not in dict(model.named_modules()):
         raise StageError(f"the model has no submodule {name!r} to drop")
-    put_module(model, name, DroppedBlock(model.get_submodule(name), structure))
+    for other in dropped_blocks(model):
+        if name == other or name.startswith(f"{other}."):
+            raise StageError(f"{name!r} cannot be dropped: a stand-in is in the place of {other!r}")
+    if dropped_blocks(model.get_submodule(name)):
+        raise StageError(f"{name!r} cannot be dropped: there is a stand-in inside of it")
+    new = make_stand_in(model.get_submodule(name), arguments, without_memory=without_memory)
+    put_module(model, name, new)
 
 
 def dropped_blocks(model: nn.Module) -> list[str]:
-    """Names of the blocks that were dropped, in the order of the module tree."""
-    return [name for name, module in model.named_modules() if isinstance(module, DroppedBlock)]
+    """Names of the blocks that were dropped, whatever stands in their places, in the order of the module tree."""
+    return list(stand_ins_of(model))
+
+
+def emptied_blocks(model: nn.Module) -> list[str]:
+    """Names of the dropped blocks in whose places nothing works."""
+    return [name for name, module in stand_ins_of(model).items() if isinstance(module, Nothing)]
+
+
+def stand_ins_of(model: nn.Module) -> dict[str, StandIn]:
+    """The stand-ins of a model by the names of their places, in the order of the module tree."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, StandIn)}
 
 
 def put_module(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from toolkit.blocks.dropped import OutputStructure
-from toolkit.blocks.skip_path import has_skip_path
+from toolkit.blocks.skip_path import has_skip_path, is_relu
 from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.stand_ins.contract import StandIn
+from toolkit.stand_ins.output import OutputStructure
 
-# find_blocks leaves an OutputStructure under this name on every block that it finds.
-OUTPUT_ATTRIBUTE = "residual_block_output"
+# find_blocks leaves a BlockEnd under this name on every block that it finds.
+END_ATTRIBUTE = "residual_block_end"
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True)
+class BlockEnd:
+    """How a block ends. structure: of its output. behind: what the stream passes last, `relu` or `nothing` known."""
+
+    structure: OutputStructure
+    behind: Literal["nothing", "relu"]
 
 
 def find_blocks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]:
@@ -27,18 +36,19 @@ def find_blocks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[st
 
     A block has a matrix or convolution, is called once and under one name, hands back a tensor of its first tensor
     input's shape and type, and adds its work to that input through a skip connection that no matrix product
-    interrupts. A stack of blocks (a stage, an encoder) counts as its members. The blocks are marked for `drop_block`;
-    nothing else changes. The model must not switch gradients off in its own forward.
+    interrupts. A stack of blocks (a stage, an encoder) counts as its members. A stand-in is no block, and nothing in it
+    is. The blocks are marked for `drop_block`; nothing else changes. The model must not switch gradients off in its own
+    forward.
     """
     visits = _watch(model, example_inputs)
     residual = {name: visit for name, visit in visits.items() if visit.is_residual()}
     shared = {name for name, visit in residual.items() if visit.calls > 1 or visit.many_names}
     chosen = set(_without_stacks(model, list(residual), shared)) - shared
-    blocks = {name: visit.structure for name, visit in residual.items() if name in chosen}
+    blocks = {name: visit.end() for name, visit in residual.items() if name in chosen}
     for module in model.modules():
-        vars(module).pop(OUTPUT_ATTRIBUTE, None)
-    for name, structure in blocks.items():
-        setattr(model.get_submodule(name), OUTPUT_ATTRIBUTE, structure)
+        vars(module).pop(END_ATTRIBUTE, None)
+    for name, end in blocks.items():
+        setattr(model.get_submodule(name), END_ATTRIBUTE, end)
     return list(blocks)
 
 
@@ -72,6 +82,10 @@ class _Visit:
             return False
         return has_skip_path(self.exit, self.entry, self.other_inputs)
 
+    def end(self) -> BlockEnd:
+        assert self.structure is not None and self.exit is not None
+        return BlockEnd(self.structure, "relu" if is_relu(self.exit) else "nothing")
+
 
 def _watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, _Visit]:
     """One forward pass with gradients; the visits of all modules that may be blocks, in execution order."""
@@ -90,10 +104,12 @@ def _watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, _V
 
 
 def _possible_blocks(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """Submodules with a matrix or convolution, and all the names that each goes by."""
+    """Submodules with a matrix or convolution that is not a stand-in's, and all the names that each goes by."""
     names: dict[nn.Module, list[str]] = {}
+    of_stand_ins = _of_stand_ins(model)
     for name, module in model.named_modules(remove_duplicate=False):
-        if name and any(parameter.ndim > 1 for parameter in module.parameters()):
+        own = (parameter for parameter in module.parameters() if id(parameter) not in of_stand_ins)
+        if name and any(parameter.ndim > 1 for parameter in own):
             names.setdefault(module, []).append(name)
     return names
 
@@ -162,4 +178,12 @@ def _in_container(model: nn.Module, name: str) -> bool:
 
 
 def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Those of stand-ins do not count: a stack stays one when its members are replaced."""
+    of_stand_ins = _of_stand_ins(module)
+    return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in of_stand_ins)
+
+
+def _of_stand_ins(module: nn.Module) -> set[int]:
+    """The ids of the parameters that stand-ins hold."""
+    held = (part for part in module.modules() if isinstance(part, StandIn))
+    return {id(parameter) for part in held for parameter in part.parameters()}

@@ -36,6 +36,11 @@ def has_skip_path(output: Node, entry: Node, boundaries: Iterable[Node] = ()) ->
     return any(_adds_work(node, stream, ends) for node in stream - {entry})
 
 
+def is_relu(node: Node) -> bool:
+    """Whether the node is a ReLU's."""
+    return _kind(node) == "Relu"
+
+
 def _stream_edges(output: Node, ends: set[Node]) -> dict[Node, list[Node]]:
     """Every node that can be reached from `output` along the stream, and where the stream goes on from there."""
     edges: dict[Node, list[Node]] = {}

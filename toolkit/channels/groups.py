@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import nn
 
-from toolkit.blocks.dropped import DroppedBlock
+from toolkit.blocks.dropped import dropped_blocks
 
 Kind = Literal["mlp", "attention", "conv", "embedding"]
 
@@ -94,6 +94,8 @@ class Structure:
 
 def still_there(groups: Iterable[ChannelGroup], model: nn.Module) -> list[ChannelGroup]:
     """Groups as they are in a model from which blocks were dropped since; without those that nobody reads any more."""
-    there = {name for name, module in model.named_modules() if not isinstance(module, DroppedBlock)}
+    gone = dropped_blocks(model)
+    names = (name for name, _ in model.named_modules())
+    there = {name for name in names if not any(name == one or name.startswith(f"{one}.") for one in gone)}
     left = [replace(one, slots=tuple(slot for slot in one.slots if slot.module in there)) for one in groups]
     return [one for one in left if one.producers and one.consumers]

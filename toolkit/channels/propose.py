@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.files import bytes_sha256
+from toolkit.blocks.dropped import dropped_blocks
 from toolkit.channels.changes import Mask
 from toolkit.channels.groups import ChannelGroup, Kind, Places, Slot, Structure
 from toolkit.channels.heads import attributes_of, head_counts
@@ -40,8 +41,10 @@ def propose_groups(
 ) -> Structure:
     """Groups by what one forward pass computes; a cut has not been tried yet. `blocks` as `find_blocks` names them.
 
-    Layers that match a `protected` pattern keep their outputs, and so do those that reach the model's outputs.
+    Layers that match a `protected` pattern keep their outputs, and so do those that reach the model's outputs. The
+    inner channels of a stand-in stay; the stream's channels in it are cut with the stream.
     """
+    stand_ins = dropped_blocks(model)
     with replaying(model, inputs) as replay:
         clusters, refused = _clusters(model, replay, protected)
         groups = []
@@ -49,7 +52,10 @@ def propose_groups(
             try:
                 if cluster.reason:
                     raise _NotSeparableError(cluster.reason)
-                groups.append(_describe(model, replay, cluster, blocks))
+                homes = _homes(cluster, stand_ins)
+                if len(homes) == 1 and "" not in homes:
+                    raise _NotSeparableError("is the rank of what stands in a dropped block's place")
+                groups.append(_describe(model, replay, cluster, [*blocks, *stand_ins]))
             except _NotSeparableError as reason:
                 refused[cluster.producers[0]] = str(reason)
         return tensor_slots(model, replay, groups, refused)
@@ -134,11 +140,16 @@ def _describe(model: nn.Module, replay: Replay, cluster: _Cluster, blocks: Seque
 
 
 def _kind(model: nn.Module, cluster: _Cluster, blocks: Sequence[str]) -> Kind:
-    layers = [*cluster.producers, *cluster.read]
-    homes = {next((block for block in blocks if layer.startswith(f"{block}.")), "") for layer in layers}
-    if len(homes) > 1:
+    if len(_homes(cluster, blocks)) > 1:
         return "embedding"
+    layers = [*cluster.producers, *cluster.read]
     return "conv" if any(is_conv(model.get_submodule(layer)) for layer in layers) else "mlp"
+
+
+def _homes(cluster: _Cluster, places: Sequence[str]) -> set[str]:
+    """The places that the cluster's layers are in; "" where one is in none."""
+    layers = [*cluster.producers, *cluster.read]
+    return {next((place for place in places if layer.startswith(f"{place}.")), "") for layer in layers}
 
 
 def _group(

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from toolkit.blocks.dropped import DroppedBlock
+from toolkit.blocks.dropped import stand_ins_of
 from toolkit.checkpoint.manifest import Attribute, TensorSpec
+from toolkit.stand_ins.contract import StandIn
+from toolkit.stand_ins.registry import make_stand_in
 
 
 def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, Attribute]]:
@@ -20,9 +22,9 @@ def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, A
     Compression only shrinks: an integer that grew is something else, such as a counter, and is left out.
     """
     changed: dict[str, dict[str, Attribute]] = {}
-    originals = dict(dense.named_modules())
+    originals = dict(dense.named_modules()) | _fresh_stand_ins(dense, model)
     for name, module in model.named_modules():
-        if isinstance(module, DroppedBlock) or name not in originals:
+        if isinstance(module, StandIn) or name not in originals:
             continue
         before = vars(originals[name])
         for attribute, value in vars(module).items():
@@ -30,6 +32,15 @@ def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, A
                 plain = tuple(value) if isinstance(value, tuple) else value
                 changed.setdefault(name, {})[attribute] = plain
     return changed
+
+
+def _fresh_stand_ins(dense: nn.Module, model: nn.Module) -> dict[str, nn.Module]:
+    """The parts of the model's stand-ins as they were when they were made, by name."""
+    fresh: dict[str, nn.Module] = {}
+    for place, stand_in in stand_ins_of(model).items():
+        made = make_stand_in(dense.get_submodule(place), stand_in.arguments, without_memory=True)
+        fresh |= {f"{place}.{name}": part for name, part in made.named_modules() if name}
+    return fresh
 
 
 def apply_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Attribute]]) -> None:

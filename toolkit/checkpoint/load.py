@@ -12,7 +12,7 @@ from torch import nn
 
 from toolkit.base.errors import CheckpointError, UserError
 from toolkit.base.files import file_sha256
-from toolkit.blocks.dropped import replace_block
+from toolkit.blocks.dropped import replace_block, stand_ins_of
 from toolkit.checkpoint.difference import apply_attributes, check_tensors, reshape_like
 from toolkit.checkpoint.factory import build_model, check_memory
 from toolkit.checkpoint.fingerprint import find_difference, take_fingerprint
@@ -26,6 +26,7 @@ from toolkit.checkpoint.manifest import (
     read_manifest,
     size_of_file,
 )
+from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.zoo.skeleton import materialise
 
 _DTYPE_OF = {
@@ -71,11 +72,19 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
 
 def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
     """Give an unmodified model the structure of the saved one, in place. Raises ValueError or StageError."""
+    twice = sorted(manifest.removed_blocks.keys() & manifest.stand_ins.keys())
+    if twice:
+        raise ValueError(f"stand_ins: {twice[0]!r} is among the removed_blocks too; one thing stands in a place")
     for name, structure in manifest.removed_blocks.items():
-        replace_block(model, name, structure)
+        replace_block(model, name, NothingArguments(structure=structure))
+    for name, arguments in manifest.stand_ins.items():
+        replace_block(model, name, arguments, without_memory=True)
     check_tensors(model, manifest.tensors)
     apply_attributes(model, manifest.attributes)
     reshape_like(model, manifest.tensors)
+    for name, stand_in in stand_ins_of(model).items():
+        if fault := stand_in.fault():
+            raise ValueError(f"stand_ins: {name}: {fault}")
     return model
 
 

@@ -6,14 +6,15 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import torch
 from pydantic import Field, JsonValue, ValidationError
 
 from toolkit.base.errors import CheckpointError
 from toolkit.base.settings import Settings
-from toolkit.blocks.dropped import OutputStructure
+from toolkit.stand_ins.output import OutputStructure
+from toolkit.stand_ins.registry import AnyArguments
 
 MANIFEST_FILE = "model.json"
 
@@ -73,13 +74,18 @@ class WeightsFile(Settings):
 class Manifest(Settings):
     """How to get from the unmodified model, built by `factory`, to the saved one.
 
+    `removed_blocks` maps the name of a block that is gone to the structure of its output; `stand_ins` maps the name of
+    a block in whose place a stand-in works to the type and arguments of the stand-in.
     `attributes` maps a module's name to those plain attributes that compression changed; `tensors` lists every
     parameter and persistent buffer.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"stand_ins"})
+
     version: Literal[1] = 1
     factory: dict[str, JsonValue]
     removed_blocks: dict[str, OutputStructure]
+    stand_ins: dict[str, AnyArguments] = Field(default_factory=dict)
     attributes: dict[str, dict[str, Attribute]]
     tensors: dict[str, TensorSpec]
     weights: WeightsFile

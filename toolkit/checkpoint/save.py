@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 from safetensors.torch import save_file
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import CheckpointError, UserError
 from toolkit.base.files import file_sha256, replacing, write_atomically
-from toolkit.blocks.dropped import DroppedBlock
+from toolkit.blocks.dropped import stand_ins_of
 from toolkit.checkpoint.difference import describe_tensors, diff_attributes
 from toolkit.checkpoint.fingerprint import describe_inputs, take_fingerprint
 from toolkit.checkpoint.load import fill, shape_like
@@ -47,10 +48,12 @@ def save_model(
     part.mkdir(parents=True)
     try:
         portable = copy.deepcopy(model).cpu()
+        places: dict[str, Any] = {name: stand_in.arguments for name, stand_in in stand_ins_of(model).items()}
         _write_weights(part / WEIGHTS_FILE, portable)
         manifest = Manifest(
             factory=dict(factory),
-            removed_blocks={name: m.structure for name, m in model.named_modules() if isinstance(m, DroppedBlock)},
+            removed_blocks={name: one.structure for name, one in places.items() if one.type == "nothing"},
+            stand_ins={name: one for name, one in places.items() if one.type != "nothing"},
             attributes=diff_attributes(dense, model),
             tensors=describe_tensors(portable),
             weights=WeightsFile(sha256=file_sha256(part / WEIGHTS_FILE), bytes=(part / WEIGHTS_FILE).stat().st_size),

@@ -9,7 +9,7 @@ from torch import nn
 
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.repair.fit import Site
+from toolkit.repair.site import Site
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:

@@ -18,7 +18,8 @@ from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
 from toolkit.repair.batch_norm import reestimate_batch_norms
-from toolkit.repair.fit import Site, add_rows, fit_with_part_apart, install, look_at_goal, look_at_model, problem_of
+from toolkit.repair.fit import add_rows, fit_with_part_apart, install, problem_of
+from toolkit.repair.site import Site, look_at_goal, look_at_model
 
 GoalKey = tuple[ActivationPoint, str | None]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.repair.fit import Site
 from toolkit.repair.joint import (
     PLAIN,
     Joint,
@@ -23,6 +23,7 @@ from toolkit.repair.joint import (
     shifted,
 )
 from toolkit.repair.layers import can_be_fitted
+from toolkit.repair.site import Site
 
 MOST_CANDIDATES = 12  # layers that are looked at for one block: more than blocks have
 
@@ -152,6 +153,8 @@ def reader_sites(
         if found is None:
             continue
         point, joint = found
+        if joint.scale and layer in kept and len(joint.scale) > len(kept[layer]):
+            joint = replace(joint, scale=tuple(joint.scale[place] for place in kept[layer]))
         goal, goal_joint = aim_at(layer, point, joint)
         sites.append(Site(layer, point, goal, kept.get(layer, ()), joint, goal_joint))
     return sites

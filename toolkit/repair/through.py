@@ -16,7 +16,7 @@ from toolkit.repair.damping import DEFAULT, Damping, damped_solve
 from toolkit.repair.joint import BEHIND
 
 ROUNDS = 4
-MOST_BYTES = 2**28  # of X that is kept: what comes after that thins out what is there
+MOST_BYTES = 2**27  # of X that is kept: what comes after that thins out what is there
 CHUNK = 4096  # rows that are computed with in float64 at a time
 
 Rows = tuple[Tensor, Tensor, Tensor]  # X, R, G
@@ -52,19 +52,24 @@ class ThroughActivation:
         """Relative squared error of `solution` [inputs, outputs] behind the activation."""
         missed = scale = 0.0
         for rows, rest, goal in self._chunks():
-            found = BEHIND[self.behind](rest + rows @ solution)
-            missed += float((found - goal).square().sum())
+            missed += self._missed(rest + rows @ solution, goal)
             scale += float(goal.square().sum())
         return missed / max(scale, 1e-30)
+
+    def _missed(self, total: Tensor, goal: Tensor) -> float:
+        return float((BEHIND[self.behind](total) - goal).square().sum())
 
     def solve(self, old: Tensor, damping: Damping = DEFAULT) -> Tensor:
         """Returns the best solution that the rounds came by, `old` among them."""
         gram = self._products(old)
         factor, fault = torch.linalg.cholesky_ex(gram + torch.diag(damping.ridge(gram.diagonal())))
-        best, least, found = old, self.error(old), old
-        for _ in range(0 if int(fault) else ROUNDS):
-            found = found + torch.cholesky_solve(self._pull(found), factor)
-            error = self.error(found)
+        if int(fault):
+            return old
+        best = old
+        least, pull = self._error_and_pull(old)
+        for _ in range(ROUNDS):
+            found = best + torch.cholesky_solve(pull, factor)
+            error, pull = self._error_and_pull(found)
             if not error < least:
                 break
             best, least = found, error
@@ -72,7 +77,7 @@ class ThroughActivation:
 
     def solutions(self, old: Tensor, dampings: Sequence[Damping]) -> Iterator[Tensor]:
         """Yields what the first round comes to with each damping; its targets are the same for all."""
-        gram, pull = self._products(old), self._pull(old)
+        gram, (_, pull) = self._products(old), self._error_and_pull(old)
         for damping in dampings:
             yield old + damped_solve(gram, damping.ridge(gram.diagonal()), pull)
 
@@ -93,13 +98,15 @@ class ThroughActivation:
         mean = total / count
         return mean, (squares / count - mean.square()).clamp(min=0.0)
 
-    def _pull(self, solution: Tensor) -> Tensor:
-        """X^T (T - R - X W) for the targets T of this round."""
-        pull = torch.zeros_like(solution)
+    def _error_and_pull(self, solution: Tensor) -> tuple[float, Tensor]:
+        """The relative squared error, and X^T (T - R - X W) for the targets T of this round."""
+        missed, scale, pull = 0.0, 0.0, torch.zeros_like(solution)
         for rows, rest, goal in self._chunks():
             total = rest + rows @ solution
+            missed += self._missed(total, goal)
+            scale += float(goal.square().sum())
             pull += rows.T @ (torch.where(goal > 0, goal, total.clamp(max=0)) - total)
-        return pull
+        return missed / max(scale, 1e-30), pull
 
     def _chunks(self) -> Iterator[Rows]:
         """The rows in float64, a few at a time."""

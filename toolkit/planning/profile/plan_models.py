@@ -26,9 +26,9 @@ from toolkit.hooks.points import ActivationPoint, Inputs
 from toolkit.planning.solve import IMPORTANCE
 from toolkit.planning.tables import Width, drops_before
 from toolkit.repair.batch_norm import norms_to_reestimate
-from toolkit.repair.fit import Site
 from toolkit.repair.joint import Joint
 from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
+from toolkit.repair.site import Site
 from toolkit.repair.sites import (
     depth_site,
     first_reader,
@@ -71,9 +71,7 @@ class PlanModels:
         self.meter = Meter()
         self._outputs = self.dense_outputs(self.calibration)
         self._dense_goals: Goals = [{} for _ in self.calibration]
-        self._depth_sites: dict[
-            tuple[frozenset[str], str, bool], Site | None
-        ] = {}  # by what is gone, and what goes next
+        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is gone, and what goes next
         self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
 
     def repaired_on(self, split: Split) -> PlanModels:
@@ -132,12 +130,14 @@ class PlanModels:
         return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
 
     def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
-        """Widths do not change where outputs join the stream."""
-        gone = dropped_blocks(model)
-        key = frozenset(gone), block, aims_at_dense
+        """Where the stream is as wide as the dense one, widths do not change where outputs join it."""
+        gone, order = dropped_blocks(model), self._order_of(model)
+        if not aims_at_dense:
+            return depth_site(model, block, self.example, order, block)
+        key = frozenset(gone), block
         if key not in self._depth_sites:
-            goal = last_gone_after(block, gone, self.order) if aims_at_dense else block
-            self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model), goal)
+            goal = last_gone_after(block, gone, self.order)
+            self._depth_sites[key] = depth_site(model, block, self.example, order, goal)
         return self._depth_sites[key]
 
     def _join(self, layer: str) -> tuple[ActivationPoint, Joint] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Final
 
 from torch import Tensor, nn
 
@@ -23,8 +24,9 @@ from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.candidates import repaired_variants
 from toolkit.stages.block_drop.criteria import HIGHER_IS_BETTER
 from toolkit.stages.block_drop.detail import BlockDropDetail
+from toolkit.stages.block_drop.repairs import NO_REPAIR, bypass_sites
 from toolkit.stages.block_drop.selection import score_candidates, total_passes
-from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.block_drop.settings import BlockDrop, RepairKind
 from toolkit.stages.context import StageContext
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
@@ -41,6 +43,8 @@ def apply_block_drop(
     """
     names = find_blocks(model, context.example_inputs(task))
     _check_target(names, config)
+    if config.rank is not None:
+        bypass_sites(model, config.blocks or names, context.example_inputs(task), {}, config.rank)
     config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
     reference = context.dense if _same_streams(model, context.dense, names, context.example_inputs(task)) else model
     return _Drop(task, config, context, copy.deepcopy(reference), names).run(model)
@@ -66,6 +70,15 @@ def _check_target(names: list[str], config: BlockDrop) -> None:
             f"num_blocks is {config.num_blocks}, but the model has {len(names)} blocks ({', '.join(names)}) "
             f"and one must stay: at most {len(names) - 1}"
         )
+
+
+NO_FOLD: Final = "no layer before it can take over its work, on data it was not fitted to"
+NO_BYPASS: Final = "no linear map of the stream makes up for it on such data, or its channels cannot be told"
+WHY_NOT: Final[dict[RepairKind, str]] = {
+    "fold": f"{NO_FOLD}; repair: bypass could put a linear map in its place",
+    "bypass": NO_BYPASS,
+    "fold_and_bypass": f"{NO_FOLD}, and {NO_BYPASS}",
+}
 
 
 @dataclass(frozen=True)
@@ -139,18 +152,17 @@ class _Drop:
 
     def _drop(self, model: nn.Module, block: str) -> Detail | None:
         """Repair, then drop; the repair's detail, if there was one."""
-        fitted = None
-        if self.config.repair != "none":
-            variants = repaired_variants(model, self.reference, [block], self.task, self.context)
-            fitted = variants[block].fitted
-            if fitted is None:
-                self.context.console.line(
-                    f"  {block}: no repair: no layer before it can take over its work, on data it was not fitted to"
-                )
-        if fitted is not None:
-            install(model, fitted)
-        drop_block(model, block)
-        return None if fitted is None else fitted.detail()
+        if self.config.repair == "none":
+            drop_block(model, block)
+            return None
+        kind, rank = self.config.repair_kind, self.config.rank
+        variant = repaired_variants(model, self.reference, [block], self.task, self.context, kind, rank)[block]
+        if variant.repair == NO_REPAIR:
+            self.context.console.line(f"  {block}: no repair: {WHY_NOT[kind]}")
+        if variant.fitted is not None:
+            install(model, variant.fitted)
+        drop_block(model, block, variant.stand_in)
+        return variant.repair.detail()
 
     def _align(self, model: nn.Module, teacher: nn.Module, number: int, num_dropped: int) -> Detail:
         """The configured steps for each block that was dropped, with a seed of the round's own."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.hooks.passes import Meter
 from toolkit.hooks.points import ActivationPoint, capture
-from toolkit.repair.fit import Fitted, installed
+from toolkit.repair.fit import Fitted
 from toolkit.repair.joint import PLAIN
+from toolkit.stages.block_drop.candidates import Variant, applied
 from toolkit.stages.context import StageContext
+from toolkit.stand_ins.contract import StandIn
 from toolkit.tasks.evaluate import evaluate, mean_loss
 from toolkit.tasks.task import Task
 
@@ -40,23 +43,21 @@ def random_scores(blocks: Sequence[str], seed: int, number: int) -> dict[str, fl
 def block_mse(
     model: nn.Module,
     reference: nn.Module,
-    blocks: Sequence[str],
-    repairs: Mapping[str, Fitted],
+    variants: Sequence[Variant],
     task: Task,
     context: StageContext,
     meter: Meter,
 ) -> dict[str, float]:
-    """Mean squared difference between what goes into each block here and what comes out of it in the reference.
+    """Mean squared difference between the stream where each block was here and what comes out of it in the reference.
 
-    What goes in is seen after the candidate's repair. One pass of each model serves all blocks whose repair is a linear
+    The stream is seen after the candidate's repair. One pass of each model serves all blocks whose repair is a linear
     layer's that is added to the stream: the stream is known from the layer's input and output. The others run alone.
     """
-    apart = {block: one for block, one in repairs.items() if not _is_plain(model, one)}
-    alone = {block: block_mse_alone(model, reference, block, one, task, context) for block, one in apart.items()}
-    together = [block for block in blocks if block not in alone]
-    repairs = {block: one for block, one in repairs.items() if block not in alone}
-    shared = _together(model, reference, together, repairs, task, context, meter) if together else {}
-    return {block: (alone | shared)[block] for block in blocks}
+    apart = [one for one in variants if one.fitted is not None and not _is_plain(model, one.fitted)]
+    scores = {one.block: block_mse_alone(model, reference, one, task, context) for one in apart}
+    together = [one for one in variants if one.block not in scores]
+    scores |= _together(model, reference, together, task, context, meter) if together else {}
+    return {one.block: scores[one.block] for one in variants}
 
 
 def _is_plain(model: nn.Module, fitted: Fitted) -> bool:
@@ -67,42 +68,50 @@ def _is_plain(model: nn.Module, fitted: Fitted) -> bool:
 def _together(
     model: nn.Module,
     reference: nn.Module,
-    blocks: Sequence[str],
-    repairs: Mapping[str, Fitted],
+    variants: Sequence[Variant],
     task: Task,
     context: StageContext,
     meter: Meter,
 ) -> dict[str, float]:
-    """`block_mse` of blocks without a repair, or with one that is plain: one pass of each model for all of them."""
-    entries = {ActivationPoint(block, "input") for block in blocks}
-    layers = {ActivationPoint(repairs[block].site.layer, side) for block in repairs for side in ("input", "output")}
+    """`block_mse` of candidates that refit no layer, or one that is plain: one pass of each model for all of them."""
+    blocks = [one.block for one in variants]
+    layers = {one.fitted.site.layer for one in variants if one.fitted is not None}
+    points = {ActivationPoint(block, "input") for block in blocks}
+    points |= {ActivationPoint(layer, side) for layer in layers for side in ("input", "output")}
     totals, counts = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0)
     for batch in context.batches(task, "score"):
-        seen = capture(model, batch.inputs, entries | layers)
+        seen = capture(model, batch.inputs, points)
         goals = capture(reference, batch.inputs, {ActivationPoint(block, "output") for block in blocks})
-        for block in blocks:
-            entering = seen[ActivationPoint(block, "input")]
-            if block in repairs:
-                entering = _repaired(entering, repairs[block], seen)
+        for one in variants:
+            stream = seen[ActivationPoint(one.block, "input")]
+            if one.fitted is not None:
+                stream = _repaired(stream, one.fitted, seen)
                 meter.layers += len(batch.inputs[0])
-            totals[block] += _squares(entering, goals[ActivationPoint(block, "output")])
-            counts[block] += entering.numel()
+            if one.stand_in is not None:
+                stream = _carried(stream, one.stand_in)
+            totals[one.block] += _squares(stream, goals[ActivationPoint(one.block, "output")])
+            counts[one.block] += stream.numel()
     return {block: totals[block] / counts[block] for block in blocks}
 
 
 def block_mse_alone(
-    model: nn.Module, reference: nn.Module, block: str, fitted: Fitted | None, task: Task, context: StageContext
+    model: nn.Module, reference: nn.Module, variant: Variant, task: Task, context: StageContext
 ) -> float:
-    """`block_mse` of one block, with its repair installed: the naive way."""
-    before, after = ActivationPoint(block, "input"), ActivationPoint(block, "output")
+    """`block_mse` of one block, with its repair: the naive way."""
+    end = ActivationPoint(variant.block, "output")
     total, count = 0.0, 0
-    with installed(model, fitted):
+    with applied(model, variant):
         for batch in context.batches(task, "score"):
-            entering = capture(model, batch.inputs, [before])[before]
-            leaving = capture(reference, batch.inputs, [after])[after]
-            total += _squares(entering, leaving)
-            count += entering.numel()
+            stream = capture(model, batch.inputs, [end])[end]
+            leaving = capture(reference, batch.inputs, [end])[end]
+            total += _squares(stream, leaving)
+            count += stream.numel()
     return total / count
+
+
+@torch.no_grad()
+def _carried(stream: Tensor, stand_in: StandIn) -> Tensor:
+    return stand_in.carry(stream)
 
 
 def _squares(first: Tensor, second: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -17,12 +17,24 @@ CRITERION_WORDS: Final = {
 }
 
 
+class DropRepair(RepairErrors):
+    """What made up for a block. `layer`: the layer that was refitted, or the block where a bypass alone was fitted.
+
+    The errors are those of the stream behind the block's place. `bypass`: the block in whose place a linear bypass
+    stands, of this `rank`; None is full.
+    """
+
+    kind: Literal["fold", "bypass", "fold_and_bypass"] = "fold"
+    bypass: str | None = None
+    rank: int | None = None
+
+
 class DropRound(Round):
     """One round. `ranking`: candidates from best to worst; `all_dropped`: what went, several where it is one-shot."""
 
     ranking: tuple[str, ...] = ()
-    repair: RepairErrors | None = None
-    repairs: tuple[RepairErrors | None, ...] = ()
+    repair: DropRepair | None = None
+    repairs: tuple[DropRepair | None, ...] = ()
     align: AlignDetail | None = None
     block_passes: dict[str, float] = Field(default_factory=dict)
     rungs: tuple[dict[str, Any], ...] = ()

@@ -38,8 +38,8 @@ class ScoringRound:
         if self.config.criterion == "random":
             return [Rung(whole, random_scores(blocks, self.context.seed, self.number))]
         if self.config.criterion == "block_mse":
-            repairs = {block: variant.fitted for block, variant in self.variants.items() if variant.fitted}
-            scores = block_mse(self.model, self.reference, blocks, repairs, self.task, self.context, meter)
+            variants = list(self.variants.values())
+            scores = block_mse(self.model, self.reference, variants, self.task, self.context, meter)
             return [Rung(whole, {block: self._finite(block, score) for block, score in scores.items()})]
         races = self.config.racing != "none"
         total = len(blocks) if not races else sum(-(-len(blocks) // 2**rung) for rung in range(len(SHARES)))
@@ -62,7 +62,7 @@ class ScoringRound:
 
     def _naive_score(self, variant: Variant) -> float:
         if self.config.criterion == "block_mse":
-            return block_mse_alone(self.model, self.reference, variant.block, variant.fitted, self.task, self.context)
+            return block_mse_alone(self.model, self.reference, variant, self.task, self.context)
         with applied(self.model, variant):
             return self._score(variant, None)
 

@@ -10,10 +10,10 @@ from torch import nn
 from toolkit.base.settings import Detail
 from toolkit.blocks.find import find_blocks
 from toolkit.hooks.passes import Meter, metered
-from toolkit.repair.fit import Fitted
 from toolkit.stages.block_drop.candidates import raw_variants, repaired_variants
 from toolkit.stages.block_drop.criteria import as_loss
 from toolkit.stages.block_drop.racing import Rung
+from toolkit.stages.block_drop.repairs import BlockRepair
 from toolkit.stages.block_drop.scoring import ScoringRound
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
@@ -27,7 +27,7 @@ class Candidate:
     """A block that could go, the repair that would follow, and its score on the most data that it was scored on."""
 
     block: str
-    fitted: Fitted | None
+    repair: BlockRepair
     score: float
 
 
@@ -54,7 +54,7 @@ class Selection:
             "scores": {candidate.block: candidate.score for candidate in self.candidates},
             "dropped": self.best.block,
             "ranking": list(self.ranking),
-            "repair": None if self.best.fitted is None else self.best.fitted.detail(),
+            "repair": self.best.repair.detail(),
             "block_passes": self.passes,
         }
         if self.rungs:
@@ -90,14 +90,16 @@ def score_candidates(
     fitting, scoring = Meter(), Meter()
     reference_blocks = find_blocks(reference, context.example_inputs(task))
     with metered(fitting, model, remaining), metered(fitting, reference, reference_blocks):
-        repairs = config.repair != "none"
-        variants = repaired_variants(model, reference, remaining, task, context) if repairs else raw_variants(remaining)
+        variants = raw_variants(remaining)
+        if config.repair != "none":
+            options = config.repair_kind, config.rank
+            variants = repaired_variants(model, reference, remaining, task, context, *options)
     one_round = ScoringRound(model, reference, variants, task, config, context, number)
     with metered(scoring, model, remaining), metered(scoring, reference, reference_blocks):
         rungs = one_round.rungs(scoring)
     naive = one_round.naive_scores() if config.verify_selection else None
     latest = {block: score for rung in rungs for block, score in rung.scores.items()}
-    candidates = {block: Candidate(block, variants[block].fitted, latest[block]) for block in remaining}
+    candidates = {block: Candidate(block, variants[block].repair, latest[block]) for block in remaining}
     ranking = _ranking(rungs, config)
     return Selection(
         candidates=tuple(candidates.values()),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from toolkit.base.settings import Positive, Ratio, refuse_changed, refuse_twice
 from toolkit.base.words import plain, setting
@@ -15,6 +15,18 @@ from toolkit.stages.block_drop.detail import CRITERION_WORDS, BlockDropDetail
 from toolkit.stages.contract import Axis, Earlier, StageFault, StageSettings, useless_macs_ratio
 from toolkit.stages.detail import DetailClass
 from toolkit.tasks.contract import TaskCard, TaskCosts
+
+RepairKind = Literal["fold", "bypass", "fold_and_bypass"]
+
+OLD_NAME_OF_FOLD: Final = "closed_form"
+
+REPAIR_WORDS: Final = {
+    "fold": "the layer before each cut is repaired by least squares",
+    "bypass": "a linear map of the stream{rank}, fitted by least squares, takes the place of each block",
+    "fold_and_bypass": "the layer before each cut is repaired by least squares, and a linear map of the stream{rank}, "
+    "fitted in the same way, takes the place of each block",
+    "none": "",
+}
 
 RACING_SHARE: Final = 0.4  # what a race costs of scoring every candidate on everything
 
@@ -27,13 +39,17 @@ class BlockDrop(StageSettings):
     Or it drops just the named `blocks`, in that order, one per round: nothing is scored.
     `align` trains what is left after every round; its `data_share` holds for the first half of `num_blocks` rounds.
     `one_shot` is a control: all blocks are chosen from the first scores, and aligned once, for as many steps in all.
-    `repair: closed_form` refits the last linear or convolution layer that joins the stream before the dropped block,
-    with the BatchNorm that reads it, by least squares through the ReLU that may follow; the goal is the stream of the
-    unmodified model.
+    `repair: fold` refits the last linear or convolution layer that joins the stream before the dropped block, with the
+    BatchNorm that reads it, by least squares through the ReLU that may follow; the goal is the stream of the unmodified
+    model. It costs nothing in the finished model. `repair: bypass` puts a linear map of the stream's channels, fitted
+    to the same goal, in the block's place: a full one, or one of a `rank`. `fold_and_bypass` folds first and fits the
+    bypass to what is left. `closed_form` is the old name of `fold`, and what recipes are written with.
     The criterion `random` is a control. `reuse_prefix` computes what the candidates share once (same scores, more
     memory); `racing` scores on growing parts of the scoring set and drops the worse half of the candidates each time;
     `verify_selection` also scores every block the naive way, to report whether the choice is the same.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"rank"})
 
     axis: ClassVar[Axis | None] = "depth"
     detail: ClassVar[DetailClass] = BlockDropDetail
@@ -49,9 +65,26 @@ class BlockDrop(StageSettings):
     reuse_prefix: bool = True
     racing: Literal["none", "successive_halving"] = "none"
     verify_selection: bool = False
-    repair: Literal["closed_form", "none"] = "closed_form"
+    repair: Literal["fold", "closed_form", "bypass", "fold_and_bypass", "none"] = "fold"
+    rank: Positive | None = None
     align: Align | None = None
     allow_no_change: bool = False
+
+    @field_validator("repair")
+    @classmethod
+    def _new_name(cls, name: str) -> str:
+        return "fold" if name == OLD_NAME_OF_FOLD else name
+
+    @field_serializer("repair")
+    def _old_name(self, name: str) -> str:
+        """One thing is written in one way, and so that recipes from before it had its new name keep their hash."""
+        return OLD_NAME_OF_FOLD if name == "fold" else name
+
+    @model_validator(mode="after")
+    def _rank_of_a_bypass(self) -> BlockDrop:
+        if self.rank is not None and self.repair not in ("bypass", "fold_and_bypass"):
+            raise ValueError(f"rank is of a bypass: it needs repair bypass or fold_and_bypass, not {self.repair}")
+        return self
 
     @model_validator(mode="after")
     def _one_target(self) -> BlockDrop:
@@ -68,7 +101,7 @@ class BlockDrop(StageSettings):
     @model_validator(mode="after")
     def _named_blocks_alone(self) -> BlockDrop:
         if self.blocks is not None:
-            goes = ("type", "blocks", "repair", "align", "allow_no_change")
+            goes = ("type", "blocks", "repair", "rank", "align", "allow_no_change")
             refuse_changed(
                 self,
                 [name for name in type(self).model_fields if name not in goes],
@@ -84,6 +117,12 @@ class BlockDrop(StageSettings):
         return self
 
     @property
+    def repair_kind(self) -> RepairKind:
+        """The kind of repair, of a stage that has one."""
+        assert self.repair not in ("none", OLD_NAME_OF_FOLD)
+        return cast(RepairKind, self.repair)
+
+    @property
     def target_macs_ratio(self) -> float | None:
         return self.macs_ratio
 
@@ -92,7 +131,8 @@ class BlockDrop(StageSettings):
         return len(self.blocks) if self.blocks is not None else self.num_blocks or 0
 
     def in_words(self) -> str:
-        repair = "; the layer before each cut is repaired by least squares" if self.repair != "none" else ""
+        rank = f" of rank {self.rank}" if self.rank is not None else ""
+        repair = f"; {REPAIR_WORDS[self.repair].format(rank=rank)}" if self.repair != "none" else ""
         when = "then" if self.schedule == "one_shot" else "after every round it"
         align = f"; {when} {self.align.in_words()}" if self.align is not None else ""
         if self.blocks is not None:

@@ -14,8 +14,9 @@ from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norms
-from toolkit.repair.fit import Fitted, Site, fit_layers, install
+from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.joint import Joint, find_joint
+from toolkit.repair.site import Site
 from toolkit.repair.sites import first_reader, goal_of, home_of, joining_point, reader_sites
 from toolkit.stages.channel_prune.settings import ChannelPrune
 from toolkit.stages.context import StageContext

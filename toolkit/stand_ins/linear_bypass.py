@@ -1,0 +1,114 @@
+"""The stand-in `linear_bypass`: one linear map of the stream's channels, at every position the same.
+
+    full:        y = act(x + D x + c)        C C multiply-adds for each position
+    of rank r:   y = act(x + U V x + c)      2 r C
+
+`act` is what the stream passes after every addition (a ReLU in post-activation ResNets), or nothing. The map is kept as
+the identity plus a correction: with zeros it is the identity, weight decay pulls towards that, and the stream before
+and behind it has the same channels, so that both are cut together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, Literal, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from toolkit.stand_ins.contract import StandIn, StandInArguments
+
+Channels = Annotated[int, Field(ge=1, le=2**16)]
+
+StreamLayer = Literal["linear", "conv1d", "conv2d", "conv3d"]
+
+LAYERS: Final[dict[StreamLayer, type[nn.Module]]] = {
+    "linear": nn.Linear,
+    "conv1d": nn.Conv1d,
+    "conv2d": nn.Conv2d,
+    "conv3d": nn.Conv3d,
+}
+
+_INPUTS, _OUTPUTS = ("in_features", "in_channels"), ("out_features", "out_channels")
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda total: total, "relu": torch.relu}
+
+
+class LinearBypassArguments(StandInArguments):
+    """`layer`: linear where the stream has its channels in the last dimension, a convolution where in the second.
+
+    channels: of the stream when the bypass was made. rank: of the correction; None is full. behind: what the sum
+    passes.
+    """
+
+    type: Literal["linear_bypass"] = "linear_bypass"
+    layer: StreamLayer
+    channels: Channels
+    rank: Channels | None = None
+    behind: Literal["nothing", "relu"] = "nothing"
+
+    @model_validator(mode="after")
+    def _rank_fits(self) -> LinearBypassArguments:
+        if self.rank is not None and self.rank > self.channels:
+            raise ValueError(f"rank {self.rank} is more than the {self.channels} channels of the stream")
+        return self
+
+
+@final
+class LinearBypass(StandIn):
+    """`map` is the correction; of rank r, `down` reads the stream and `up` writes it. New ones add nothing."""
+
+    arguments: LinearBypassArguments
+
+    def __init__(
+        self, block: nn.Module, arguments: LinearBypassArguments, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__(block, arguments, device, dtype)
+        width, rank = arguments.channels, arguments.rank
+
+        def layer(inputs: int, outputs: int, bias: bool) -> nn.Module:
+            options = {} if arguments.layer == "linear" else {"kernel_size": 1}
+            kind = LAYERS[arguments.layer]
+            made: nn.Module = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+                kind, inputs, outputs, bias=bias, device=device, dtype=dtype, **options
+            )
+            return made
+
+        if rank is None:
+            self.map = layer(width, width, bias=True)
+        else:
+            self.down, self.up = layer(width, rank, bias=False), layer(rank, width, bias=True)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    @property
+    def last(self) -> str:
+        """The name of the layer whose output is added to the stream."""
+        return "map" if self.arguments.rank is None else "up"
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.get_submodule(self.last)
+
+    def entry(self, stream: Tensor) -> Tensor:
+        """Returns what the last layer reads."""
+        read: Tensor = stream if self.last == "map" else self.down(stream)
+        return read
+
+    def carry(self, stream: Tensor) -> Tensor:
+        return ACTIVATIONS[self.arguments.behind](stream + self.last_layer(self.entry(stream)))
+
+    def macs(self, shape: Sequence[int]) -> int:
+        weights = [part for part in self.parameters() if part.dim() > 1]
+        dim = 1 if weights[0].dim() > 2 else -1
+        return math.prod(shape) // shape[dim] * sum(part.numel() for part in weights)
+
+    def fault(self) -> str | None:
+        for name, layer in self.named_children():
+            outputs, inputs = layer.get_parameter("weight").shape[:2]
+            said = tuple(value for key, value in vars(layer).items() if key in (*_INPUTS, *_OUTPUTS))
+            if said != (inputs, outputs):
+                return f"{name} is to map {said[0]} channels to {said[1]}, and its weights map {inputs} to {outputs}"
+        return None

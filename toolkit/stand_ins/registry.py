@@ -1,0 +1,35 @@
+"""The closed list of stand-ins, by the names that saved models use. Nothing else is ever built from a file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from toolkit.stand_ins.contract import StandIn, StandInArguments
+from toolkit.stand_ins.linear_bypass import LinearBypass, LinearBypassArguments
+from toolkit.stand_ins.nothing import Nothing, NothingArguments
+
+AnyArguments = Annotated[NothingArguments | LinearBypassArguments, Field(discriminator="type")]
+
+STAND_INS: Final[dict[str, Any]] = {"nothing": Nothing, "linear_bypass": LinearBypass}
+
+
+def make_stand_in(block: nn.Module, arguments: StandInArguments, *, without_memory: bool = False) -> StandIn:
+    """Returns a new stand-in for a block, with weights of the block's type on the block's device.
+
+    without_memory: its weights lie on the meta device, whatever the arguments ask for.
+    """
+    device, dtype = place_of(block)
+    made: StandIn = STAND_INS[arguments.type](
+        block, arguments, torch.device("meta") if without_memory else device, dtype
+    )
+    return made
+
+
+def place_of(block: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Returns where the weights of a block lie and their type; the defaults where it has none."""
+    first = next((part for part in block.parameters() if part.is_floating_point()), None)
+    return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
