@@ -235,7 +235,7 @@ def test_the_choice_is_in_the_record(tiny_task: TinyTask, tiny_context: StageCon
     for errors in made:
         assert errors.damping is not None and not errors.stayed
         assert Damping(errors.damping.share, errors.damping.of) in DAMPINGS  # type: ignore[arg-type]
-        assert RepairErrors.model_validate_json(errors.model_dump_json()) == errors
+        assert type(errors).model_validate_json(errors.model_dump_json()) == errors
 
 
 def test_older_records_say_nothing_of_it() -> None:
