@@ -205,7 +205,7 @@ def test_a_model_that_is_small_enough_is_left_alone(bottlenecks: Task, quiet: Co
     context = context_of(bottlenecks, quiet)
     small, _ = apply_torch_pruning(fresh(context), bottlenecks, HALF, context)
     again, detail = apply_torch_pruning(small, bottlenecks, TorchPruning(macs_ratio=0.6), context)
-    assert again is small and detail.pruning_ratio is None and not detail.groups
+    assert again is small and detail.pruning_ratio is None and detail.kept_channels() is None
 
 
 def test_what_is_protected_keeps_its_outputs(quiet: Console) -> None:

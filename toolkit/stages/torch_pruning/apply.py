@@ -87,6 +87,8 @@ def _gradients(model: nn.Module, task: Task, context: StageContext) -> dict[str,
 
 
 def _groups(found: PeerCut, dense: nn.Module) -> list[CutGroup]:
+    """Returns the groups in the order of the model's layers; torch-pruning finds them from the outputs backwards."""
+    order = {name: place for place, (name, _) in enumerate(dense.named_modules())}
     return [
         CutGroup(
             name=group.name,
@@ -96,7 +98,7 @@ def _groups(found: PeerCut, dense: nn.Module) -> list[CutGroup]:
             kept=len(group.kept),
             indices=group.kept,
         )
-        for group in found.groups
+        for group in sorted(found.groups, key=lambda group: order[group.name])
     ]
 
 

@@ -26,4 +26,6 @@ class TorchPruningDetail(StageDetail):
     batch_norms_reestimated: int = 0
 
     def kept_channels(self) -> KeptChannels | None:
+        if not self.groups:
+            return None
         return KeptChannels(importance=self.importance, groups=self.groups, kind_words=KIND_WORDS)
