@@ -22,6 +22,7 @@ from toolkit.measure.macs import count_macs
 from toolkit.planning.arguments import check_tasks
 from toolkit.tasks.cards import TASKS, make_task
 from toolkit.tasks.cifar10.data import IMAGES_SHA256, WEIGHTS_SHA256, load_images, load_weights, read_images
+from toolkit.tasks.cifar10.model import CifarBlock
 from toolkit.tasks.cifar10.task import SHIFT, Cifar10Task, augmented, balanced
 from toolkit.tasks.local_data import checksum
 from toolkit.tasks.task import Batch, Split
@@ -127,6 +128,14 @@ def test_the_cards_are_true(depth: int) -> None:
     by_hand = 3 * 16 * 9 * 32 * 32 + (depth - 2) * conv - 2 * conv // 2 + 64 * 10
     assert count_macs(model, task.example_inputs(1)).total == by_hand
     check_tasks([name])
+
+
+def test_where_the_stream_gets_wider_the_shortcut_has_zeros_on_either_side() -> None:
+    stream = torch.rand(2, 16, 8, 8) + 1
+    found = CifarBlock(16, 32, 2).shortcut(stream)
+    assert torch.equal(found[:, 8:24], stream[:, :, ::2, ::2])
+    assert not found[:, :8].any() and not found[:, 24:].any()
+    assert CifarBlock(16, 16, 1).shortcut(stream) is stream
 
 
 def test_blocks_and_groups_of_resnet20() -> None:
