@@ -98,7 +98,7 @@ def test_families_and_controls_are_what_they_say(bench: Bench) -> None:
     depth, width, combined = (kept(bench, at(method)) for method in FAMILY_METHODS)
     assert depth.plan.dropped == depth.dropped != () and not depth.plan.widths
     assert width.plan.widths and not width.dropped
-    assert combined.plan.scored_loss <= min(depth.plan.scored_loss, width.plan.scored_loss) + 1e-9
+    assert combined.plan.judged_loss <= min(depth.plan.judged_loss, width.plan.judged_loss) + 1e-9
     drop, narrow, grail, replace_me = (
         kept(bench, at(method)) for method in ("plain_drop", "plain_width", "grail", "replace_me")
     )
@@ -199,7 +199,7 @@ def test_tables_and_figure(bench: Bench, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_cells_are_those_of_the_benchmark() -> None:
     found = {part: list(keys_of(part)) for part in ("training_free", "recovery", "latency")}  # type: ignore[arg-type]
     assert {part: len(keys) for part, keys in found.items()} == {
-        "training_free": 3 * (1 + 4 * 9),
+        "training_free": 3 * (1 + 4 * 11) + 5,
         "recovery": 2 * 3 * (1 + 2 * 5),
         "latency": 3 * 2 * 3,
     }

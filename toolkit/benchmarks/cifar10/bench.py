@@ -54,6 +54,8 @@ from toolkit.record.plan import PlanRecord
 from toolkit.running.runner import run
 from toolkit.tasks.cifar10.task import Cifar10Task
 
+ROUND_TO = {"macs": 4, "latency": 8}  # the networks are 16 to 64 channels wide
+
 MakeTask = Callable[[int, int], Cifar10Task]  # (depth of the network, draw)
 
 
@@ -184,6 +186,7 @@ class Bench:
                 threads=self.threads,
                 tables=self.work / "tables" / f"draw{key.draw}",
                 examples=self.examples,
+                round_to=ROUND_TO[key.resource],
             )
             self.planners[which] = open_session(self.task(key), settings, console=self.console)
         return self.planners[which]

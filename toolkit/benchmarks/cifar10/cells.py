@@ -28,7 +28,11 @@ DENSE: Final = "dense"
 
 FAMILY_METHODS: Final = ("depth", "width", "combined")
 
-CONTROLS: Final = ("plain_drop", "plain_width", "torch_pruning", "toast", "replace_me", "grail")
+PEERS: Final = ("torch_pruning", "torch_pruning_global", "torch_pruning_taylor")
+
+CONTROLS: Final = ("plain_drop", "plain_width", *PEERS, "toast", "replace_me", "grail")
+
+BY_HAND: Final = ("fold_2", "fold_3", "width_half", "both_3_75", "both_3_60")  # ResNet-20 alone, without a planner
 
 MACS_BUDGETS: Final = (0.75, 0.6, 0.5, 0.35)
 
@@ -184,6 +188,8 @@ def keys_of(part: BenchmarkPart, depths: Sequence[int] = DEPTHS, draw: int = 0) 
     for depth in depths:
         if part == "training_free":
             yield CellKey(depth, DENSE, draw=draw)
+            if depth == DEPTHS[0]:
+                yield from (CellKey(depth, method, draw=draw) for method in BY_HAND)
             for budget in MACS_BUDGETS:
                 for method in (*FAMILY_METHODS, *CONTROLS):
                     yield CellKey(depth, method, "macs", budget, draw=draw)

@@ -18,6 +18,8 @@ CONTROL_LOOKS = {
     "plain_drop": (SKY, "v"),
     "plain_width": (SKY, "^"),
     "torch_pruning": (PURPLE, "P"),
+    "torch_pruning_global": (PURPLE, "X"),
+    "torch_pruning_taylor": (PURPLE, "d"),
     "toast": (GREY, "h"),
     "replace_me": (GREY, "v"),
     "grail": (GREY, "^"),

@@ -33,6 +33,26 @@ FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over
     "grail": "width",
 }
 
+PEER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "torch_pruning": {"importance": "group_l2"},
+    "torch_pruning_global": {"importance": "group_l2", "global_pruning": True},
+    "torch_pruning_taylor": {"importance": "group_taylor", "global_pruning": True},
+}
+
+PEER_TOLERANCE: Final = 0.04  # of the dense multiply-adds: all groups of a peer change width at once
+
+_DROP: Final = {"type": "block_drop", "criterion": "loss"}
+
+_NARROW: Final = {"type": "channel_prune", "importance": "obs", "round_to": 1}
+
+BY_HAND_STAGES: Final[Mapping[str, Stages]] = {
+    "fold_2": [_DROP | {"num_blocks": 2}],
+    "fold_3": [_DROP | {"num_blocks": 3}],
+    "width_half": [_NARROW | {"keep": {"conv": 0.5}}],
+    "both_3_75": [_DROP | {"num_blocks": 3}, _NARROW | {"keep": {"conv": 0.75}}],
+    "both_3_60": [_DROP | {"num_blocks": 3}, _NARROW | {"keep": {"conv": 0.6}}],
+}
+
 MEASURE: Final = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0, splits=("validation",))  # hardly any time
 
 
@@ -47,8 +67,11 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
         PlanError: the control follows a plan that there is none of.
         NotYetError: the plan that the control follows is not run yet.
     """
-    if key.method == "torch_pruning":
-        return [{"type": "torch_pruning", "macs_ratio": key.budget, "importance": "group_l2"}]
+    if key.method in PEER_SETTINGS:
+        peer: dict[str, Any] = {"type": "torch_pruning", "macs_ratio": key.budget, "round_to": 1, "macs_tolerance": PEER_TOLERANCE}
+        return [{**peer, **PEER_SETTINGS[key.method]}]
+    if key.method in BY_HAND_STAGES:
+        return BY_HAND_STAGES[key.method]
     if key.method == "toast":  # a linear map of the stream in the block's place, which costs something
         return [{"type": "block_drop", "macs_ratio": key.budget, "criterion": "loss", "repair": "bypass"}]
     leader = FOLLOWS[key.method]

@@ -12,6 +12,7 @@ from reports.drawing.style import Drawing, drawing_style, save
 from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
 from toolkit.benchmarks.cifar10.cells import (
+    BY_HAND,
     CONTROLS,
     DENSE,
     FAMILY_METHODS,
@@ -56,6 +57,7 @@ def write_tables(out: Path) -> None:
         "Accuracy on the 10,000 test images in %, in brackets the share of the dense multiply-adds. "
         "No gradient step where nothing else is said.",
         *_accuracies(cells),
+        *_by_hand(cells),
         *_differences(cells),
         *_recoveries(cells),
         *_latencies(cells, out),
@@ -81,6 +83,14 @@ def _accuracies(cells: Cells) -> list[str]:
         rows = [[method, *(_mean(cells, depths, method, *limit) for limit in columns)] for method in METHODS]
         parts += [f"## Mean over {', '.join(f'ResNet-{depth}' for depth in depths)}", _table(head, rows)]
     return parts
+
+
+def _by_hand(cells: Cells) -> list[str]:
+    found = [(key, cell) for key, cell in cells.items() if key.method in BY_HAND]
+    rows = [
+        [f"ResNet-{key.depth}", key.method, _accuracy(cell), ", ".join(cell.dropped) or "none"] for key, cell in found
+    ]
+    return ["## Without a planner", _table(["", "cell", "accuracy", "blocks gone"], rows)] if rows else []
 
 
 def _at(cells: Cells, depth: int, method: str, resource: str, budget: float) -> ImageCell | None:
