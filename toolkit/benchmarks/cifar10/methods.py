@@ -68,7 +68,7 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
         NotYetError: the plan that the control follows is not run yet.
     """
     if key.method in PEER_SETTINGS:
-        peer: dict[str, Any] = {"type": "torch_pruning", "macs_ratio": key.budget, "round_to": 1, "macs_tolerance": PEER_TOLERANCE}
+        peer = {"type": "torch_pruning", "macs_ratio": key.budget, "round_to": 1, "macs_tolerance": PEER_TOLERANCE}
         return [{**peer, **PEER_SETTINGS[key.method]}]
     if key.method in BY_HAND_STAGES:
         return BY_HAND_STAGES[key.method]
