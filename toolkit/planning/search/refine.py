@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from toolkit.planning.search.even_plans import SHARES, even_plans
 from toolkit.planning.search.solver import LossMinimiser, PlanFamily, minimise_cost, minimise_loss
 from toolkit.planning.search.surrogate import Surrogate
 from toolkit.planning.tables import Plan, Tables, cost
@@ -68,7 +69,8 @@ class CountingScorer:
 
 def num_scores(family: PlanFamily, evaluations: int) -> int:
     """About how many plans `refine` scores."""
-    return evaluations * (2 + COMBINED_SHARE if family == "combined" else 1)
+    even = 0 if family == "depth" else len(SHARES)
+    return evaluations * (2 + COMBINED_SHARE if family == "combined" else 1) + even
 
 
 def refine(
@@ -76,8 +78,9 @@ def refine(
 ) -> BestPlan | None:
     """The best of about `num_scores` plans within the limits, by score; None if the family has none.
 
-    Scored are the optimum on paper, then the optima of tables that are corrected by all scores so far (`Surrogate`): as
-    they are believed to be and, in turn, as they might be (Thompson sampling). The combined family starts from the best
+    Scored are the optimum on paper and plans that cut all widths alike (`even_plans`), then the optima of tables that
+    are corrected by all scores so far (`Surrogate`): as they are believed to be and, in turn, as they might be (Thompson
+    sampling). The combined family starts from the best
     depth-only and width-only plans as well, so it is never worse than either. The order of stages is tried on the best
     plan. `seed` is that of the draws.
     """
@@ -92,7 +95,7 @@ def refine(
             found = refine(tables, limits, axis, scorer, evaluations, seed)
             if found is not None:
                 starts.append(found.choice)
-    starts = list(dict.fromkeys(starts))
+    starts = list(dict.fromkeys([*starts, *(even_plans(tables, limits, family) if evaluations else ())]))
     rng = np.random.default_rng(seed)
     best = min([*starts, *_learnt(tables, limits, family, scorer, starts, own, rng)], key=scorer)
     orders = ORDERS if family == "combined" and evaluations else ORDERS[:1]
@@ -110,12 +113,12 @@ def _learnt(
     evaluations: int,
     rng: np.random.Generator,
 ) -> list[Plan]:
-    """`evaluations` plans less the starts, each named by what the scores before it say."""
+    """`evaluations` plans less one, each named by what the scores before it say; the starts are scored first."""
     found: list[Plan] = []
     minimiser = LossMinimiser(tables, limits, family)
     for choice in starts:
         scorer(choice)
-    while len(starts) + len(found) < evaluations:
+    while len(found) < evaluations - 1:
         surrogate = Surrogate(tables, scorer.scores(family))
         first = [surrogate.believed()] if len(found) % 2 == 0 else []
         corrected = itertools.chain(first, itertools.islice(surrogate.sampled(rng), MOST_KNOWN))
