@@ -76,9 +76,7 @@ class PlanScorer:
             "score": self._dense_outputs([batch.inputs for batch in self.scoring]),
         }
         self._dense_goals: Goals = [{} for _ in self.calibration]
-        self._depth_sites: dict[
-            tuple[frozenset[str], str, bool], Site | None
-        ] = {}  # by what is gone, and what goes next
+        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is gone, and what goes next
         self._joins: dict[str, ActivationPoint] = {}
 
     @property
@@ -145,11 +143,13 @@ class PlanScorer:
         return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
 
     def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
-        """Widths do not change where outputs join the stream."""
+        """Widths do not change where outputs join the stream, but narrower streams have fewer scales."""
         gone = dropped_blocks(model)
-        key = frozenset(gone), block, aims_at_dense
+        if not aims_at_dense:
+            return depth_site(model, block, self.example, self._order_of(model), block)
+        key = frozenset(gone), block
         if key not in self._depth_sites:
-            goal = last_gone_after(block, gone, self.order) if aims_at_dense else block
+            goal = last_gone_after(block, gone, self.order)
             self._depth_sites[key] = depth_site(model, block, self.example, self._order_of(model), goal)
         return self._depth_sites[key]
 
