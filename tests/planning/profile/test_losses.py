@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.helpers.details import as_json
-from tests.helpers.tiny_task import TinyTask
+from tests.helpers.tiny_task import DIM, TinyNet, TinyTask
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
@@ -109,6 +110,38 @@ def test_a_plan_scores_nearly_as_what_the_stages_make_of_it(
     staged = by_stages(task, tiny_context, dropped, widths, ORDERS[0])
     loss = model_score(staged, task, "loss", tiny_context, None)
     assert engine.loss_of(dropped, widths, ORDERS[0]) == pytest.approx(loss, rel=0.02)
+
+
+class Scale(torch.nn.Module):
+    """One number per channel, as LayerScale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = torch.nn.Parameter(torch.linspace(0.5, 1.5, DIM))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gamma
+
+
+class ScaledTask(StreamTask):
+    """Branches are scaled per channel of the stream before they are added to it."""
+
+    def build_model(self) -> torch.nn.Module:
+        net = TinyNet()
+        for block in net.blocks:
+            block.mlp = torch.nn.Sequential(block.mlp, Scale())
+        return net
+
+
+def test_streams_of_several_widths_have_scales_of_their_own(tiny_context: StageContext) -> None:
+    task = ScaledTask()
+    dense = task.load_baseline()
+    context = replace(tiny_context, dense=dense)
+    space = find_space(dense, task.example_inputs(1), task.protected, round_to=4)
+    engine = PlanScorer(PlanModels(dense, task, context, space.blocks, space.structure))
+    losses = [engine.loss_of(["blocks.1"], {"embed": width}, "width_then_depth") for width in (12, 8)]
+    losses += [engine.loss_of(["blocks.2"], {"embed": 12, "blocks.1.mlp.0.fc1": 16}, order) for order in ORDERS[:2]]
+    assert len(set(losses)) == len(losses)
 
 
 def test_what_is_shared_changes_no_score(task: StreamTask, tiny_context: StageContext, engine: PlanScorer) -> None:

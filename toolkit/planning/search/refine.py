@@ -79,10 +79,9 @@ def refine(
     """The best of about `num_scores` plans within the limits, by score; None if the family has none.
 
     Scored are the optimum on paper and plans that cut all widths alike (`even_plans`), then the optima of tables that
-    are corrected by all scores so far (`Surrogate`): as they are believed to be and, in turn, as they might be (Thompson
-    sampling). The combined family starts from the best
-    depth-only and width-only plans as well, so it is never worse than either. The order of stages is tried on the best
-    plan. `seed` is that of the draws.
+    are corrected by all scores so far (`Surrogate`): as they are believed to be and, in turn, as they might be
+    (Thompson sampling). The combined family starts from the best depth-only and width-only plans as well, so it is
+    never worse than either. The order of stages is tried on the best plan. `seed` is that of the draws.
     """
     first = minimise_loss(tables, limits, family)
     if first is None:
