@@ -106,6 +106,19 @@ def test_nothing_is_overwritten(finished: Path, tiny_task: TinyTask, tmp_path: P
         run(RECIPE, task=tiny_task, out=tmp_path, resume=True)
 
 
+def test_a_task_without_its_data_leaves_no_run_behind(tiny_task: TinyTask, tmp_path: Path) -> None:
+    """The same command runs once the data are there."""
+
+    class Missing(TinyTask):
+        def load_baseline(self) -> torch.nn.Module:
+            raise UserError("no data here")
+
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="no data here"):
+        run(RECIPE, task=Missing(), out=out)
+    assert run(RECIPE.model_copy(update={"stages": RECIPE.stages[:1]}), task=tiny_task, out=out).finished
+
+
 @pytest.mark.parametrize("damage", ["truncated", "edited", "junk", "empty"])
 def test_a_damaged_record_is_refused_and_left_alone(
     damage: str, finished: Path, tiny_task: TinyTask, tmp_path: Path

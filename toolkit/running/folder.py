@@ -18,8 +18,14 @@ MODEL_FOLDER = "model"
 STAGES_FOLDER = "stages"
 
 
+def begin_record(record: RunRecord, out: Path) -> None:
+    """Writes a fresh record and its recipe. What cannot be run at all has to be found before: nothing is to remain."""
+    write_atomically(out / RESOLVED_FILE, dump_recipe(record.recipe))
+    record.save(out)
+
+
 def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
-    """A fresh record in an empty folder, or the one to resume.
+    """Returns a fresh record for an empty folder, in which nothing is written yet, or the one to resume.
 
     Raises:
         UserError: `out` holds something already and `resume` is off.
@@ -34,10 +40,7 @@ def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
                 f"{out} exists already; continue that run with --resume, choose another --out, or remove the folder"
             )
         out.mkdir(parents=True, exist_ok=True)
-        record = RunRecord(recipe=recipe, recipe_sha256=recipe.sha256, environment=environment)
-        write_atomically(out / RESOLVED_FILE, dump_recipe(recipe))
-        record.save(out)
-        return record
+        return RunRecord(recipe=recipe, recipe_sha256=recipe.sha256, environment=environment)
     if not (out / RUN_FILE).exists():
         raise UserError(f"{out} holds no {RUN_FILE}, so there is nothing to resume; start without --resume")
     record = load_record(out)

@@ -23,7 +23,7 @@ from toolkit.recipe.check import check, check_model, check_named
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
 from toolkit.running.checks import check_changed, check_outputs, state_of
-from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, open_record
+from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, begin_record, open_record
 from toolkit.running.measuring import measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
@@ -69,7 +69,10 @@ def run(
             console.line(f"{out} is already finished")
             return record
         with reproducible(device):
-            return _Run(recipe, task, out, device, console).go(record, origin)
+            begun = _Run(recipe, task, out, device, console)
+            if not record.steps:
+                begin_record(record, out)
+            return begun.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
 
