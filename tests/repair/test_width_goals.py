@@ -18,7 +18,7 @@ from toolkit.repair.batch_norm import norms_to_reestimate
 from toolkit.repair.fit import fit_layers
 from toolkit.repair.joint import PLAIN, Joint, find_joint, lifted
 from toolkit.repair.site import Site
-from toolkit.repair.sites import goal_of, joining_point
+from toolkit.repair.sites import drifted_layers, goal_of, joining_point
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.apply import apply_channel_prune
@@ -143,3 +143,32 @@ def test_the_width_fit_lowers_the_error_of_the_sum() -> None:
     (fitted,) = fit_layers(cut, dense, [site], data, data)
     assert fitted.calibration_error[1] < 0.5 * fitted.calibration_error[0]
     assert not site.is_through
+
+
+def test_layers_behind_the_cut_are_refitted_too(tiny_context: StageContext) -> None:
+    """The stream comes nearer to the unmodified model's; layers before the cut, and folds, stay as they are."""
+    task = trained_task(0)
+    context = context_of(task, tiny_context)
+    found = {}
+    for repair in ("closed_form", "all_layers"):
+        config = ChannelPrune.model_validate({"widths": {"blocks.0.conv1": 4}, "repair": repair})
+        found[repair] = as_json(apply_channel_prune)(task.load_baseline(), task, config, context)
+    assert [one["layer"] for one in found["closed_form"][1]["repairs"]] == ["blocks.0.conv2"]
+    layers = ["blocks.0.conv2", *(f"blocks.{i}.conv{j}" for i in (1, 2) for j in (1, 2)), "head"]
+    assert [one["layer"] for one in found["all_layers"][1]["repairs"]] == layers
+    end = ActivationPoint("head", "output")
+    for batch in task.batches("test", 400):
+        wanted = capture(context.dense, batch.inputs, [end])[end]
+        missed = [
+            float((capture(found[repair][0], batch.inputs, [end])[end] - wanted).square().sum())
+            for repair in ("closed_form", "all_layers")
+        ]
+        assert missed[1] < missed[0]
+
+
+def test_what_took_over_for_a_dropped_block_is_not_undone() -> None:
+    net, _, order = digits_net()
+    gone = {"blocks.1"}
+    left = [name for name in order if not name.startswith("blocks.1")]
+    assert drifted_layers(net, "blocks.0.conv1", left, gone, order) == ["blocks.2.conv1", "blocks.2.conv2", "head"]
+    assert drifted_layers(net, None, left, gone, order) == []

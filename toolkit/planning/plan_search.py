@@ -9,6 +9,7 @@ from toolkit.planning.search.refine import ORDERS, BestPlan, CountingScorer, num
 from toolkit.planning.search.runoff import finalists, run_off
 from toolkit.planning.search.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import Plan
+from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.recover.settings import Recover
 
 
@@ -19,6 +20,7 @@ class PlanSearch:
     num_finalists: plans of every family that run off against each other; with 1 or 0 the best score decides.
     recover: the recovery that follows; finalists are judged after its first steps.
     judged_loss: the loss on fresh data of the plan that `best` returned last; None where there was no runoff.
+    width_repair: the repair of the width stage that was better for that plan on fresh data.
     """
 
     profile: ModelProfile
@@ -27,6 +29,7 @@ class PlanSearch:
     num_finalists: int
     recover: Recover | None = None
     judged_loss: float | None = None
+    width_repair: WidthRepair = "closed_form"
     scorer: CountingScorer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,9 +57,13 @@ class PlanSearch:
         with self.profile.console.progress(f"judging finalists ({family})", len(plans)) as bar:
 
             def judge(choice: Plan, order: str) -> float:
-                loss = self.profile.judged(choice, order, self.recover)
+                loss = self.profile.judged(choice, order, "all_layers", self.recover)
                 bar.advance()
                 return loss
 
             best, self.judged_loss = run_off(plans, judge)
+        self.width_repair = "all_layers"
+        plainer = self.profile.judged(best.choice, best.order, "closed_form", self.recover)
+        if plainer <= self.judged_loss:
+            self.judged_loss, self.width_repair = plainer, "closed_form"
         return best

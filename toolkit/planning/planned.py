@@ -33,6 +33,6 @@ class Planned:
             seed=seed,
             device="cuda" if note.device == "cuda" else "cpu",
             model=model,
-            stages=(*stages_of(self.tables, self.choice, self.order), *then),
+            stages=(*stages_of(self.tables, self.choice, self.order, note.width_repair), *then),
             measure=Measure(batch_sizes=tuple(timed), threads=note.threads),
         )

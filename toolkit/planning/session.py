@@ -34,6 +34,7 @@ from toolkit.planning.tables import (
     widths_of,
 )
 from toolkit.record.plan import PlanRecord, Predicted
+from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
@@ -76,11 +77,12 @@ class Planner:
         search = PlanSearch(self.profile, evaluations, seed, self.num_finalists, recover)
         with reproducible(self.profile.timing.device):
             found, counts = self._within(budget, family, search, timed and evaluations > 0)
-            self._check_quality(found, budget, family)
+            self._check_quality(found, budget, family, search.width_repair)
         note = self._note(budget, family, found, counts).model_copy(
             update={
                 "scored_loss": found.loss if evaluations else None,
                 "judged_loss": search.judged_loss,
+                "width_repair": search.width_repair,
                 "evaluations": search.scorer.spent,
                 "block_passes": self._passes - passes,
                 "seconds": time.perf_counter() - started,
@@ -184,10 +186,10 @@ class Planner:
         engine: PlanScorer | None = vars(self.profile).get("engine")
         return 0.0 if engine is None else engine.block_passes
 
-    def _check_quality(self, found: BestPlan, budget: Budget, family: PlanFamily) -> None:
+    def _check_quality(self, found: BestPlan, budget: Budget, family: PlanFamily, repair: WidthRepair) -> None:
         if budget.min_quality is None:
             return
-        quality = self._quality(found.choice, found.order)
+        quality = self._quality(found.choice, found.order, repair)
         if quality.value >= budget.min_quality:
             return
         raise PlanError(
@@ -209,9 +211,11 @@ class Planner:
             return f"the dense model has {dense:.4f}, and no budget that was tried keeps it"
         return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"
 
-    def _quality(self, choice: Plan, order: str) -> Quality:
+    def _quality(self, choice: Plan, order: str, repair: WidthRepair = "closed_form") -> Quality:
         gone, widths = dropped_in_order(self.profile.tables, choice), widths_of(self.profile.tables, choice)
-        return evaluate(self.profile.task, self.profile.engine.models.model_of(gone, widths, order), "validation")
+        return evaluate(
+            self.profile.task, self.profile.engine.models.model_of(gone, widths, order, repair), "validation"
+        )
 
 
 def _tolerance(resource: str) -> float:

@@ -11,7 +11,7 @@ from toolkit.planning.search.refine import nearest
 from toolkit.planning.search.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import Plan, Tables, dropped_in_order, drops_before, widths_of
 from toolkit.stages.block_drop.settings import BlockDrop
-from toolkit.stages.channel_prune.settings import ChannelPrune, Importance
+from toolkit.stages.channel_prune.settings import ChannelPrune, Importance, WidthRepair
 from toolkit.stages.settings import Stage
 
 IMPORTANCE: Final[Importance] = "obs"  # what chooses the channels of every plan
@@ -35,10 +35,10 @@ def solve(
     return found
 
 
-def stages_of(tables: Tables, choice: Plan, order: str) -> tuple[Stage, ...]:
-    """The cutting stages of a plan."""
+def stages_of(tables: Tables, choice: Plan, order: str, repair: WidthRepair = "closed_form") -> tuple[Stage, ...]:
+    """The cutting stages of a plan; `repair` is that of the width stage."""
     gone, widths = dropped_in_order(tables, choice), widths_of(tables, choice)
-    width = (ChannelPrune(widths=widths, importance=IMPORTANCE),) if widths else ()
+    width = (ChannelPrune(widths=widths, importance=IMPORTANCE, repair=repair),) if widths else ()
     half = drops_before(order, len(gone)) if widths else len(gone)
     return (*_drops(gone[:half]), *width, *_drops(gone[half:]))
 

@@ -11,7 +11,7 @@ from toolkit.base.errors import RecordError
 from toolkit.base.files import write_atomically
 from toolkit.base.settings import Data
 from toolkit.measure.results import MeasurementKey
-from toolkit.stages.channel_prune.settings import Heads
+from toolkit.stages.channel_prune.settings import Heads, WidthRepair
 
 PLAN_FILE: Final = "plan.json"
 
@@ -39,8 +39,9 @@ class PlanRecord(Data):
     `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
     the limited latency of the plan, timed while planning, by what it is of (empty: it was not). `additive_loss` is what
     the solver minimised, `scored_loss` that of the plan as applied (null: it was not), `judged_loss` that on fresh
-    data, after the first steps of a recovery that follows (null: there was no runoff). `evaluations` are the plans that
-    were scored end to end; `block_passes` the blocks run for that, over the examples scored, 0 for what was known.
+    data, after the first steps of a recovery that follows (null: there was no runoff). `width_repair` is that of the
+    width stage. `evaluations` are the plans that were scored end to end; `block_passes` the blocks run for that, over
+    the examples scored, 0 for what was known.
     """
 
     version: Literal[1] = 1
@@ -60,6 +61,7 @@ class PlanRecord(Data):
     additive_loss: float
     scored_loss: float | None
     judged_loss: float | None = None
+    width_repair: WidthRepair = "closed_form"
     evaluations: int
     block_passes: float
     seconds: float

@@ -136,11 +136,12 @@ def reader_sites(
     order: Sequence[str],
     join: Callable[[str], tuple[ActivationPoint, Joint] | None],
     aim_at: Callable[[str, ActivationPoint, Joint], tuple[ActivationPoint, Joint | None]],
+    others: Sequence[str] = (),
 ) -> list[Site]:
     """Of a model that is cut already: the layers to refit in execution `order`, and what each should aim at.
 
     `join` tells where and how a layer's output joins the stream, `aim_at` what that is to become in the reference.
-    Where outputs were cut too, sites name those that are left.
+    Where outputs were cut too, sites name those that are left. `others` are refitted beside those that read less.
     """
     changed = [choice for choice in choices if choice.changes]
     kept = {
@@ -148,7 +149,8 @@ def reader_sites(
     }
     readers = {name for choice in changed for name in choice.group.consumers}
     sites = []
-    for layer in sorted((name for name in readers if can_be_fitted(model.get_submodule(name))), key=order.index):
+    fitted = {*(name for name in readers if can_be_fitted(model.get_submodule(name))), *others}
+    for layer in sorted(fitted, key=order.index):
         found = join(layer)
         if found is None:
             continue
@@ -158,6 +160,23 @@ def reader_sites(
         goal, goal_joint = aim_at(layer, point, joint)
         sites.append(Site(layer, point, goal, kept.get(layer, ()), joint, goal_joint))
     return sites
+
+
+def drifted_layers(
+    model: nn.Module, first: str | None, order: Sequence[str], gone: Collection[str], dense_order: Sequence[str]
+) -> list[str]:
+    """Returns the layers behind `first`, the first that reads fewer channels: what they read is not what it was.
+
+    Without those right before blocks that are gone: they may have taken over the work of those blocks.
+    """
+    behind = [] if first is None else order[order.index(first) + 1 :]
+    layers = [name for name in behind if order.count(name) == 1 and can_be_fitted(model.get_submodule(name))]
+
+    def ends_before_a_gap(layer: str) -> bool:
+        place = dense_order.index(layer)
+        return any(last_gone_after(end, gone, dense_order) != end for end in dense_order[place : place + 2])
+
+    return [layer for layer in layers if not ends_before_a_gap(layer)]
 
 
 def first_reader(choices: Sequence[KeptUnits], order: Sequence[str]) -> str | None:

@@ -21,7 +21,7 @@ from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.criteria import model_score
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.apply import apply_channel_prune
-from toolkit.stages.channel_prune.settings import ChannelPrune, Heads
+from toolkit.stages.channel_prune.settings import ChannelPrune, Heads, WidthRepair
 from toolkit.stages.context import StageContext
 from toolkit.tasks.divergence import bernoulli_divergence
 from toolkit.tasks.task import Task
@@ -59,7 +59,12 @@ ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 
 
 def by_stages(
-    task: Task, context: StageContext, dropped: list[str], widths: dict[str, Width], order: str
+    task: Task,
+    context: StageContext,
+    dropped: list[str],
+    widths: dict[str, Width],
+    order: str,
+    repair: WidthRepair = "closed_form",
 ) -> torch.nn.Module:
     model = copy.deepcopy(context.dense).requires_grad_(True)
     before = {"depth_then_width": len(dropped), "width_then_depth": 0, "interleaved": len(dropped) // 2}
@@ -73,13 +78,13 @@ def by_stages(
 
     drop(dropped[:half])
     if widths:
-        model, _ = as_json(apply_channel_prune)(
-            model, task, ChannelPrune(widths=widths, importance=IMPORTANCE), context
-        )
+        narrow = ChannelPrune(widths=widths, importance=IMPORTANCE, repair=repair)
+        model, _ = as_json(apply_channel_prune)(model, task, narrow, context)
     drop(dropped[half:])
     return model
 
 
+@pytest.mark.parametrize("repair", ["closed_form", "all_layers"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_plan_is_what_the_stages_make_of_it(
@@ -88,17 +93,18 @@ def test_a_plan_is_what_the_stages_make_of_it(
     engine: PlanScorer,
     cut: str,
     order: str,
+    repair: WidthRepair,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where there is no damping to choose: the planner chooses it on a part of the calibration data."""
     monkeypatch.setattr("toolkit.repair.damping.DAMPINGS", (DEFAULT,))
     dropped, widths = CUTS[cut]
-    quick = engine.models.model_of(dropped, widths, order)
-    staged = by_stages(task, tiny_context, dropped, widths, order)
+    quick = engine.models.model_of(dropped, widths, order, repair)
+    staged = by_stages(task, tiny_context, dropped, widths, order, repair)
     inputs = task.example_inputs(3)
     with torch.no_grad():
         torch.testing.assert_close(quick(*inputs), staged(*inputs), rtol=1e-3, atol=1e-4)
-    loss = engine.loss_of(dropped, widths, order)
+    loss = engine.loss_of(dropped, widths, order, repair)
     assert loss == pytest.approx(model_score(staged, task, "loss", tiny_context, None), rel=1e-3)
 
 

@@ -174,7 +174,7 @@ class Bench:
         budget = Budget(limits=(limit,), batch_size=max(self.timed_batches), threads=self.threads)
         family = next(family for family in FAMILIES if family == key.method)
         planned = self._planner(key).plan(budget, family, self.evaluations)
-        cuts = stages_of(planned.tables, planned.choice, planned.order)
+        cuts = stages_of(planned.tables, planned.choice, planned.order, planned.note.width_repair)
         return [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in cuts], planned.note
 
     def _planner(self, key: CellKey) -> Planner:

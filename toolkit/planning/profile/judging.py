@@ -10,6 +10,7 @@ from torch import nn
 
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.tables import Width
+from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.task import Split
@@ -29,15 +30,20 @@ class PlanJudge:
         self.engine = engine
 
     def loss_of(
-        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, recover: Recover | None = None
+        self,
+        dropped: Sequence[str],
+        widths: Mapping[str, Width],
+        order: str,
+        repair: WidthRepair,
+        recover: Recover | None = None,
     ) -> float:
         """Returns the mean loss over the draws, after the first steps of `recover` if it is given."""
         losses = []
         for scorer in self._scorers:
             if recover is None:
-                losses.append(scorer.loss_of(dropped, widths, order))
+                losses.append(scorer.loss_of(dropped, widths, order, repair))
             else:
-                model = scorer.models.model_of(dropped, widths, order)
+                model = scorer.models.model_of(dropped, widths, order, repair)
                 losses.append(scorer.loss_of_model(self._recovered(model, recover)))
         return sum(losses) / len(losses)
 

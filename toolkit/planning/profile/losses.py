@@ -17,6 +17,7 @@ from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.tables import Width
 from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.repair.sequence import keeping
+from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.tasks.evaluate import mean_loss
 from toolkit.tasks.task import AlignmentOptions, Batch, Split
 
@@ -46,10 +47,13 @@ class PlanScorer:
         """In blocks over the scoring set."""
         return self.models.meter.blocks / sum(len(batch.inputs[0]) for batch in self.scoring)
 
-    def loss_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> float:
+    def loss_of(
+        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
+    ) -> float:
         """The mean loss by the criterion on the scoring data, of the plan after its repairs."""
         self.evaluations += 1
-        loss = self._score(self.models.model_of(dropped, widths, order), self.models.unchanged(dropped, widths))
+        model = self.models.model_of(dropped, widths, order, repair)
+        loss = self._score(model, self.models.unchanged(dropped, widths))
         if not math.isfinite(loss):
             cuts = ", ".join([*dropped, *widths])
             raise StageError(f"the loss after cutting {cuts} is {loss}; the model or its data is broken")

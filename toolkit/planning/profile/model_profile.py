@@ -28,6 +28,7 @@ from toolkit.planning.profile.store import Store, open_store
 from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
 from toolkit.planning.tables import Plan, Tables, Width, dropped_in_order, widths_of
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
+from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.context import StageContext
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import mean_loss
@@ -162,12 +163,12 @@ class ModelProfile:
         )
         return self.losses.get(name, lambda: [self.engine.loss_of(gone, widths, order)])[0]
 
-    def judged(self, choice: Plan, order: str, recover: Recover | None) -> float:
+    def judged(self, choice: Plan, order: str, repair: WidthRepair, recover: Recover | None) -> float:
         """The plan's loss on fresh data, after the first steps of `recover` if it is given; kept on disk too."""
         gone, widths = dropped_in_order(self.tables, choice), widths_of(self.tables, choice)
         steps = "" if recover is None else f" | {content_sha256(recover.model_dump(mode='json'))[:8]}"
-        name = f"judged | {order} | {described(self.tables, choice)}{steps}"
-        return self.losses.get(name, lambda: [self.judge.loss_of(gone, widths, order, recover)])[0]
+        name = f"judged | {order} | {repair} | {described(self.tables, choice)}{steps}"
+        return self.losses.get(name, lambda: [self.judge.loss_of(gone, widths, order, repair, recover)])[0]
 
     @property
     def num_single_changes(self) -> int:

@@ -31,6 +31,7 @@ from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
 from toolkit.repair.site import Site
 from toolkit.repair.sites import (
     depth_site,
+    drifted_layers,
     first_reader,
     goal_of,
     home_of,
@@ -39,6 +40,7 @@ from toolkit.repair.sites import (
     reader_sites,
 )
 from toolkit.stages.channel_prune.importance import score_groups
+from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.channel_prune.widths import choose, given_cuts
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Split, Task
@@ -79,15 +81,17 @@ class PlanModels:
         known = self.dense, self.task, self.context, self.blocks, self.structure, self.examples
         return PlanModels(*known, split)
 
-    def model_of(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str) -> nn.Module:
-        """A new model; what it shares with the dense one is not computed again."""
+    def model_of(
+        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
+    ) -> nn.Module:
+        """A new model; what it shares with the dense one is not computed again. `repair` is that of the width stage."""
         model = copy.deepcopy(self.dense)  # with the marks that find_blocks leaves
         shared = self.unchanged(dropped, widths)
         gone = [block for block in self.blocks if block in dropped]
         half = drops_before(order, len(gone)) if widths else len(gone)
         first, last = gone[:half], gone[half:]
         self._drop(model, self.dense, first, shared)
-        self._narrow(model, widths, shared)
+        self._narrow(model, widths, shared, repair)
         is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
         self._drop(model, copy.deepcopy(model) if is_narrower and last else self.dense, last, shared)
         return model
@@ -101,7 +105,9 @@ class PlanModels:
                     repair.fit(site)
             drop_block(model, block)
 
-    def _narrow(self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str]) -> None:
+    def _narrow(
+        self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str], repair: WidthRepair
+    ) -> None:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
@@ -114,15 +120,17 @@ class PlanModels:
             return goal_of(layer, point, joint, gone, self.order, lambda: joint)
 
         order = self._order_of(model)
-        sites = reader_sites(model, choices, order, self._join, aim_at)
-        norms = norms_to_reestimate(model, order, first_reader(choices, order), sites)
-        repair = self._sequence(model, self.dense, shared)
+        first = first_reader(choices, order)
+        others = drifted_layers(model, first, order, gone, self.order) if repair == "all_layers" else []
+        sites = reader_sites(model, choices, order, self._join, aim_at, others)
+        norms = norms_to_reestimate(model, order, first, sites)
+        sequence = self._sequence(model, self.dense, shared)
         with self.metered(model), self.metered(self.dense):
-            repair.look_at(set(sites))
+            sequence.look_at(set(sites))
             for site, names in itertools.zip_longest(sites, norms):
-                repair.reestimate(names)
+                sequence.reestimate(names)
                 if site is not None:
-                    repair.fit(site)
+                    sequence.fit(site)
 
     def _order_of(self, model: nn.Module) -> list[str]:
         """Widths do not change the order of calls, and dropped blocks call nothing."""

@@ -17,7 +17,7 @@ from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norm
 from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.joint import Joint, find_joint
 from toolkit.repair.site import Site
-from toolkit.repair.sites import first_reader, goal_of, home_of, joining_point, reader_sites
+from toolkit.repair.sites import drifted_layers, first_reader, goal_of, home_of, joining_point, reader_sites
 from toolkit.stages.channel_prune.settings import ChannelPrune
 from toolkit.stages.context import StageContext
 from toolkit.tasks.task import Task
@@ -54,8 +54,11 @@ def repair_readers(
         widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (context.dense, reference)]
         return widths[0] == widths[1]
 
-    sites = reader_sites(model, choices, order, join, aim_at) if config.repair != "none" else []
-    norms = norms_to_reestimate(model, order, first_reader(choices, order), sites)
+    first = first_reader(choices, order)
+    others = drifted_layers(model, first, order, gone, dense_order) if config.repair == "all_layers" else []
+    sites = reader_sites(model, choices, order, join, aim_at, others) if config.repair != "none" else []
+    sites = [site for site in sites if site.layer not in others or is_as_wide(site)]
+    norms = norms_to_reestimate(model, order, first, sites)
     results: list[Fitted] = []
     num_norms = 0
     with context.console.progress(f"channel_prune: repairing {len(sites)} layers", len(sites)) as bar:

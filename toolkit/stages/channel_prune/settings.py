@@ -38,6 +38,8 @@ class Keep(Settings):
     embedding: Ratio = 1.0
 
 
+WidthRepair = Literal["closed_form", "all_layers", "none"]
+
 Importance = Literal["activation", "l1", "l2", "taylor", "bn_gamma", "newton", "wanda", "obs", "random"]
 
 
@@ -64,6 +66,8 @@ class ChannelPrune(StageSettings):
     groups whose layers have the same types and shapes (isomorphic; after Fang et al., ECCV 2024).
     Widths are rounded to the nearest multiple of `round_to`, at least one (heads: to whole heads). A miss of
     `macs_ratio` by more than `macs_tolerance`, or of a kind's `keep` by more than `keep_tolerance`, is an error.
+    `repair`: the layers that read cut channels are refitted by least squares (closed_form), or all layers behind the
+    first cut are, as what they read has drifted (all_layers; about twice the time), or none.
     `batch_norm`: running statistics behind the first cut are estimated again on calibration data, or kept; a BatchNorm
     that reads a refitted layer is fitted with that layer.
     """
@@ -84,7 +88,7 @@ class ChannelPrune(StageSettings):
     importance: Importance = "activation"
     allocation: Literal["uniform", "global", "isomorphic"] = "uniform"
     round_to: Positive = 8
-    repair: Literal["closed_form", "none"] = "closed_form"
+    repair: WidthRepair = "closed_form"
     batch_norm: Literal["reestimate", "keep"] = "reestimate"
     allow_no_change: bool = False
 
@@ -113,7 +117,8 @@ class ChannelPrune(StageSettings):
         return self.macs_ratio
 
     def in_words(self) -> str:
-        repair = "; the layers that read them are repaired by least squares" if self.repair != "none" else ""
+        repaired = {"closed_form": "the layers that read them", "all_layers": "all layers behind the first cut"}
+        repair = "" if self.repair == "none" else f"; {repaired[self.repair]} are repaired by least squares"
         rounding = "" if self.widths is not None else f"; widths are rounded to a multiple of {self.round_to}"
         return f"makes layers narrower: {self._target_in_words()} (importance: {self.importance}{rounding}){repair}"
 
