@@ -29,7 +29,7 @@ from toolkit.planning.tables import (
     Plan,
     added_loss,
     cost,
-    dropped_in_order,
+    drops_of,
     latency_of,
     widths_of,
 )
@@ -91,6 +91,7 @@ class Planner:
     def _note(self, budget: Budget, family: PlanFamily, found: BestPlan, counts: dict[str, float]) -> PlanRecord:
         """What the plan is and what is predicted of it, as if it had cost nothing to find."""
         tables, choice = self.profile.tables, found.choice
+        drops = drops_of(tables, choice)
         latencies = {key: latency_of(key) for key in self.profile.timing.keys}
         return PlanRecord(
             family=family,
@@ -101,7 +102,8 @@ class Planner:
             order=found.order,
             criterion=self.profile.criterion,
             scored_on=self.profile.scored_on,
-            dropped=tuple(dropped_in_order(tables, choice)),
+            dropped=tuple(drops),
+            bypassed={name: rank for name, rank in drops.items() if rank is not None},
             widths=widths_of(tables, choice),
             predicted=Predicted(
                 macs_ratio=counts[MACS],
@@ -168,7 +170,7 @@ class Planner:
         tables = self.profile.tables
         if tables.counts_add_up:
             return {key: cost(tables, choice, key) for key in (MACS, PARAMS)}
-        return self.profile.profiler.counts(dropped_in_order(tables, choice), widths_of(tables, choice))
+        return self.profile.profiler.counts(drops_of(tables, choice), widths_of(tables, choice))
 
     def _dense_s(self, budget: Budget) -> float | None:
         in_ms = any(limit.unit == "ms" for limit in budget.limits)
@@ -210,8 +212,8 @@ class Planner:
         return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"
 
     def _quality(self, choice: Plan, order: str) -> Quality:
-        gone, widths = dropped_in_order(self.profile.tables, choice), widths_of(self.profile.tables, choice)
-        return evaluate(self.profile.task, self.profile.engine.models.model_of(gone, widths, order), "validation")
+        drops, widths = drops_of(self.profile.tables, choice), widths_of(self.profile.tables, choice)
+        return evaluate(self.profile.task, self.profile.engine.models.model_of(drops, widths, order), "validation")
 
 
 def _tolerance(resource: str) -> float:
@@ -238,5 +240,6 @@ def open_session(task: Task, settings: PlanSettings | None = None, *, console: C
         settings.criterion,
         settings.scored_on,
         settings.round_to,
+        settings.bypass,
     )
     return Planner(profile, settings.num_finalists)

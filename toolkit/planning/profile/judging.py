@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
 
 from torch import nn
 
 from toolkit.planning.profile.losses import PlanScorer
-from toolkit.planning.tables import Width
+from toolkit.planning.tables import Drops, Width
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.task import Split
@@ -28,9 +28,7 @@ class PlanJudge:
     def __init__(self, engine: PlanScorer) -> None:
         self.engine = engine
 
-    def loss_of(
-        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, recover: Recover | None = None
-    ) -> float:
+    def loss_of(self, dropped: Drops, widths: Mapping[str, Width], order: str, recover: Recover | None = None) -> float:
         """Returns the mean loss over the draws, after the first steps of `recover` if it is given."""
         losses = []
         for scorer in self._scorers:

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from toolkit.blocks.dropped import dropped_blocks
+from toolkit.blocks.dropped import dropped_blocks, emptied_blocks
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.order import execution_order
@@ -35,22 +35,27 @@ def repair_readers(
     between two of them are estimated again in between. Returns the fits and the number of BatchNorms.
 
     The goal is the unmodified model's stream. Where an earlier stage has made that stream narrower, its counterpart
-    is not known: there the goal is that of `reference`, the model as it came into the stage.
+    is not known, nor is that of what a stand-in puts out inside: there the goal is that of `reference`, the model as it
+    came into the stage.
     """
     if not any(choice.changes for choice in choices):
         return [], 0
     inputs = context.example_inputs(task)
     order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
-    dense_order, gone = execution_order(context.dense, inputs), dropped_blocks(model)
+    dense_order, gone = execution_order(context.dense, inputs), emptied_blocks(model)
+    places = dropped_blocks(model)
 
     def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
         return joining_point(model, layer, home_of(layer, blocks), inputs, order)
 
     def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
+        """A layer of a stand-in is in no place of the unmodified model: there is no sum to look at there."""
         find = partial(find_joint, context.dense, layer, point, inputs, dense_order)
-        return goal_of(layer, point, joint, gone, dense_order, find)
+        return goal_of(layer, point, joint, gone, dense_order, find if home_of(layer, places) is None else lambda: None)
 
     def is_as_wide(site: Site) -> bool:
+        if home_of(site.goal.module, places) is not None:
+            return False
         widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (context.dense, reference)]
         return widths[0] == widths[1]
 
