@@ -75,6 +75,17 @@ def with_losses(tables: Tables, factor: float, seed: int) -> Tables:
     """The same, where changes add other losses, all of them above 0."""
     rng = np.random.default_rng(seed)
     blocks = tuple(block.model_copy(update={"loss": factor * float(rng.uniform(0.1, 0.5))}) for block in tables.blocks)
+    own = np.random.default_rng([seed, 1])
+    blocks = tuple(
+        block.model_copy(
+            update={
+                "bypasses": tuple(
+                    one.model_copy(update={"loss": factor * float(own.uniform(0.02, 0.1))}) for one in block.bypasses
+                )
+            }
+        )
+        for block in blocks
+    )
     groups = tuple(
         group.model_copy(update={"losses": (0.0, *(factor * rng.uniform(0.05, 0.2, len(group.losses) - 1)).tolist())})
         for group in tables.groups
@@ -107,7 +118,7 @@ def _context(rng: np.random.Generator, names: list[str], groups: tuple[PlanGroup
 
 
 def all_choices(tables: Tables) -> Iterator[Plan]:
-    """Every plan: each block gone in each of its ways or with each of its widths, one kept at least, in each context."""
+    """Every plan: each block gone in each of its ways or with each of its widths, one kept at least, per context."""
     ways: list[list[Removal | tuple[str, str, int]]] = []
     for block, group in zip(tables.blocks, tables.groups, strict=True):
         removed = [one for one in removals(tables) if one[0] == block.name]

@@ -28,7 +28,7 @@ _Key = Annotated[MeasurementKey, BeforeValidator(_parsed), PlainSerializer(lambd
 
 
 def removed_words(rank: Rank | None) -> str:
-    """Returns what becomes of a block that goes, in words; `rank` is that of the bypass in its place, if there is one."""
+    """Returns what becomes of a block that goes, in words. rank: of the bypass in its place; None: there is none."""
     if rank is None:
         return "dropped"
     return f"replaced by a {'full map' if rank == 'full' else f'map of rank {rank}'}"

@@ -141,7 +141,7 @@ class PlanModels:
                     (inner if is_inner[site] else repair).fit(site)
 
     def _order_of(self, model: nn.Module) -> list[str]:
-        """Widths do not change the order of calls; of dropped blocks, what stands in their places calls its own layers."""
+        """Widths do not change the order of calls; in the place of a dropped block a bypass calls its layers."""
         places, names = stand_ins_of(model), []
         for name in self.order:
             if home_of(name, places) is None:

@@ -12,7 +12,7 @@ from toolkit.blocks.dropped import dropped_blocks, emptied_blocks
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.order import execution_order
-from toolkit.hooks.points import ActivationPoint, capture
+from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norms
 from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.joint import Joint, find_joint
@@ -53,12 +53,6 @@ def repair_readers(
         find = partial(find_joint, context.dense, layer, point, inputs, dense_order)
         return goal_of(layer, point, joint, gone, dense_order, find if home_of(layer, places) is None else lambda: None)
 
-    def is_as_wide(site: Site) -> bool:
-        if home_of(site.goal.module, places) is not None:
-            return False
-        widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (context.dense, reference)]
-        return widths[0] == widths[1]
-
     sites = reader_sites(model, choices, order, join, aim_at) if config.repair != "none" else []
     norms = norms_to_reestimate(model, order, first_reader(choices, order), sites)
     results: list[Fitted] = []
@@ -69,10 +63,18 @@ def repair_readers(
                 num_norms += reestimate_batch_norms(model, context.inputs(task, "calibration"), names)
             if site is None:
                 break
-            aim = context.dense if is_as_wide(site) else reference
+            aim = context.dense if _has_goal(context.dense, reference, site, inputs) else reference
             data = context.inputs(task, "calibration"), context.inputs(task, "holdout")
             (fitted,) = fit_layers(model, aim, [site], *data)
             install(model, fitted)
             results.append(fitted)
             bar.advance()
     return results, num_norms
+
+
+def _has_goal(dense: nn.Module, reference: nn.Module, site: Site, inputs: Inputs) -> bool:
+    """Whether the goal of the site is to be seen in the unmodified model, and as wide as in `reference`."""
+    if home_of(site.goal.module, dropped_blocks(reference)) is not None:
+        return False
+    widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (dense, reference)]
+    return widths[0] == widths[1]
