@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from tests.helpers.details import as_json
 from tests.helpers.tiny_task import TinyTask
+from tests.repair.test_bypass import task_of
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
@@ -87,6 +89,46 @@ def by_stages(task: Task, context: StageContext, drops: Drops, widths: dict[str,
     return model
 
 
+def decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out data choose no damping, accept no improvement and refuse no repair."""
+
+    def without(problem: Any, _: Any, old: Any, held: Any, __: Any) -> Any:
+        return choose(problem, None, old, held)
+
+    monkeypatch.setattr("toolkit.repair.fit.choose", without)
+    monkeypatch.setattr("toolkit.repair.improvement.MOST_IMPROVEMENTS", 0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("drops", "widths"),
+    [
+        ({"blocks.1": "full"}, {"blocks.0.conv1": 4}),
+        ({"blocks.0": None, "blocks.1": 2}, {"blocks.2.conv1": 4}),
+        ({"blocks.1": 2, "blocks.2": None}, {}),
+        ({"blocks.1": "full"}, {"stem": 6}),
+        ({"blocks.1": 2}, {"stem": 6, "blocks.2.conv1": 4}),
+    ],
+)
+def test_a_plan_of_a_net_with_activations_in_its_stream(
+    drops: Drops,
+    widths: dict[str, Width],
+    order: str,
+    tiny_context: StageContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There every sum passes a ReLU, in the place of the bypass too."""
+    decide_nothing(monkeypatch)
+    task = task_of("basic")
+    context = replace(tiny_context, dense=task.load_baseline(), dense_macs=1000, count_macs=lambda _: 1000)
+    space = find_space(context.dense, task.example_inputs(1), task.protected, round_to=1)
+    quick = PlanModels(context.dense, task, context, space.blocks, space.structure).model_of(drops, widths, order)
+    staged = by_stages(task, context, drops, widths, order)
+    inputs = next(iter(task.batches("test", 8))).inputs[0]
+    with torch.no_grad():
+        torch.testing.assert_close(quick(inputs), staged(inputs), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_plan_is_what_the_stages_make_of_it(
@@ -98,12 +140,7 @@ def test_a_plan_is_what_the_stages_make_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where held-out data decide nothing: in their place the planner takes a part of the calibration data."""
-
-    def without(problem: Any, _: Any, old: Any, held: Any, __: Any) -> Any:
-        return choose(problem, None, old, held)
-
-    monkeypatch.setattr("toolkit.repair.fit.choose", without)
-    monkeypatch.setattr("toolkit.repair.improvement.MOST_IMPROVEMENTS", 0)
+    decide_nothing(monkeypatch)
     dropped, widths = CUTS[cut]
     quick = engine.models.model_of(dropped, widths, order)
     staged = by_stages(task, tiny_context, dropped, widths, order)
