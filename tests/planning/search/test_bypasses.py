@@ -14,6 +14,7 @@ from toolkit.planning.search.surrogate import Surrogate
 from toolkit.planning.solve import stages_of
 from toolkit.planning.tables import (
     Plan,
+    PlanBlock,
     Tables,
     added_loss,
     cost,
@@ -74,6 +75,21 @@ def test_a_block_with_a_bypass_is_gone_and_one_stays() -> None:
         assert found is not None and len(found.dropped) < 3 and set(found.bypassed) <= found.dropped
     least = minimise_cost(tables, LATENCY, {}, "depth")
     assert least is not None and not least.bypassed and len(least.dropped) == 2
+
+
+def test_a_block_goes_in_one_way_also_where_no_width_in_it_says_so() -> None:
+    tables = with_bypasses(random_tables(0))
+    gains = {"blocks.0": -3.0}
+
+    def gaining(block: PlanBlock) -> PlanBlock:
+        loss = gains.get(block.name, -1.0)
+        bypasses = [one.model_copy(update={"loss": loss + 0.1}) for one in block.bypasses]
+        return block.model_copy(update={"loss": loss, "bypasses": tuple(bypasses)})
+
+    context = tables.contexts[0].model_copy(update={"groups": {}})
+    update = {"blocks": tuple(map(gaining, tables.blocks)), "groups": (), "contexts": (context,)}
+    found = minimise_loss(tables.model_copy(update=update), {LATENCY: 1.0}, "depth")
+    assert found is not None and len(found.dropped) == 5 and not found.bypassed
 
 
 def test_a_plan_is_what_it_says() -> None:
