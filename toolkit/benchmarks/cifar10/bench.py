@@ -184,6 +184,7 @@ class Bench:
                 threads=self.threads,
                 tables=self.work / "tables" / f"draw{key.draw}",
                 examples=self.examples,
+                bypass=False,  # the controls follow plans that drop blocks and put nothing in their places
             )
             self.planners[which] = open_session(self.task(key), settings, console=self.console)
         return self.planners[which]
