@@ -23,7 +23,7 @@ from toolkit.planning.search.runoff import FINALISTS
 from toolkit.planning.search.solver import FAMILIES
 from toolkit.planning.tables import MACS, PlanGroup
 from toolkit.recipe.read import dump_recipe
-from toolkit.record.plan import PlanRecord
+from toolkit.record.plan import PlanRecord, removed_words
 from toolkit.stages.channel_prune.settings import Heads
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.cards import make_task
@@ -66,9 +66,12 @@ def show_plan(planned: Planned, console: Console) -> None:
     for block in tables.blocks:
         own = [group for group in tables.groups if group.block == block.name]
         gone = block.name in note.dropped
-        cells = "dropped" if gone else ", ".join(_width(group, note) for group in own) or "kept"
-        level = planned.choice.levels
-        loss = block.loss if gone else sum(group.losses[level.get(group.name, 0)] for group in own)
+        level, place = planned.choice.levels, planned.choice.bypassed.get(block.name)
+        cells = ", ".join(_width(group, note) for group in own) or "kept"
+        loss = sum(group.losses[level.get(group.name, 0)] for group in own)
+        if gone:
+            cells = removed_words(note.bypassed.get(block.name))
+            loss = block.loss if place is None else block.bypasses[place].loss
         rows.append([block.name, cells, f"{loss:+.4f}"])
     elsewhere = [group for group in tables.groups if group.block is None]
     rows += [[group.name, _width(group, note), ""] for group in elsewhere]

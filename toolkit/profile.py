@@ -13,7 +13,8 @@ import toolkit
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
 from toolkit.planning.arguments import add_session_arguments, check_tasks, settings_of
-from toolkit.planning.tables import latency_of
+from toolkit.planning.tables import PlanCosts, latency_of
+from toolkit.record.plan import removed_words
 from toolkit.tasks.cards import make_task
 
 
@@ -30,10 +31,17 @@ def _profile(args: argparse.Namespace) -> None:
     console = Console()
     check_tasks([args.task])
     planner = toolkit.open_session(make_task(args.task), settings_of(args), console=console)
-    first = planner.profile.cost_tables.contexts[0]
-    keys = planner.profile.timing.keys
-    rows = [[name, *(f"{costs[latency_of(key)]:.4f}" for key in keys)] for name, costs in first.blocks.items()]
-    rows.append(["all else", *(f"{first.rest[latency_of(key)]:.4f}" for key in keys)])
+    tables = planner.profile.cost_tables
+    first, keys = tables.contexts[0], planner.profile.timing.keys
+
+    def row(name: str, costs: PlanCosts) -> list[str]:
+        return [name, *(f"{costs[latency_of(key)]:.4f}" for key in keys)]
+
+    rows = [row(name, costs) for name, costs in first.blocks.items()]
+    rows.append(row("all else", first.rest))
+    for block in tables.blocks:
+        for bypass, costs in zip(block.bypasses, first.bypasses.get(block.name, ()), strict=True):
+            rows.append(row(f"{block.name}, {removed_words(bypass.rank)}", costs))
     console.table("share of the dense model's latency", ["block", *(key.words for key in keys)], rows)
     console.line(f"tables: {planner.profile.folder}")
 

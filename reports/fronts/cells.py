@@ -11,7 +11,7 @@ from typing import Final, Literal
 from reports.comparison.runs import Cost, Run, costs_of, latency_column, points_of
 from reports.fronts.checks import SPLITS, check_alike, check_complete
 from toolkit.base.errors import RecordError
-from toolkit.record.plan import INFEASIBLE_FILE, PLAN_FILE, PlanRecord, load_plan_record
+from toolkit.record.plan import INFEASIBLE_FILE, PLAN_FILE, PlanRecord, Rank, load_plan_record
 from toolkit.record.run import FAILED_FILE, RUN_FILE, RunRecord, load_record
 from toolkit.stages.channel_prune.settings import Heads
 
@@ -50,6 +50,7 @@ class FrontCell:
     predicted: Mapping[str, float] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     widths: Mapping[str, int | Heads] = field(default_factory=dict)
+    bypassed: Mapping[str, Rank] = field(default_factory=dict)
 
     @property
     def change(self) -> float:
@@ -202,6 +203,7 @@ def _measured(folder: Path, state: _State, record: RunRecord, budgets: Mapping[s
         predicted=_predicted(note, record) if note else {},
         dropped=note.dropped if note else (),
         widths=note.widths if note else {},
+        bypassed=note.bypassed if note else {},
     )
 
 

@@ -40,7 +40,8 @@ def fronts_csv(fronts: Fronts) -> str:
     head = ["variant", "family", "budget", "seed", "status", *keys]
     head += [f"predicted_{key}" for key in predicted]
     head += [f"{which}{split}" for which in ("", "dense_") for split in SPLITS]
-    head += ["test_minus_dense", "metric", "dropped", "widths", "reason"]
+    bypassed = ["bypassed"] if any(cell.bypassed for cell in fronts.cells) else []
+    head += ["test_minus_dense", "metric", "dropped", *bypassed, "widths", "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, head, restval="", lineterminator="\n")
     writer.writeheader()
@@ -58,6 +59,7 @@ def _measured(cell: FrontCell) -> dict[str, str]:
     row |= {f"dense_{split}": repr(value) for split, value in cell.dense_quality.items()}
     row |= {"test_minus_dense": repr(cell.change), "dropped": " ".join(cell.dropped)}
     plain = {name: width.model_dump() if isinstance(width, Heads) else width for name, width in cell.widths.items()}
+    row |= {"bypassed": json.dumps(dict(cell.bypassed))} if cell.bypassed else {}
     return row | {"widths": json.dumps(plain) if plain else ""}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from reports.comparison.runs import Cost
 from reports.drawing.words import FAMILY_WORDS, change, timed_at
 from reports.fronts.cells import FrontCell, Fronts
+from toolkit.record.plan import Rank, removed_words
 from toolkit.stages.channel_prune.settings import Heads
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)")
@@ -56,7 +57,7 @@ def told(cell: FrontCell, fronts: Fronts) -> list[str]:
     """All that a reader wants to know of one point, a line each."""
     lines = [title(cell)]
     if cell.place.family:
-        lines.append(f"dropped blocks: {together(cell.dropped) if cell.dropped else 'none'}")
+        lines.append(f"dropped blocks: {gone(cell) or 'none'}")
         lines += [f"width {line}" for line in widths(cell.widths)] or ["widths: unchanged"]
     for cost in fronts.costs:
         if cost.timing:
@@ -66,6 +67,16 @@ def told(cell: FrontCell, fronts: Fronts) -> list[str]:
     quality = f"{cell.quality['test']:.3f} against {cell.dense_quality['test']:.3f}"
     lines.append(f"test {fronts.metric} minus dense: {change(cell.change)} ({quality})")
     return lines
+
+
+def gone(cell: FrontCell) -> str:
+    """The blocks that go, and what is in the places of those that are not just dropped."""
+    by_rank: dict[Rank | None, list[str]] = {}
+    for name in cell.dropped:
+        by_rank.setdefault(cell.bypassed.get(name), []).append(name)
+    plain = by_rank.pop(None, [])
+    replaced = [f"{together(names)} {removed_words(rank)}" for rank, names in by_rank.items()]
+    return "; ".join([*([together(plain)] if plain else []), *replaced])
 
 
 def widths(kept: Mapping[str, int | Heads]) -> list[str]:

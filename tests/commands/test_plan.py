@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import toolkit
-from tests.helpers.random_tables import random_tables
+from tests.helpers.random_tables import random_tables, with_bypasses
 from toolkit import plan, profile
 from toolkit.base.console import Console
 from toolkit.planning.budget import Budget
@@ -56,6 +56,26 @@ def test_a_plan_is_shown_and_written(
     assert recipe.stages[-1].max_steps == 7  # type: ignore[union-attr]
     assert out.read_text().startswith("# Planned for latency=0.5: combined, cpu, batch 1, 2 threads.\n# Command: ")
     assert made_up[0].batch_sizes == (1, 1)
+
+
+def test_a_bypass_is_told(
+    made_up: list[PlanSettings],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tables = with_bypasses(random_tables(0), seed=1)
+    monkeypatch.setattr("tests.commands.test_plan.random_tables", lambda *_, **__: tables)
+    assert call("--budget", "latency=0.35", "--out", str(tmp_path / "planned.yaml"), "--family", "depth") == 0
+    printed = capsys.readouterr().out
+    drops = [stage for stage in load_recipe(tmp_path / "planned.yaml").stages if stage.type == "block_drop"]
+    ranks = {stage.rank for stage in drops if stage.repair == "fold_and_bypass"}
+    assert ranks and ranks <= {None, 16}
+    assert ("replaced by a map of rank 16" in printed) == (16 in ranks)
+    assert ("replaced by a full map" in printed) == (None in ranks)
+    assert profile.main(["tad-watch", "--batch-sizes", "1", "--no-bypass"]) == 0
+    assert "blocks.0, replaced by a full map" in capsys.readouterr().out
+    assert [settings.bypass for settings in made_up] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_costs_add_up(session: Planner) -> None:
     for key in ("macs", "params"):
         assert cost(tables, Plan(), key) == pytest.approx(1.0, abs=1e-9)
     choice = Plan(0, frozenset({"blocks.2"}), {"blocks.0.mlp.fc1": 2, "blocks.3.attn": 1})
-    model = session.profile.profiler.built(["blocks.2"], widths_of(tables, choice))
+    model = session.profile.profiler.built({"blocks.2": None}, widths_of(tables, choice))
     assert cost(tables, choice, "macs") == pytest.approx(session.profile.context.macs_ratio(model), abs=1e-9)
     total = sum(parameter.numel() for parameter in model.parameters())
     dense = sum(parameter.numel() for parameter in session.profile.dense.parameters())
@@ -169,7 +169,7 @@ def test_quality_that_no_plan_keeps(session: Planner) -> None:
 
 
 def test_the_nearest_budget_that_keeps_a_quality_is_named(session: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def quality(one: Planner, choice: Plan, order: str) -> Quality:
+    def quality(one: Planner, choice: Plan, order: str, *_: str) -> Quality:
         left = cost(one.profile.tables, choice, "macs")
         return Quality(metric="accuracy", split="validation", value=left, num_examples=1)
 

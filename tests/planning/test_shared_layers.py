@@ -51,7 +51,7 @@ def test_limits_hold_where_savings_do_not_add_up(tmp_path: Path) -> None:
     profile = ModelProfile(task, TimingSettings(torch.device("cpu"), (), 1), tmp_path, Console(io.StringIO()))
     planned = Planner(profile).plan(Budget(limits=(Limit(resource="macs", value=0.6),)), "width", 0)
     assert not profile.tables.counts_add_up
-    model = profile.profiler.built([], planned.note.widths)
+    model = profile.profiler.built({}, planned.note.widths)
     counted = profile.context.macs_ratio(model)
     assert counted <= 0.6
     assert planned.note.predicted.macs_ratio == pytest.approx(counted, abs=1e-9)

@@ -45,6 +45,16 @@ def test_batch_sizes_of_earlier_versions_are_of_the_device_of_the_plan(tmp_path:
     assert plan.measured_latency_ratio == {keys[1]: 0.5}
 
 
+def test_bypasses_read_back_and_plans_of_earlier_versions_have_none(tmp_path: Path) -> None:
+    plan = plan_note("depth", 0.5, bypassed={"blocks.3": "full", "blocks.7": 16})
+    plan.save(tmp_path)
+    assert load_plan_record(tmp_path) == plan
+    content = json.loads((tmp_path / PLAN_FILE).read_text())
+    assert content.pop("bypassed") == {"blocks.3": "full", "blocks.7": 16}
+    (tmp_path / PLAN_FILE).write_text(json.dumps(content))
+    assert load_plan_record(tmp_path) == plan.model_copy(update={"bypassed": {}})
+
+
 def test_every_key_reads_back(tmp_path: Path) -> None:
     keys = [
         MeasurementKey(device="cpu", batch_size=1),

@@ -22,7 +22,7 @@ from toolkit.base.errors import CheckpointError, StageError
 from toolkit.blocks.drop import block_end, drop_block
 from toolkit.blocks.dropped import dropped_blocks, emptied_blocks, replace_block, stand_ins_of
 from toolkit.blocks.find import find_blocks
-from toolkit.channels.cut import KeptUnits, cut
+from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.find import find_groups, half_of
 from toolkit.channels.groups import still_there
 from toolkit.channels.proof import TOLERANCE, cut_error
@@ -31,7 +31,11 @@ from toolkit.checkpoint.save import save_model
 from toolkit.exporting.export import export_model
 from toolkit.exporting.report import ExportSettings
 from toolkit.measure.macs import count_macs
+from toolkit.repair.fit import fit_layers
 from toolkit.repair.stream import bypass_arguments
+from toolkit.stages.block_drop.apply import apply_block_drop
+from toolkit.stages.block_drop.settings import BlockDrop
+from toolkit.stages.channel_prune import repair as channel_prune_repair
 from toolkit.stages.channel_prune.apply import apply_channel_prune
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
 from toolkit.stages.context import StageContext
@@ -269,7 +273,7 @@ def test_the_stream_is_cut_with_it_and_inner_channels_as_ever(kind: str, rank: i
     assert (rank is not None) == ("is the rank of" in found.refused.get("blocks.1.down", ""))
     narrow, choices = copy.deepcopy(net), [half_of(group) for group in found.groups]
     cut(narrow, choices)
-    assert cut_error(net, narrow, choices, inputs) <= TOLERANCE
+    assert cut_error(net, narrow, parts_of(choices), inputs) <= TOLERANCE
     bypass = stand_ins_of(narrow)["blocks.1"]
     assert isinstance(bypass, LinearBypass)
     assert bypass.last_layer.get_parameter("weight").shape[0] == WIDTH // 2
@@ -306,7 +310,58 @@ def test_groups_of_the_dense_model_lose_what_a_bypass_took_the_place_of() -> Non
     assert "blocks.1.map" in stream.consumers
     put_bypass(net, "pre-activation", None, "blocks.1")
     left = still_there(groups, net)
-    assert left and not any(slot.module.startswith("blocks.1.") for group in left for slot in group.slots)
+    assert left and "blocks.1.out" not in {slot.module for group in left for slot in group.slots}
+    assert [group.slots for group in left] == [group.slots for group in structure_of(net, "pre-activation").groups]
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_of_the_dense_model_have_the_stream_of_a_bypass(kind: str, rank: int | None) -> None:
+    """They are those that would be found anew, by running the model a hundred times."""
+    dense = block_net(kind)
+    groups = find_groups(dense, inputs_of(kind), find_blocks(dense, inputs_of(kind))).groups
+    net = with_bypass(kind, rank)
+    left, found = still_there(groups, net), structure_of(net, kind).groups
+    assert [(one.name, one.kind, one.slots) for one in left] == [(one.name, one.kind, one.slots) for one in found]
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+@pytest.mark.parametrize("kind", ["basic", "channels last"])
+def test_a_fitted_bypass_is_repaired_where_the_stream_is_cut(
+    kind: str, rank: int | None, tiny_context: StageContext
+) -> None:
+    """The sum in it, and what its first layer puts out, are nowhere to be seen in the unmodified model."""
+    task, context = task_with(kind, tiny_context)
+    drop = BlockDrop(blocks=("blocks.1",), repair="fold_and_bypass", rank=rank)
+    net, _ = apply_block_drop(task.load_baseline(), task, drop, context)
+    (stream,) = structure_of(net, kind).of_kind("embedding")
+    cut_stream = ChannelPrune(widths={stream.name: WIDTH // 2}, importance="l1")
+    narrow, detail = as_json(apply_channel_prune)(net, task, cut_stream, context)
+    reads = "blocks.1.map" if rank is None else "blocks.1.down"
+    errors = {one["layer"]: one["calibration_error"] for one in detail["repairs"]}
+    assert errors[reads]["after"] <= errors[reads]["before"]
+    assert narrow.get_submodule(reads).get_parameter("weight").shape[1] == WIDTH // 2
+
+
+def test_a_layer_before_a_bypass_aims_at_the_stream_before_it(
+    tiny_context: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the block did behind it is the bypass's to do: to aim behind that would do it twice."""
+    task, context = task_with("basic", tiny_context)
+    goals = {}
+
+    def noting(model: nn.Module, aim: nn.Module, sites: Any, *data: Any) -> Any:
+        goals.update({site.layer: site.goal.module for site in sites})
+        return fit_layers(model, aim, sites, *data)
+
+    monkeypatch.setattr(channel_prune_repair, "fit_layers", noting)
+    narrow = ChannelPrune(widths={"blocks.0.conv1": 4}, importance="l1")
+    for repair, goal in (("fold_and_bypass", "blocks.0"), ("fold", "blocks.1")):
+        drop = BlockDrop.model_validate({"blocks": ("blocks.1",), "repair": repair})
+        net, _ = apply_block_drop(task.load_baseline(), task, drop, context)
+        assert bool(emptied_blocks(net)) == (repair == "fold")
+        apply_channel_prune(net, task, narrow, context)
+        assert goals["blocks.0.conv2"] == goal
 
 
 def test_the_proof_sees_a_bypass_that_was_not_cut_with_the_stream() -> None:
@@ -317,26 +372,30 @@ def test_the_proof_sees_a_bypass_that_was_not_cut_with_the_stream() -> None:
     choice = KeptUnits(partial, tuple(range(0, WIDTH, 2)))
     cut(narrow, [choice])
     with pytest.raises(ValueError, match="does not run with the narrower layers"):
-        cut_error(net, narrow, [choice], inputs)
+        cut_error(net, narrow, parts_of([choice]), inputs)
+
+
+def task_with(kind: str, like: StageContext) -> tuple[ClassificationTask, StageContext]:
+    data = [torch.cat([part for (part,) in net_inputs(kind, seed)]) for seed in (1, 2, 3)]
+    parts = [(one, torch.arange(len(one)) % 5) for one in data]
+    build: Callable[[], nn.Module] = lambda: BlockNet(kind)  # noqa: E731
+    task = ClassificationTask(
+        build, block_net(kind), train=parts[0], validation=parts[1], test=parts[2], fixed_examples=20
+    )
+
+    def macs(model: nn.Module) -> int:
+        return count_macs(model, task.example_inputs(1)).total
+
+    return task, replace(like, dense=task.load_baseline(), dense_macs=1000, count_macs=macs)
 
 
 @pytest.mark.parametrize("rank", [None, 3])
 @pytest.mark.parametrize("keep", [Keep(conv=0.5), Keep(embedding=0.5), Keep(conv=0.5, embedding=0.5)])
 def test_channel_prune_after_a_bypass(keep: Keep, rank: int | None, tiny_context: StageContext) -> None:
-    data = [torch.cat([part for (part,) in net_inputs("basic", seed)]) for seed in (1, 2, 3)]
-    parts = [(one, torch.arange(len(one)) % 5) for one in data]
-    build: Callable[[], nn.Module] = lambda: BlockNet("basic")  # noqa: E731
-    task = ClassificationTask(
-        build, block_net("basic"), train=parts[0], validation=parts[1], test=parts[2], fixed_examples=20
-    )
+    task, context = task_with("basic", tiny_context)
     net = task.load_baseline()
     find_blocks(net, task.example_inputs(1))
     put_bypass(net, "basic", rank, "blocks.1")
-
-    def macs(model: nn.Module) -> int:
-        return count_macs(model, task.example_inputs(1)).total
-
-    context = replace(tiny_context, dense=task.load_baseline(), dense_macs=1000, count_macs=macs)
     config = ChannelPrune(keep=keep, importance="l1", round_to=1)
     narrow, detail = as_json(apply_channel_prune)(net, task, config, context)
     conv, embedding = round(8 * keep.conv), round(8 * keep.embedding)

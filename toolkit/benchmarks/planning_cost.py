@@ -90,13 +90,14 @@ def _changed(session: Planner) -> Iterator[tuple[str, nn.Module]]:
     """The dropped block, if any, and the model of every single change."""
     space: Space = session.profile.space
     for block in space.blocks:
-        yield block, session.profile.profiler.built([block], {})
+        for rank in (None, *space.bypasses.get(block, ())):
+            yield block, session.profile.profiler.built({block: rank}, {})
     for group, widths in space.widths.items():
         for width in widths[1:]:
-            yield "", session.profile.profiler.built([], {group: width})
+            yield "", session.profile.profiler.built({}, {group: width})
     for stream in space.streams.values():
         if stream:
-            yield "", session.profile.profiler.built([], stream)
+            yield "", session.profile.profiler.built({}, stream)
 
 
 if __name__ == "__main__":

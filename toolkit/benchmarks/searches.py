@@ -22,7 +22,7 @@ from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.controls import greedy_search, random_search
 from toolkit.planning.search.refine import EVALUATIONS, BestPlan, CountingScorer
 from toolkit.planning.session import Planner, open_session
-from toolkit.planning.tables import cost, dropped_in_order, widths_of
+from toolkit.planning.tables import cost, drops_of, widths_of
 from toolkit.tasks.cards import make_task
 
 COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "criterion", "validation loss")
@@ -82,7 +82,7 @@ def _contest(session: Planner, budget: Budget, seeds: int, planned_evaluations: 
 
 def _row(session: Planner, budget: Budget, search: str, seed: int, spent: int, found: BestPlan) -> dict[str, Any]:
     tables = session.profile.tables
-    gone, widths = dropped_in_order(tables, found.choice), widths_of(tables, found.choice)
+    drops, widths = drops_of(tables, found.choice), widths_of(tables, found.choice)
     resource = budget.resource_of(budget.primary, session.profile.timing.device.type)
     return {
         "task": session.profile.task.name,
@@ -91,8 +91,9 @@ def _row(session: Planner, budget: Budget, search: str, seed: int, spent: int, f
         "models scored": spent,
         "predicted cost": cost(tables, found.choice, resource),
         "criterion": found.loss,
-        "validation loss": session.profile.split_loss(gone, widths, found.order, "validation"),
-        "dropped": gone,
+        "validation loss": session.profile.split_loss(drops, widths, found.order, "validation"),
+        "dropped": list(drops),
+        "bypassed": {name: rank for name, rank in drops.items() if rank is not None},
         "widths": {name: str(width) for name, width in widths.items()},
         "order": found.order,
     }

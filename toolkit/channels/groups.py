@@ -9,7 +9,8 @@ from typing import Literal
 
 from torch import nn
 
-from toolkit.blocks.dropped import dropped_blocks
+from toolkit.blocks.dropped import stand_ins_of
+from toolkit.stand_ins.linear_bypass import LinearBypass
 
 Kind = Literal["mlp", "attention", "conv", "embedding"]
 
@@ -93,9 +94,32 @@ class Structure:
 
 
 def still_there(groups: Iterable[ChannelGroup], model: nn.Module) -> list[ChannelGroup]:
-    """Groups as they are in a model from which blocks were dropped since; without those that nobody reads any more."""
-    gone = dropped_blocks(model)
+    """Groups as they are in a model from which blocks were dropped since; without those that nobody reads any more.
+
+    A bypass in the place of a block reads and writes the stream that the block did.
+    """
+    gone = stand_ins_of(model)
     names = (name for name, _ in model.named_modules())
     there = {name for name in names if not any(name == one or name.startswith(f"{one}.") for one in gone)}
-    left = [replace(one, slots=tuple(slot for slot in one.slots if slot.module in there)) for one in groups]
+    bypasses = {name: one for name, one in gone.items() if isinstance(one, LinearBypass)}
+    left = []
+    for one in groups:
+        placed = {place: slot for place, slot in enumerate(one.slots) if slot.module in there}
+        if one.kind == "embedding":
+            for name, bypass in bypasses.items():
+                placed |= _slots_of(one, name, bypass)
+        left.append(replace(one, slots=tuple(placed[place] for place in sorted(placed))))
     return [one for one in left if one.producers and one.consumers]
+
+
+def _slots_of(group: ChannelGroup, block: str, bypass: LinearBypass) -> dict[int, Slot]:
+    """Slots of a bypass for the stream that the block read and wrote, in the places of the block's own."""
+    own = {place: slot for place, slot in enumerate(group.slots) if slot.module.startswith(f"{block}.")}
+    layers: dict[Role, str] = {"out": f"{block}.{bypass.last}", "in": f"{block}.{bypass.first}"}
+    found: dict[int, Slot] = {}
+    for role, layer in layers.items():
+        same = {place: slot for place, slot in own.items() if slot.role == role}
+        whole = [slot.places for slot in own.values() if slot.size == bypass.arguments.channels]
+        if same and whole:
+            found[min(same)] = Slot(layer, role, whole[0])
+    return found

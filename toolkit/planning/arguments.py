@@ -27,7 +27,7 @@ def settings_of(args: argparse.Namespace) -> PlanSettings:
     """Returns the settings that the arguments below give; what a command does not offer has its default."""
     scoring = {
         name: getattr(args, name)
-        for name in ("examples", "criterion", "scored_on", "rebuild", "round_to", "num_finalists")
+        for name in ("examples", "criterion", "scored_on", "rebuild", "round_to", "num_finalists", "bypass")
         if name in args
     }
     sizes = (*args.batch_sizes, *([args.batch_size] if "batch_size" in args else []))
@@ -41,6 +41,9 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     add_timing_arguments(parser)
     parser.add_argument(
         "--round-to", type=positive, default=ROUND_TO, metavar="N", help="widths are multiples of N (default: 8)"
+    )
+    parser.add_argument(
+        "--no-bypass", dest="bypass", action="store_false", help="blocks are kept or dropped; no map takes their place"
     )
     parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
 

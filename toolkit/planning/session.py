@@ -29,7 +29,7 @@ from toolkit.planning.tables import (
     Plan,
     added_loss,
     cost,
-    dropped_in_order,
+    drops_of,
     latency_of,
     widths_of,
 )
@@ -93,6 +93,7 @@ class Planner:
     def _note(self, budget: Budget, family: PlanFamily, found: BestPlan, counts: dict[str, float]) -> PlanRecord:
         """What the plan is and what is predicted of it, as if it had cost nothing to find."""
         tables, choice = self.profile.tables, found.choice
+        drops = drops_of(tables, choice)
         latencies = {key: latency_of(key) for key in self.profile.timing.keys}
         return PlanRecord(
             family=family,
@@ -103,7 +104,8 @@ class Planner:
             order=found.order,
             criterion=self.profile.criterion,
             scored_on=self.profile.scored_on,
-            dropped=tuple(dropped_in_order(tables, choice)),
+            dropped=tuple(drops),
+            bypassed={name: rank for name, rank in drops.items() if rank is not None},
             widths=widths_of(tables, choice),
             predicted=Predicted(
                 macs_ratio=counts[MACS],
@@ -170,7 +172,7 @@ class Planner:
         tables = self.profile.tables
         if tables.counts_add_up:
             return {key: cost(tables, choice, key) for key in (MACS, PARAMS)}
-        return self.profile.profiler.counts(dropped_in_order(tables, choice), widths_of(tables, choice))
+        return self.profile.profiler.counts(drops_of(tables, choice), widths_of(tables, choice))
 
     def _dense_s(self, budget: Budget) -> float | None:
         in_ms = any(limit.unit == "ms" for limit in budget.limits)
@@ -212,10 +214,9 @@ class Planner:
         return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"
 
     def _quality(self, choice: Plan, order: str, repair: WidthRepair = "closed_form") -> Quality:
-        gone, widths = dropped_in_order(self.profile.tables, choice), widths_of(self.profile.tables, choice)
-        return evaluate(
-            self.profile.task, self.profile.engine.models.model_of(gone, widths, order, repair), "validation"
-        )
+        drops, widths = drops_of(self.profile.tables, choice), widths_of(self.profile.tables, choice)
+        model = self.profile.engine.models.model_of(drops, widths, order, repair)
+        return evaluate(self.profile.task, model, "validation")
 
 
 def _tolerance(resource: str) -> float:
@@ -242,5 +243,6 @@ def open_session(task: Task, settings: PlanSettings | None = None, *, console: C
         settings.criterion,
         settings.scored_on,
         settings.round_to,
+        settings.bypass,
     )
     return Planner(profile, settings.num_finalists)

@@ -27,6 +27,7 @@ class PlanSettings:
         come closer to a budget of multiply-adds.
     num_finalists: the best plans of every family that are judged once more on fresh data; with 0 the best score
         decides.
+    bypass: a fitted linear map of the stream may take the place of a block, beside keeping and dropping it.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -39,3 +40,4 @@ class PlanSettings:
     scored_on: ScoredOn = SCORED_ON[0]
     round_to: int = ROUND_TO
     num_finalists: int = FINALISTS
+    bypass: bool = True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from toolkit.base.errors import PlanError
 from toolkit.planning.budget import Budget, Limit
 from toolkit.planning.search.refine import nearest
 from toolkit.planning.search.solver import PlanFamily, minimise_loss
-from toolkit.planning.tables import Plan, Tables, dropped_in_order, drops_before, widths_of
+from toolkit.planning.tables import Drops, Plan, Tables, drops_of, halves, in_runs, widths_of
+from toolkit.record.plan import Rank
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune, Importance, WidthRepair
 from toolkit.stages.settings import Stage
@@ -36,15 +36,25 @@ def solve(
 
 
 def stages_of(tables: Tables, choice: Plan, order: str, repair: WidthRepair = "closed_form") -> tuple[Stage, ...]:
-    """The cutting stages of a plan; `repair` is that of the width stage."""
-    gone, widths = dropped_in_order(tables, choice), widths_of(tables, choice)
+    """The cutting stages of a plan; `repair` is that of the width stage.
+
+    Neighbours that go share a stage where the same is put in their places.
+    """
+    drops, widths = drops_of(tables, choice), widths_of(tables, choice)
     width = (ChannelPrune(widths=widths, importance=IMPORTANCE, repair=repair),) if widths else ()
-    half = drops_before(order, len(gone)) if widths else len(gone)
-    return (*_drops(gone[:half]), *width, *_drops(gone[half:]))
+    first, last = halves(drops, order, bool(widths))
+    return (*_drop_stages(first), *width, *_drop_stages(last))
 
 
-def _drops(blocks: Sequence[str]) -> tuple[BlockDrop, ...]:
-    return (BlockDrop(blocks=tuple(blocks)),) if blocks else ()
+def _drop_stages(drops: Drops) -> tuple[BlockDrop, ...]:
+    return tuple(drop_stage(rank, names) for rank, names in in_runs(drops))
+
+
+def drop_stage(rank: Rank | None, blocks: tuple[str, ...]) -> BlockDrop:
+    """Returns the stage that drops the blocks, with bypasses of that rank in their places, or nothing."""
+    if rank is None:
+        return BlockDrop(blocks=blocks)
+    return BlockDrop(blocks=blocks, repair="fold_and_bypass", rank=None if rank == "full" else rank)
 
 
 def _infeasible(tables: Tables, budget: Budget, device: str, family: PlanFamily, dense_latency_s: float | None) -> str:

@@ -15,6 +15,8 @@ from toolkit.stages.channel_prune.settings import Heads, WidthRepair
 
 PLAN_FILE: Final = "plan.json"
 
+Rank = int | Literal["full"]  # of a bypass: of the correction that it adds to the stream
+
 INFEASIBLE_FILE: Final = "infeasible.txt"  # in place of a run that no plan of its family can reach: the reason
 
 
@@ -23,6 +25,13 @@ def _parsed(key: object) -> object:
 
 
 _Key = Annotated[MeasurementKey, BeforeValidator(_parsed), PlainSerializer(lambda key: key.text, return_type=str)]
+
+
+def removed_words(rank: Rank | None) -> str:
+    """Returns what becomes of a block that goes, in words. rank: of the bypass in its place; None: there is none."""
+    if rank is None:
+        return "dropped"
+    return f"replaced by a {'full map' if rank == 'full' else f'map of rank {rank}'}"
 
 
 class Predicted(Data):
@@ -36,12 +45,13 @@ class Predicted(Data):
 class PlanRecord(Data):
     """One plan. Losses are by its criterion (see `toolkit.planning.tables`), on `scored_on`, before fine-tuning.
 
-    `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes. `measured_latency_ratio` is
-    the limited latency of the plan, timed while planning, by what it is of (empty: it was not). `additive_loss` is what
-    the solver minimised, `scored_loss` that of the plan as applied (null: it was not), `judged_loss` that on fresh
-    data, after the first steps of a recovery that follows (null: there was no runoff). `width_repair` is that of the
-    width stage. `evaluations` are the plans that were scored end to end; `block_passes` the blocks run for that, over
-    the examples scored, 0 for what was known.
+    `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes; `bypassed` are those of the
+    dropped blocks in whose places there is a bypass, with its rank. `measured_latency_ratio` is the limited latency of
+    the plan, timed while planning, by what it is of (empty: it was not). `additive_loss` is what the solver minimised,
+    `scored_loss` that of the plan as applied (null: it was not), `judged_loss` that on fresh data, after the first
+    steps of a recovery that follows (null: there was no runoff). `width_repair` is that of the width stage.
+    `evaluations` are the plans that were scored end to end; `block_passes` the blocks run for that, over the examples
+    scored, 0 for what was known.
     """
 
     version: Literal[1] = 1
@@ -54,6 +64,7 @@ class PlanRecord(Data):
     criterion: Criterion = "loss"
     scored_on: ScoredOn = "training"
     dropped: tuple[str, ...]
+    bypassed: dict[str, Rank] = Field(default_factory=dict)
     widths: dict[str, int | Heads]
     predicted: Predicted
     measured_latency_ratio: dict[_Key, float] = Field(default_factory=dict)

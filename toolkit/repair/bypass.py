@@ -14,6 +14,7 @@ is fitted again on what is left of its inputs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.repair.fit import Fitted, Problem, fit_site, install, problem_of
+from toolkit.repair.fit import APART, Problem, problem_of
+from toolkit.repair.improvement import improve, repeat
 from toolkit.repair.joint import Joint
 from toolkit.repair.layers import rows_of, solution_of
 from toolkit.repair.site import Site
@@ -30,7 +32,7 @@ from toolkit.repair.through import ThroughActivation
 from toolkit.stand_ins.linear_bypass import LinearBypass, LinearBypassArguments
 from toolkit.stand_ins.registry import make_stand_in
 
-MOST_IMPROVEMENTS = 12
+Streams = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class FittedBypass:
     calibration_error: tuple[float, float]
     holdout_error: tuple[float, float] | None
 
+    @property
+    def is_worthwhile(self) -> bool:
+        """Whether the bypass does something, and does it on held-out data too."""
+        pairs = [self.calibration_error, self.holdout_error or (1.0, 1.0)]
+        return pairs[0][1] < pairs[0][0] and not pairs[1][1] > pairs[1][0]
+
 
 @dataclass
 class _Seen:
@@ -62,17 +70,24 @@ class _Seen:
     problem: Problem
     products: Tensor | float | None = None  # of the rows of x with a one at their end; None where nobody asks for it
 
-    def add(self, bypass: LinearBypass, stream: Tensor, goal: Tensor) -> None:
+    def add(self, bypass: LinearBypass, stream: Tensor, goal: Tensor, apart: _Seen | None = None) -> None:
+        """One batch more. apart: its problem takes the last eighth of the rows, where it is given."""
         entry = bypass.entry(stream)
         rows = rows_of(bypass.last_layer, entry, stream.shape)
-        rest, wanted = rows.pick(stream), rows.pick(goal)
-        if isinstance(self.problem, ThroughActivation):
-            self.problem.add(rows.inputs, rest, wanted)
-        else:
-            self.problem.add(rows.inputs, wanted - rest, wanted)
+        parts = rows.inputs, rows.pick(stream), rows.pick(goal)
+        first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
+        self._take(*(part[:first] for part in parts))
+        if apart is not None and first < len(parts[0]):
+            apart._take(*(part[first:] for part in parts))
         if self.products is not None:
             exact = rows.inputs.double()
             self.products = self.products + exact.T @ exact
+
+    def _take(self, inputs: Tensor, rest: Tensor, wanted: Tensor) -> None:
+        if isinstance(self.problem, ThroughActivation):
+            self.problem.add(inputs, rest, wanted)
+        else:
+            self.problem.add(inputs, wanted - rest, wanted)
 
 
 def fit_bypasses(
@@ -146,47 +161,36 @@ def _last(site: BypassSite, bypass: LinearBypass) -> Site:
 
 
 def _fit(bypass: LinearBypass, site: BypassSite, calibration: _Seen, holdout: _Seen) -> FittedBypass:
-    """Write the solution into the bypass; it is as it was where nothing is gained.
+    """Writes the solution into the bypass; it is as it was where nothing is gained."""
+    found = improve(bypass, _last(site, bypass), calibration.problem, holdout.problem)
+    return FittedBypass(site, bypass, found.calibration_error, found.holdout_error)
 
-    Targets that alternate with the fit come slowly to an end, so every improvement is stretched: the next one begins
-    beyond the last by as much as went well so far.
+
+@torch.no_grad()
+def fit_with_rows_apart(model: nn.Module, site: BypassSite, streams: Streams) -> FittedBypass:
+    """Fits one bypass where no data are held out: what an eighth of the rows, put apart, accepts of fits to the others
+    is done again on all of them. The held-out errors are those of the eighth.
+
+    streams: by batch, the stream before the place of the block and what the stream behind it should become.
     """
+    full = replace(site, arguments=_of_rank(site, None))
+    wide, seen = _fit_apart(_new(model, full), site, streams)
+    if site.arguments.rank is None:
+        return wide
+    written, _ = _fit_apart(_cut(model, site, wide, seen), site, streams)
+    return _never_worse(written, wide)
+
+
+def _fit_apart(bypass: LinearBypass, site: BypassSite, streams: Streams) -> tuple[FittedBypass, _Seen]:
     last = _last(site, bypass)
-    first = best = fit_site(bypass, last, calibration.problem, holdout.problem)
-    stretch, step = 0.0, _weights(best)
-    install(bypass, best)
-    for _ in range(MOST_IMPROVEMENTS):
-        install(bypass, _moved(best, step, stretch))
-        better = fit_site(bypass, last, calibration.problem, holdout.problem)
-        if _gains(better, best):
-            step = _weights(better) - _weights(best)
-            best, stretch = better, max(1.0, 2 * stretch)
-        elif stretch == 0.0:
-            break
-        else:
-            stretch = 0.0
-    install(bypass, best)
-    errors = (first.calibration_error[0], best.calibration_error[1])
-    elsewhere = None
-    if first.holdout_error is not None and best.holdout_error is not None:
-        elsewhere = (first.holdout_error[0], best.holdout_error[1])
-    return FittedBypass(site, bypass, errors, elsewhere)
-
-
-def _weights(fitted: Fitted) -> Tensor:
-    assert fitted.bias is not None
-    return torch.cat([fitted.weight.flatten(1), fitted.bias[:, None]], dim=1)
-
-
-def _moved(fitted: Fitted, step: Tensor, stretch: float) -> Fitted:
-    moved = _weights(fitted) + stretch * step
-    return replace(fitted, weight=moved[:, :-1].reshape(fitted.weight.shape), bias=moved[:, -1].clone())
-
-
-def _gains(better: Fitted, best: Fitted) -> bool:
-    """Whether both errors fall."""
-    pairs = [(better.calibration_error, best.calibration_error), (better.holdout_error, best.holdout_error)]
-    return all(new is not None and old is not None and new[1] < old[1] for new, old in pairs)
+    seen, apart = _Seen(problem_of(last)), _Seen(problem_of(last))
+    seen.products = 0.0 if bypass.arguments.rank != site.arguments.rank else None
+    for stream, goal in streams:
+        seen.add(bypass, stream, goal, apart)
+    trial = improve(copy.deepcopy(bypass), last, seen.problem, apart.problem)
+    seen.problem.absorb(apart.problem)  # type: ignore[arg-type]  # both are of the site's kind
+    found = repeat(bypass, last, seen.problem, trial.moves)
+    return FittedBypass(site, bypass, found.calibration_error, trial.holdout_error), seen
 
 
 @torch.no_grad()

@@ -18,8 +18,10 @@ from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied
 from toolkit.repair.batch_norm import reestimate_batch_norms
-from toolkit.repair.fit import add_rows, fit_with_part_apart, install, problem_of
+from toolkit.repair.bypass import BypassSite, Streams, fit_with_rows_apart
+from toolkit.repair.fit import Fitted, add_rows, fit_with_part_apart, install, installed, problem_of
 from toolkit.repair.site import Site, look_at_goal, look_at_model
+from toolkit.stand_ins.linear_bypass import LinearBypass
 
 GoalKey = tuple[ActivationPoint, str | None]
 
@@ -83,6 +85,46 @@ class RepairSequence:
         self.aim.look_at(sites, self.batches)
 
     def fit(self, site: Site) -> None:
+        install(self.model, self._fitted(site))
+
+    def fit_with_bypass(self, fold: Site | None, site: BypassSite) -> LinearBypass | None:
+        """Refits the layer of `fold` and returns a bypass for the place of the block, or does one of both alone, as
+        leaves the least error; None where no bypass is to stand there.
+        """
+        found = None if fold is None else self._fitted(fold)
+        folded = None if found is None or found.damping is None else found
+        ways: list[tuple[float, Fitted | None, LinearBypass | None]] = []
+        if folded is not None:
+            ways.append((folded.calibration_error[1], folded, None))
+        for before in [None] if folded is None else [None, folded]:
+            with installed(self.model, before):
+                one = fit_with_rows_apart(self.model, site, self._streams(site))
+            if one.is_worthwhile:
+                ways.append((one.calibration_error[1], before, one.module))
+        if not ways:
+            return None
+        _, chosen, bypass = min(ways, key=lambda way: way[0])
+        if chosen is not None:
+            install(self.model, chosen)
+        return bypass
+
+    def _streams(self, site: BypassSite) -> Streams:
+        """What enters the place of the block, and what should come out of it, by batch.
+
+        Nothing is kept of what blocks put out on the way: a layer before the block may still be refitted.
+        """
+        entry = ActivationPoint(site.block, "input")
+        goal = Site(site.block, entry, site.goal)
+        self.look_at({goal})
+        current: list[int] = []
+        streams = []
+        with self._settled_kept(site.block, current, dict(self.known)):
+            for number, inputs in enumerate(self.batches):
+                current[:] = [number]
+                streams.append((capture(self.model, inputs, {entry})[entry], self.aim.goals[number][goal_key(goal)]))
+        return streams
+
+    def _fitted(self, site: Site) -> Fitted:
         self.look_at({site})
         problem, apart = problem_of(site), problem_of(site)
         current: list[int] = []
@@ -91,7 +133,7 @@ class RepairSequence:
                 current[:] = [number]
                 seen = look_at_model(self.model, site, inputs)
                 add_rows(problem, self.model, site, seen, self.aim.goals[number][goal_key(site)], apart)
-        install(self.model, fit_with_part_apart(self.model, site, problem, apart))
+        return fit_with_part_apart(self.model, site, problem, apart)
 
     def reestimate(self, norms: Sequence[str]) -> None:
         """Estimates the statistics of these BatchNorms again; they are in execution order."""
@@ -108,13 +150,15 @@ class RepairSequence:
             reestimate_batch_norms(self.model, numbered(), norms)
 
     @contextmanager
-    def _settled_kept(self, layer: str, current: list[int]) -> Iterator[None]:
+    def _settled_kept(self, layer: str, current: list[int], known: Outputs | None = None) -> Iterator[None]:
+        """Blocks before the one with the layer hand back what is in `known`, where it is not given in `self.known`."""
+        known = self.known if known is None else known
         place = self.order.index(layer)
         before = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
         settled = [block for block in before if not layer.startswith(f"{block}.")]
         with ExitStack() as stack:
             for block in settled:
-                kept = keeping(self.known, block, current)
+                kept = keeping(known, block, current)
                 stack.enter_context(forward_replaced(self.model.get_submodule(block), kept))
             yield
 

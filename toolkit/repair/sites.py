@@ -170,7 +170,8 @@ def drifted_layers(
     Without those right before blocks that are gone: they may have taken over the work of those blocks.
     """
     behind = [] if first is None else order[order.index(first) + 1 :]
-    layers = [name for name in behind if order.count(name) == 1 and can_be_fitted(model.get_submodule(name))]
+    once = [name for name in behind if order.count(name) == 1 and name in dense_order]  # not those of a bypass
+    layers = [name for name in once if can_be_fitted(model.get_submodule(name))]
 
     def ends_before_a_gap(layer: str) -> bool:
         place = dense_order.index(layer)

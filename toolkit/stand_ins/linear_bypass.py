@@ -84,6 +84,11 @@ class LinearBypass(StandIn):
             nn.init.zeros_(parameter)
 
     @property
+    def first(self) -> str:
+        """The name of the layer that reads the stream."""
+        return "map" if self.arguments.rank is None else "down"
+
+    @property
     def last(self) -> str:
         """The name of the layer whose output is added to the stream."""
         return "map" if self.arguments.rank is None else "up"

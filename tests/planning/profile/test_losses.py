@@ -5,21 +5,22 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers.details import as_json
 from tests.helpers.tiny_task import DIM, TinyNet, TinyTask
+from tests.repair.test_bypass import task_of
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
-from toolkit.planning.solve import IMPORTANCE
-from toolkit.planning.tables import Width
-from toolkit.repair.damping import DEFAULT
+from toolkit.planning.solve import IMPORTANCE, drop_stage
+from toolkit.planning.tables import Drops, Width, halves, in_runs
+from toolkit.repair.damping import choose
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.criteria import model_score
-from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.apply import apply_channel_prune
 from toolkit.stages.channel_prune.settings import ChannelPrune, Heads, WidthRepair
 from toolkit.stages.context import StageContext
@@ -49,11 +50,21 @@ def engine(task: StreamTask, tiny_context: StageContext, space: Space) -> PlanSc
 
 
 WIDTHS: dict[str, Width] = {"blocks.0.mlp.fc1": 8, "blocks.3.attn": Heads(heads=1), "embed": 8}
-CUTS = {
-    "depth": (["blocks.1", "blocks.2"], {}),
-    "mlp": ([], {"blocks.2.mlp.fc1": 16}),
-    "stream": ([], {"embed": 12}),
-    "both": (["blocks.1", "blocks.2"], WIDTHS),
+WIDTHS_WITHOUT: dict[str, Width] = {"blocks.3.attn": Heads(heads=1), "embed": 8}
+FOLDS: Drops = {"blocks.1": None, "blocks.2": None}
+CUTS: dict[str, tuple[Drops, dict[str, Width]]] = {
+    "depth": (FOLDS, {}),
+    "mlp": ({}, {"blocks.2.mlp.fc1": 16}),
+    "stream": ({}, {"embed": 12}),
+    "both": (FOLDS, WIDTHS),
+    "bypass": ({"blocks.1": "full"}, {}),
+    "bypasses": ({"blocks.1": 4, "blocks.2": 4}, {}),
+    "bypass and fold": ({"blocks.1": "full", "blocks.2": None}, {}),
+    "fold and bypass": ({"blocks.1": None, "blocks.2": 4}, {}),
+    "bypass before widths": ({"blocks.2": "full"}, {"blocks.1.mlp.fc1": 16, "blocks.3.mlp.fc1": 16}),
+    "bypass and stream": ({"blocks.1": "full"}, {"embed": 12}),
+    "low rank and stream": ({"blocks.1": 4}, {"embed": 12}),
+    "all": ({"blocks.0": None, "blocks.1": "full", "blocks.2": 2}, WIDTHS_WITHOUT),
 }
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 
@@ -61,27 +72,70 @@ ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 def by_stages(
     task: Task,
     context: StageContext,
-    dropped: list[str],
+    drops: Drops,
     widths: dict[str, Width],
     order: str,
     repair: WidthRepair = "closed_form",
 ) -> torch.nn.Module:
     model = copy.deepcopy(context.dense).requires_grad_(True)
-    before = {"depth_then_width": len(dropped), "width_then_depth": 0, "interleaved": len(dropped) // 2}
-    half = before[order] if widths else len(dropped)
+    first, last = halves(drops, order, bool(widths))
 
-    def drop(blocks: list[str]) -> None:
+    def drop(some: Drops) -> None:
         nonlocal model
-        if blocks:
-            model, detail = as_json(apply_block_drop)(model, task, BlockDrop(blocks=tuple(blocks)), context)
-            assert detail["dropped"] == blocks and detail["block_passes"]["executed"] == 0
+        for rank, blocks in in_runs(some):
+            config = drop_stage(rank, blocks)
+            model, detail = as_json(apply_block_drop)(model, task, config, context)
+            assert tuple(detail["dropped"]) == blocks and detail["block_passes"]["executed"] == 0
 
-    drop(dropped[:half])
+    drop(first)
     if widths:
         narrow = ChannelPrune(widths=widths, importance=IMPORTANCE, repair=repair)
         model, _ = as_json(apply_channel_prune)(model, task, narrow, context)
-    drop(dropped[half:])
+    drop(last)
     return model
+
+
+def decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out data choose no damping, accept no improvement and refuse no repair."""
+
+    def without(problem: Any, _: Any, old: Any, held: Any, __: Any) -> Any:
+        return choose(problem, None, old, held)
+
+    monkeypatch.setattr("toolkit.repair.fit.choose", without)
+    monkeypatch.setattr("toolkit.repair.improvement.MOST_IMPROVEMENTS", 0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("drops", "widths"),
+    [
+        ({"blocks.1": "full"}, {"blocks.0.conv1": 4}),
+        ({"blocks.0": None, "blocks.1": 2}, {"blocks.2.conv1": 4}),
+        ({"blocks.1": 2, "blocks.2": None}, {}),
+        ({"blocks.1": "full"}, {"stem": 6}),
+        ({"blocks.1": 2}, {"stem": 6, "blocks.2.conv1": 4}),
+    ],
+)
+@pytest.mark.parametrize("repair", ["closed_form", "all_layers"])
+def test_a_plan_of_a_net_with_activations_in_its_stream(
+    drops: Drops,
+    widths: dict[str, Width],
+    order: str,
+    repair: WidthRepair,
+    tiny_context: StageContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There every sum passes a ReLU, in the place of the bypass too."""
+    decide_nothing(monkeypatch)
+    task = task_of("basic")
+    context = replace(tiny_context, dense=task.load_baseline(), dense_macs=1000, count_macs=lambda _: 1000)
+    space = find_space(context.dense, task.example_inputs(1), task.protected, round_to=1)
+    models = PlanModels(context.dense, task, context, space.blocks, space.structure)
+    quick = models.model_of(drops, widths, order, repair)
+    staged = by_stages(task, context, drops, widths, order, repair)
+    inputs = next(iter(task.batches("test", 8))).inputs[0]
+    with torch.no_grad():
+        torch.testing.assert_close(quick(inputs), staged(inputs), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("repair", ["closed_form", "all_layers"])
@@ -96,8 +150,8 @@ def test_a_plan_is_what_the_stages_make_of_it(
     repair: WidthRepair,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where there is no damping to choose: the planner chooses it on a part of the calibration data."""
-    monkeypatch.setattr("toolkit.repair.damping.DAMPINGS", (DEFAULT,))
+    """Where held-out data decide nothing: in their place the planner takes a part of the calibration data."""
+    decide_nothing(monkeypatch)
     dropped, widths = CUTS[cut]
     quick = engine.models.model_of(dropped, widths, order, repair)
     staged = by_stages(task, tiny_context, dropped, widths, order, repair)
@@ -152,9 +206,9 @@ def test_streams_of_several_widths_have_scales_of_their_own(tiny_context: StageC
 
 def test_what_is_shared_changes_no_score(task: StreamTask, tiny_context: StageContext, engine: PlanScorer) -> None:
     for dropped, widths in [
-        (["blocks.3"], {}),
-        ([], {"blocks.3.mlp.fc1": 8}),
-        (["blocks.2"], {"blocks.3.attn": Heads(heads=1)}),
+        ({"blocks.3": None}, {}),
+        ({}, {"blocks.3.mlp.fc1": 8}),
+        ({"blocks.2": None}, {"blocks.3.attn": Heads(heads=1)}),
     ]:
         model = engine.models.model_of(dropped, widths, ORDERS[0])
         before = engine.block_passes

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from reports.fronts.cells import holds_fronts, load_fronts
+from reports.fronts.files import fronts_csv
+from reports.fronts.words import gone
 from tests.helpers.example_fronts import (
     REASON,
     control_record,
@@ -198,3 +200,13 @@ def test_sweeps_without_plans_and_other_folders(tmp_path: Path) -> None:
     assert not holds_fronts(tmp_path / "nowhere")
     with pytest.raises(RecordError, match="is this the sweep of a planner"):
         load_fronts(tmp_path)
+
+
+def test_bypasses_are_told_and_written(tmp_path: Path) -> None:
+    cell = save_planned(tmp_path, "depth", 0.5)
+    (found,) = load_fronts(tmp_path).cells
+    assert gone(found) == "blocks.* with * = 3, 7, 8" and "bypassed" not in fronts_csv(load_fronts(tmp_path))
+    plan_note("depth", 0.5, bypassed={"blocks.7": 16, "blocks.8": 16}).save(cell)
+    (found,) = load_fronts(tmp_path).cells
+    assert gone(found) == "blocks.3; blocks.* with * = 7, 8 replaced by a map of rank 16"
+    assert '"{""blocks.7"": 16, ""blocks.8"": 16}"' in fronts_csv(load_fronts(tmp_path))

@@ -187,6 +187,7 @@ class Bench:
                 tables=self.work / "tables" / f"draw{key.draw}",
                 examples=self.examples,
                 round_to=ROUND_TO[key.resource],
+                bypass=False,  # the controls follow plans that drop blocks and put nothing in their places
             )
             self.planners[which] = open_session(self.task(key), settings, console=self.console)
         return self.planners[which]

@@ -10,7 +10,7 @@ plans, which are applied for nothing else.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,12 @@ from toolkit.channels.groups import still_there
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.results import MeasurementKey
+from toolkit.planning.profile.bypasses import drop_all, new_bypass
 from toolkit.planning.profile.calls import Bound, call_of, signature_of
 from toolkit.planning.profile.space import Space
 from toolkit.planning.profile.store import Store
-from toolkit.planning.tables import MACS, PARAMS, PlanCosts, Width, latency_of
+from toolkit.planning.tables import MACS, PARAMS, Drops, PlanCosts, Width, latency_of
+from toolkit.record.plan import Rank
 from toolkit.stages.channel_prune.widths import choose, even_scores, given_cuts
 
 REPEATS, WARMUP = 30, 3
@@ -94,13 +96,14 @@ class CostProfiler:
         return self._known(f"{label} | bare", measure)
 
     def block(self, label: str, name: str) -> PlanCosts:
-        def measure() -> dict[str, float]:
-            model = self._stream(label)
-            found = self._of_block(model, name)
-            whole = self.whole(label)
-            return {key: value * whole[key] if key.startswith("latency") else value for key, value in found.items()}
+        """The block, timed by itself."""
+        part = f"block {self._kind(label, name)}"
+        return self._known(f"{label} | {part}", lambda: self._of_part(label, name))
 
-        return self._known(f"{label} | block {self._kind(label, name)}", measure)
+    def bypass(self, label: str, name: str, rank: Rank) -> PlanCosts:
+        """A bypass in the place of the block, timed by itself as blocks are."""
+        part = f"bypass {rank} | block {self._kind(label, name)}"
+        return self._known(f"{label} | {part}", lambda: self._of_part(label, name, rank))
 
     def width(self, label: str, group: str, width: Width) -> PlanCosts:
         """What the width adds to the costs of its block, or of the model where no block holds the group."""
@@ -126,19 +129,18 @@ class CostProfiler:
         cut(narrow, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
         return narrow
 
-    def built(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> nn.Module:
+    def built(self, drops: Drops, widths: Mapping[str, Width]) -> nn.Module:
         """A plan's model, without repairs: only what it costs is right."""
         model = copy.deepcopy(self.dense)
         find_blocks(model, self.inputs[1])
-        for block in dropped:
-            drop_block(model, block)
+        drop_all(model, drops, self.inputs[1])
         groups = still_there([self.space.groups[name] for name in widths], model)
         cut(model, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
         return model
 
-    def counts(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> dict[str, float]:
+    def counts(self, drops: Drops, widths: Mapping[str, Width]) -> dict[str, float]:
         """A plan's multiply-adds and parameters, counted, as shares of the dense model's."""
-        found = self._counts(self.built(dropped, widths), self.inputs[1])
+        found = self._counts(self.built(drops, widths), self.inputs[1])
         return {key: found[key] / self.total[key] for key in found}
 
     def latency_ratio(self, model: nn.Module, key: MeasurementKey) -> float:
@@ -167,19 +169,21 @@ class CostProfiler:
             found[latency_of(latency)] = self._timed(model, self.dense, inputs, latency, ANCHOR)
         return found
 
-    def _of_block(self, model: nn.Module, block: str) -> dict[str, float]:
-        """Counts are shares of the dense model's, times of this one's."""
-        counts = self._counts(*call_of(model, block, self.inputs[1]))
-        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
-        for latency in self.timing.keys:
-            found[latency_of(latency)] = self._part_of(model, block, latency)
-        return found
+    def _of_part(self, label: str, block: str, rank: Rank | None = None) -> dict[str, float]:
+        """PlanCosts of a block, or of the bypass of that rank in its place, as shares of the dense model's."""
+        model, whole = self._stream(label), self.whole(label)
 
-    def _part_of(self, model: nn.Module, block: str, key: MeasurementKey) -> float:
-        """Returns a block's time as a share of its model's."""
-        inputs = self.inputs[key.batch_size]
-        part, own = call_of(model, block, inputs)
-        return self._timed(Bound(part, own), Bound(model, inputs), inputs, key)
+        def called(size: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+            part, own = call_of(model, block, self.inputs[size])
+            return (part if rank is None else new_bypass(model, block, rank, self.inputs[1])), own
+
+        counts = self._counts(*called(1))
+        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
+        for key in self.timing.keys:
+            inputs = self.inputs[key.batch_size]
+            share = self._timed(Bound(*called(key.batch_size)), Bound(model, inputs), inputs, key)
+            found[latency_of(key)] = share * whole[latency_of(key)]
+        return found
 
     def _compared(self, narrow: nn.Module, model: nn.Module, block: str | None) -> dict[str, float]:
         """Counts: what the cut adds, as a share of the dense model's; times: of the part as it was."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
 
 from torch import nn
 
 from toolkit.planning.profile.losses import PlanScorer
-from toolkit.planning.tables import Width
+from toolkit.planning.tables import Drops, Width
 from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.recover.settings import Recover
@@ -31,7 +31,7 @@ class PlanJudge:
 
     def loss_of(
         self,
-        dropped: Sequence[str],
+        dropped: Drops,
         widths: Mapping[str, Width],
         order: str,
         repair: WidthRepair,

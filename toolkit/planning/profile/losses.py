@@ -14,7 +14,7 @@ from torch import nn
 from toolkit.base.errors import StageError
 from toolkit.hooks.forward import forward_replaced
 from toolkit.planning.profile.plan_models import PlanModels
-from toolkit.planning.tables import Width
+from toolkit.planning.tables import Drops, Width
 from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.repair.sequence import keeping
 from toolkit.stages.channel_prune.settings import WidthRepair
@@ -48,14 +48,13 @@ class PlanScorer:
         return self.models.meter.blocks / sum(len(batch.inputs[0]) for batch in self.scoring)
 
     def loss_of(
-        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
+        self, drops: Drops, widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
     ) -> float:
         """The mean loss by the criterion on the scoring data, of the plan after its repairs."""
         self.evaluations += 1
-        model = self.models.model_of(dropped, widths, order, repair)
-        loss = self._score(model, self.models.unchanged(dropped, widths))
+        loss = self._score(self.models.model_of(drops, widths, order, repair), self.models.unchanged(drops, widths))
         if not math.isfinite(loss):
-            cuts = ", ".join([*dropped, *widths])
+            cuts = ", ".join([*drops, *widths])
             raise StageError(f"the loss after cutting {cuts} is {loss}; the model or its data is broken")
         return loss
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,9 @@ from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import MeasurementKey
+from toolkit.planning.profile.correction import as_text, described
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
-from toolkit.planning.profile.gather import as_text, described, gather_costs, gather_losses, with_losses
+from toolkit.planning.profile.gather import gather_costs, gather_losses, with_losses
 from toolkit.planning.profile.identity import costs_about, kept_name, losses_about
 from toolkit.planning.profile.judging import PlanJudge
 from toolkit.planning.profile.losses import SCORING_SPLITS, PlanScorer
@@ -26,7 +27,7 @@ from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.profile.store import Store, open_store
 from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
-from toolkit.planning.tables import Plan, Tables, Width, dropped_in_order, widths_of
+from toolkit.planning.tables import Drops, Plan, Tables, Width, drops_of, removals, widths_of
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.context import StageContext
@@ -51,6 +52,7 @@ class ModelProfile:
     criterion: Criterion = CRITERIA[0]
     scored_on: ScoredOn = SCORED_ON[0]
     round_to: int = ROUND_TO
+    bypass: bool = True
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -87,7 +89,8 @@ class ModelProfile:
     @cached_property
     def space(self) -> Space:
         self.console.line("looking for blocks and channel groups")
-        found = find_space(self.dense, self.context.example_inputs(self.task), self.task.protected, self.round_to)
+        inputs = self.context.example_inputs(self.task)
+        found = find_space(self.dense, inputs, self.task.protected, self.round_to, bypass=self.bypass)
         if not found.blocks and not found.widths:
             raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
         return found
@@ -115,9 +118,8 @@ class ModelProfile:
     @cached_property
     def tables(self) -> Tables:
         """From disk if nothing is missing there."""
-        of = content_sha256([self.losses.about, self.costs.about, self.round_to])[
-            :8
-        ]  # both stores are checked on opening
+        both = [self.losses.about, self.costs.about, self.round_to]  # both stores are checked on opening
+        of = content_sha256([*both, *(["bypass"] if self.bypass else [])])[:8]
         path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{of}.json"
         if self.rebuild:
             path.unlink(missing_ok=True)
@@ -150,35 +152,35 @@ class ModelProfile:
         """Returns a plan's latency as a share of the dense model's, timed as a whole."""
 
         def measured() -> list[float]:
-            model = self.profiler.built(dropped_in_order(self.tables, choice), widths_of(self.tables, choice))
+            model = self.profiler.built(drops_of(self.tables, choice), widths_of(self.tables, choice))
             return [self.profiler.latency_ratio(model, key)]
 
         return self.costs.get(f"whole | {kept_name(key)} | {described(self.tables, choice)}", measured)[0]
 
     def score(self, choice: Plan, order: str) -> float:
         """The plan's loss as applied, kept on disk like the others."""
-        gone, widths = dropped_in_order(self.tables, choice), widths_of(self.tables, choice)
-        name = f"plan | {order} | {', '.join(gone)} | " + ", ".join(
-            f"{k}: {as_text(v)}" for k, v in sorted(widths.items())
-        )
-        return self.losses.get(name, lambda: [self.engine.loss_of(gone, widths, order)])[0]
+        drops, widths = drops_of(self.tables, choice), widths_of(self.tables, choice)
+        gone = [name if rank is None else f"{name} to {rank}" for name, rank in drops.items()]
+        left = [f"{name}: {as_text(width)}" for name, width in sorted(widths.items())]
+        name = f"plan | {order} | {', '.join(gone)} | {', '.join(left)}"
+        return self.losses.get(name, lambda: [self.engine.loss_of(drops, widths, order)])[0]
 
     def judged(self, choice: Plan, order: str, repair: WidthRepair, recover: Recover | None) -> float:
         """The plan's loss on fresh data, after the first steps of `recover` if it is given; kept on disk too."""
-        gone, widths = dropped_in_order(self.tables, choice), widths_of(self.tables, choice)
+        drops, widths = drops_of(self.tables, choice), widths_of(self.tables, choice)
         steps = "" if recover is None else f" | {content_sha256(recover.model_dump(mode='json'))[:8]}"
         name = f"judged | {order} | {repair} | {described(self.tables, choice)}{steps}"
-        return self.losses.get(name, lambda: [self.judge.loss_of(gone, widths, order, repair, recover)])[0]
+        return self.losses.get(name, lambda: [self.judge.loss_of(drops, widths, order, repair, recover)])[0]
 
     @property
     def num_single_changes(self) -> int:
         """Models that were scored for the tables, the dense one among them."""
-        drops = len(self.tables.blocks) + sum(bool(context.widths) for context in self.tables.contexts)
+        drops = len(removals(self.tables)) + sum(bool(context.widths) for context in self.tables.contexts)
         return 1 + drops + sum(len(group.widths) - 1 for group in self.tables.groups)
 
-    def split_loss(self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, split: Split) -> float:
+    def split_loss(self, drops: Drops, widths: Mapping[str, Width], order: str, split: Split) -> float:
         """The task's mean loss on another split, of a plan as applied."""
-        model = self.engine.models.model_of(dropped, widths, order)
+        model = self.engine.models.model_of(drops, widths, order)
         return mean_loss(model, self.context.batches(self.task, split), self.task.loss)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.blocks.drop import drop_block
-from toolkit.blocks.dropped import dropped_blocks
+from toolkit.blocks.dropped import dropped_blocks, emptied_blocks, stand_ins_of
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup, Structure, still_there
@@ -23,9 +23,11 @@ from toolkit.hooks.forward import forward_replaced
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.passes import Meter, metered
 from toolkit.hooks.points import ActivationPoint, Inputs
+from toolkit.planning.profile.bypasses import arguments_of
 from toolkit.planning.solve import IMPORTANCE
-from toolkit.planning.tables import Width, drops_before
+from toolkit.planning.tables import Drops, Width, halves, in_runs
 from toolkit.repair.batch_norm import norms_to_reestimate
+from toolkit.repair.bypass import BypassSite
 from toolkit.repair.joint import Joint
 from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
 from toolkit.repair.site import Site
@@ -73,7 +75,7 @@ class PlanModels:
         self.meter = Meter()
         self._outputs = self.dense_outputs(self.calibration)
         self._dense_goals: Goals = [{} for _ in self.calibration]
-        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is gone, and what goes next
+        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is called, and what goes next
         self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
 
     def repaired_on(self, split: Split) -> PlanModels:
@@ -82,28 +84,34 @@ class PlanModels:
         return PlanModels(*known, split)
 
     def model_of(
-        self, dropped: Sequence[str], widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
+        self, drops: Drops, widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
     ) -> nn.Module:
         """A new model; what it shares with the dense one is not computed again. `repair` is that of the width stage."""
         model = copy.deepcopy(self.dense)  # with the marks that find_blocks leaves
-        shared = self.unchanged(dropped, widths)
-        gone = [block for block in self.blocks if block in dropped]
-        half = drops_before(order, len(gone)) if widths else len(gone)
-        first, last = gone[:half], gone[half:]
+        shared = self.unchanged(drops, widths)
+        first, last = halves({block: drops[block] for block in self.blocks if block in drops}, order, bool(widths))
         self._drop(model, self.dense, first, shared)
         self._narrow(model, widths, shared, repair)
         is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
-        self._drop(model, copy.deepcopy(model) if is_narrower and last else self.dense, last, shared)
+        for rank, blocks in in_runs(last):  # a stage for each, whose reference is the model as it comes into the stage
+            reference = copy.deepcopy(model) if is_narrower else self.dense
+            self._drop(model, reference, dict.fromkeys(blocks, rank), shared)
         return model
 
-    def _drop(self, model: nn.Module, reference: nn.Module, blocks: Sequence[str], shared: Sequence[str]) -> None:
+    def _drop(self, model: nn.Module, reference: nn.Module, drops: Drops, shared: Sequence[str]) -> None:
         repair = self._sequence(model, reference, shared)
-        for block in blocks:
-            site = self._depth_site(model, block, reference is self.dense)
-            if site is not None:
-                with self.metered(model), self.metered(reference):
+        for block, rank in drops.items():
+            site, stand_in = self._depth_site(model, block, reference is self.dense), None
+            arguments = None if rank is None else arguments_of(model, block, rank, self.example)
+            with self.metered(model), self.metered(reference):
+                if arguments is not None:
+                    goal = last_gone_after(block, emptied_blocks(model), self.order)
+                    bypass = BypassSite(block, ActivationPoint(goal, "output"), arguments)
+                    stand_in = repair.fit_with_bypass(site, bypass)
+                elif site is not None:
                     repair.fit(site)
-            drop_block(model, block)
+            drop_block(model, block, stand_in)
+            repair.order = self._order_of(model)
 
     def _narrow(
         self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str], repair: WidthRepair
@@ -111,40 +119,52 @@ class PlanModels:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
-        gone = dropped_blocks(model)
-        scores = self._scores(model, groups) if gone else self._dense_scores
+        places, gone = dropped_blocks(model), emptied_blocks(model)
+        scores = self._scores(model, groups) if places else self._dense_scores
         choices = choose(given_cuts(groups, self.dense, widths), scores)
+        before = copy.deepcopy(model) if len(places) > len(gone) else self.dense
         cut(model, choices)
+        order = self._order_of(model)
+
+        def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
+            place = home_of(layer, places)
+            return self._join(layer) if place is None else joining_point(model, layer, place, self.example, order)
 
         def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
-            return goal_of(layer, point, joint, gone, self.order, lambda: joint)
+            known = joint if home_of(layer, places) is None else None
+            return goal_of(layer, point, joint, gone, self.order, lambda: known)
 
-        order = self._order_of(model)
         first = first_reader(choices, order)
         others = drifted_layers(model, first, order, gone, self.order) if repair == "all_layers" else []
-        sites = reader_sites(model, choices, order, self._join, aim_at, others)
+        sites = reader_sites(model, choices, order, join, aim_at, others)
         norms = norms_to_reestimate(model, order, first, sites)
-        sequence = self._sequence(model, self.dense, shared)
+        outer, inner = (self._sequence(model, reference, shared) for reference in (self.dense, before))
+        inner.known = outer.known
+        is_inner = {site: home_of(site.goal.module, places) is not None for site in sites}  # not in the dense model
         with self.metered(model), self.metered(self.dense):
-            sequence.look_at(set(sites))
+            outer.look_at({site for site in sites if not is_inner[site]})
             for site, names in itertools.zip_longest(sites, norms):
-                sequence.reestimate(names)
+                outer.reestimate(names)
                 if site is not None:
-                    sequence.fit(site)
+                    (inner if is_inner[site] else outer).fit(site)
 
     def _order_of(self, model: nn.Module) -> list[str]:
-        """Widths do not change the order of calls, and dropped blocks call nothing."""
-        gone = dropped_blocks(model)
-        return [name for name in self.order if not any(name.startswith(f"{block}.") for block in gone)]
+        """Widths do not change the order of calls; in the place of a dropped block a bypass calls its layers."""
+        places, names = stand_ins_of(model), []
+        for name in self.order:
+            if home_of(name, places) is None:
+                own = places[name].named_children() if name in places else ()
+                names += [name, *(f"{name}.{layer}" for layer, _ in own)]
+        return names
 
     def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
         """Where the stream is as wide as the dense one, widths do not change where outputs join it."""
-        gone, order = dropped_blocks(model), self._order_of(model)
+        order = self._order_of(model)
         if not aims_at_dense:
             return depth_site(model, block, self.example, order, block)
-        key = frozenset(gone), block
+        key = frozenset(order), block
         if key not in self._depth_sites:
-            goal = last_gone_after(block, gone, self.order)
+            goal = last_gone_after(block, emptied_blocks(model), self.order)
             self._depth_sites[key] = depth_site(model, block, self.example, order, goal)
         return self._depth_sites[key]
 
@@ -181,10 +201,10 @@ class PlanModels:
         aim = Aim(reference, goals, self._outputs if is_dense else {})
         return RepairSequence(model, aim, self.calibration, self.blocks, self._order_of(model), known)
 
-    def unchanged(self, dropped: Sequence[str], widths: Mapping[str, Width]) -> list[str]:
+    def unchanged(self, drops: Drops, widths: Mapping[str, Width]) -> list[str]:
         """Leading blocks that compute what they do in the dense model."""
         changed = [self._first_layer(self.groups[name]) for name in widths]
-        changed += [self._repaired_for[block] for block in dropped]
+        changed += [self._repaired_for[block] for block in drops]
         first = min(changed, default=len(self.order))
         return [block for block in self.blocks if self._end_of(block) < first]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.planning.profile.bypasses import bypass_ranks
 from toolkit.planning.tables import Width
+from toolkit.record.plan import Rank
 from toolkit.stages.channel_prune.settings import Heads
 from toolkit.stages.channel_prune.widths import rounded
 
@@ -25,12 +27,16 @@ UNMODIFIED = "stream 1"
 
 @dataclass(frozen=True)
 class Space:
-    """`widths` of every group that is chosen on its own, the full one first; `streams`: of those cut together."""
+    """`widths` of every group that is chosen on its own, the full one first; `streams`: of those cut together.
+
+    bypasses: the ranks of the maps that can take the place of each block.
+    """
 
     blocks: tuple[str, ...]
     structure: Structure
     widths: dict[str, tuple[Width, ...]]
     streams: dict[str, dict[str, int]]  # by the context's label
+    bypasses: dict[str, tuple[Rank, ...]] = field(default_factory=dict)
 
     @property
     def groups(self) -> dict[str, ChannelGroup]:
@@ -43,9 +49,13 @@ class Space:
         return next(inside, None)
 
 
-def find_space(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str], round_to: int) -> Space:
+def find_space(
+    model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str], round_to: int, *, bypass: bool = False
+) -> Space:
     """Blocks, groups and their widths: shares of the channels, rounded to `round_to`; whole heads, and half of their
     channels where that can be cut. The residual stream keeps the same share everywhere.
+
+    bypass: whether linear maps may take the place of blocks.
     """
     blocks = find_blocks(model, inputs)
     structure = find_groups(model, inputs, blocks, protected)
@@ -56,7 +66,9 @@ def find_space(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence
         cut = {group.name: rounded(share * group.num_units, _units(group, round_to), group.num_units) for group in wide}
         if any(cut[group.name] < group.num_units for group in wide):
             streams[f"stream {share:g}"] = cut
-    return Space(tuple(blocks), structure, {name: own for name, own in widths.items() if len(own) > 1}, streams)
+    chosen = {name: own for name, own in widths.items() if len(own) > 1}
+    bypasses = bypass_ranks(model, blocks, inputs) if bypass else {}
+    return Space(tuple(blocks), structure, chosen, streams, bypasses)
 
 
 def _widths(group: ChannelGroup, round_to: int) -> tuple[Width, ...]:

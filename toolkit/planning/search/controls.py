@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from toolkit.planning.search.refine import ORDERS, BestPlan, CountingScorer, Limits, fits
 from toolkit.planning.search.solver import PlanFamily, minimise_cost, minimise_loss
-from toolkit.planning.tables import Plan, Tables, cost, make_plan
+from toolkit.planning.tables import Plan, Tables, cost, make_plan, removals, removed_by
 
 MOST_DEAD_ENDS = 200
 
@@ -51,20 +52,25 @@ def random_choice(tables: Tables, limits: Limits, family: PlanFamily, rng: np.ra
 
 
 def single_changes(tables: Tables, family: PlanFamily, choice: Plan) -> Iterator[Plan]:
-    """Everything that cuts one thing more: a block, one of a group's further widths, the stream's next width."""
-    names = [block.name for block in tables.blocks]
-    if family != "width" and len(choice.dropped) + 1 < len(names):
-        for name in names:
-            if name not in choice.dropped:
-                yield make_plan(tables, choice.context, choice.dropped | {name}, choice.levels)
+    """Everything that cuts one thing more: a block, with or without a bypass in its place, the bypass or a part of its
+    rank, one of a group's further widths, the stream's next width.
+    """
+    gone = removed_by(choice)
+    if family != "width":
+        for name, place in removals(tables):
+            is_new = name not in gone and len(gone) + 1 < len(tables.blocks)
+            held = gone.get(name)
+            is_less = held is not None and (place is None or place > held)
+            if is_new or is_less:
+                yield make_plan(tables, choice.context, {**gone, name: place}.items(), choice.levels)
     if family == "depth":
         return
     for group in tables.groups:
         level = choice.levels.get(group.name, 0)
         for lower in range(level + 1, len(group.widths)) if group.block not in choice.dropped else ():
-            yield make_plan(tables, choice.context, choice.dropped, {**choice.levels, group.name: lower})
+            yield make_plan(tables, choice.context, gone.items(), {**choice.levels, group.name: lower})
     if choice.context + 1 < len(tables.contexts):
-        yield Plan(choice.context + 1, choice.dropped, choice.levels)
+        yield replace(choice, context=choice.context + 1)
 
 
 def greedy_search(

@@ -39,7 +39,7 @@ def _dropping(tables: Tables, levels: Mapping[str, int], family: PlanFamily) -> 
         return
     order = [block.name for block in sorted(tables.blocks, key=lambda block: block.loss)]
     for number in range(1, len(order)):
-        yield make_plan(tables, 0, order[:number], levels)
+        yield make_plan(tables, 0, [(name, None) for name in order[:number]], levels)
 
 
 def _level(group: PlanGroup, share: float) -> int:
@@ -63,7 +63,8 @@ def _filled(tables: Tables, limits: Mapping[str, float], choice: Plan) -> Plan:
         for name, level in choice.levels.items():
             gain = groups[name].losses[level] - groups[name].losses[level - 1]
             price = costs[name][level - 1][first] - costs[name][level][first]
-            raised = make_plan(tables, choice.context, choice.dropped, {**choice.levels, name: level - 1})
+            gone = [(block, None) for block in choice.dropped]
+            raised = make_plan(tables, choice.context, gone, {**choice.levels, name: level - 1})
             if gain > 0 and price > 0 and raised.levels and _fits(tables, limits, raised):
                 steps.append((gain / price, name, raised))
         if not steps:

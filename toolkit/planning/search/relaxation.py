@@ -22,24 +22,26 @@ Array = NDArray[np.float64]
 
 
 class Relaxation:
-    """Variables are those of blocks (that one goes), then those of groups (that it has one of its widths).
+    """Variables are those of blocks (that one goes in one of its ways), then those of groups (one of its widths).
 
-    `widths`: how many each group has; `homes`: the place of its block, None if none holds it; `upper`: 0 for variables
-    that must be 0. For each limit `changes` has what each variable adds to the cost, `left` what all may add together.
+    `ways`: in how many each block can go; `widths`: how many each group has; `homes`: the place of its block, None if
+    none holds it; `upper`: 0 for variables that must be 0. For each limit `changes` has what each variable adds to the
+    cost, `left` what all may add together.
     """
 
     def __init__(
         self,
-        num_blocks: int,
+        ways: Sequence[int],
         widths: Sequence[int],
         homes: Sequence[int | None],
         upper: Array,
         changes: Sequence[Array],
         left: Sequence[float],
     ) -> None:
-        self._num_blocks = num_blocks
+        self._num_removals = sum(ways)
+        self._blocks = np.cumsum([0, *ways])[:-1]
         self._starts = np.cumsum([0, *widths])[:-1]
-        self._inside = np.array([[float(home == block) for block in range(num_blocks)] for home in homes])
+        self._inside = np.array([[float(home == block) for block in range(len(ways))] for home in homes])
         self._outside = np.array([float(home is None) for home in homes])
         self._never = np.where(upper > 0, 0.0, np.inf)
         self._limits = [(one, most + TOLERANCE) for one, most in zip(changes, left, strict=True)]
@@ -69,7 +71,8 @@ class Relaxation:
     def _least(self, goals: Array) -> Array:
         """The least sum of each row where nothing is limited: every block goes, or every group in it has a width."""
         goals = goals + self._never
-        blocks, options = goals[:, : self._num_blocks], goals[:, self._num_blocks :]
+        removals, options = goals[:, : self._num_removals], goals[:, self._num_removals :]
+        blocks = np.minimum.reduceat(removals, self._blocks, axis=1) if self._blocks.size else removals
         if not self._starts.size:
             free: Array = np.minimum(blocks, 0.0).sum(1)
             return free

@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csc_array
 
 from toolkit.planning.search.relaxation import Relaxation
-from toolkit.planning.tables import Plan, Tables, added_loss, cost, make_plan
+from toolkit.planning.tables import Plan, Tables, added_loss, cost, make_plan, removal_losses, removals
 
 PlanFamily = Literal["depth", "width", "combined"]
 
@@ -75,20 +75,22 @@ def _programmes(tables: Tables, limits: Mapping[str, float], family: PlanFamily)
 def _losses(tables: Tables) -> Array:
     """What each variable of a programme adds to the loss."""
     widths = [loss for group in tables.groups for loss in group.losses]
-    return np.array([*(block.loss for block in tables.blocks), *widths], dtype=np.float64)
+    removed = [loss for block in tables.blocks for loss in removal_losses(block)]
+    return np.array([*removed, *widths], dtype=np.float64)
 
 
 class _Programme:
-    """Binary variables: for each block whether it goes, then for each group which width it has.
+    """Binary variables: for each block in which way it goes, if it does, then for each group which width it has.
 
-    A group in a dropped block has none: its widths and the block's variable add up to 1, as do those of other groups.
+    A group in a block that goes has none: its widths and the block's variables add up to 1, as do the widths of others.
     """
 
     def __init__(self, tables: Tables, context: int, limits: Mapping[str, float], family: PlanFamily) -> None:
         self.tables, self.context, self.limits = tables, context, limits
         self.blocks = [block.name for block in tables.blocks]
         self.options = [(group, level) for group in tables.groups for level in range(len(group.widths))]
-        self.size = len(self.blocks) + len(self.options)
+        self.removals = removals(tables)
+        self.size = len(self.removals) + len(self.options)
         self._upper = self._most(family)
         self._changes = {name: self.costs(name) for name in limits}  # and the sum where all variables are 0
 
@@ -114,14 +116,17 @@ class _Programme:
         """What each variable changes, and the sum where all of them are 0."""
         context = self.tables.contexts[self.context]
         full = [context.blocks[name][resource] for name in self.blocks]
+        left = [0.0 if place is None else context.bypasses[name][place][resource] for name, place in self.removals]
+        gone = [context.blocks[name][resource] for name, _ in self.removals]
         widths = [context.groups[group.name][level][resource] for group, level in self.options]
-        return np.array([*(-value for value in full), *widths]), context.rest[resource] + sum(full)
+        changes = [after - before for after, before in zip(left, gone, strict=True)]
+        return np.array([*changes, *widths]), context.rest[resource] + sum(full)
 
     @cached_property
     def _relaxation(self) -> Relaxation:
         groups = self.tables.groups
         return Relaxation(
-            len(self.blocks),
+            [1 + len(block.bypasses) for block in self.tables.blocks],
             [len(group.widths) for group in groups],
             [None if group.block is None else self.blocks.index(group.block) for group in groups],
             self._upper,
@@ -131,33 +136,39 @@ class _Programme:
 
     @cached_property
     def _rows(self) -> LinearConstraint:
-        """One width for each group, one block at least that stays, and the limits."""
-        groups = len(self.tables.groups)
-        stays = np.zeros((1, self.size))
-        stays[0, : len(self.blocks)] = 1.0
-        rows = [self._one_width_each(), stays, *(changes[None] for changes, _ in self._changes.values())]
-        most = [limit + SLACK - self._changes[name][1] for name, limit in self.limits.items()]
-        least = [*[1.0] * groups, 0.0, *[-np.inf] * len(most)]
-        return LinearConstraint(
-            csc_array(np.concatenate(rows)), least, [*[1.0] * groups, max(len(self.blocks) - 1, 0), *most]
-        )
+        """One width for each group, one way at most for each block, one block at least that stays, and the limits."""
+        groups, once = len(self.tables.groups), self._goes[[bool(block.bypasses) for block in self.tables.blocks]]
+        gone = self._goes.sum(0, keepdims=True)
+        rows = [self._one_width_each(), once, gone, *(changes[None] for changes, _ in self._changes.values())]
+        limits = [limit + SLACK - self._changes[name][1] for name, limit in self.limits.items()]
+        least = [*[1.0] * groups, *[0.0] * len(once), 0.0, *[-np.inf] * len(limits)]
+        most = [*[1.0] * groups, *[1.0] * len(once), max(len(self.blocks) - 1, 0), *limits]
+        return LinearConstraint(csc_array(np.concatenate(rows)), least, most)
+
+    @cached_property
+    def _goes(self) -> Array:
+        """1 in the row of a block for each of the variables with which it goes."""
+        matrix = np.zeros((len(self.blocks), self.size))
+        for column, (name, _) in enumerate(self.removals):
+            matrix[self.blocks.index(name), column] = 1.0
+        return matrix
 
     def _one_width_each(self) -> Array:
         matrix = np.zeros((len(self.tables.groups), self.size))
         for row, group in enumerate(self.tables.groups):
             if group.block is not None:
-                matrix[row, self.blocks.index(group.block)] = 1.0
-            for column, (other, _) in enumerate(self.options, len(self.blocks)):
+                matrix[row] = self._goes[self.blocks.index(group.block)]
+            for column, (other, _) in enumerate(self.options, len(self.removals)):
                 matrix[row, column] = float(other.name == group.name)
         return matrix
 
     def _most(self, family: PlanFamily) -> Array:
-        drops = [float(family != "width")] * len(self.blocks)
+        drops = [float(family != "width")] * len(self.removals)
         return np.array([*drops, *(float(family != "depth" or level == 0) for _, level in self.options)])
 
     def _choice(self, values: Array) -> Plan:
         taken = values > 0.5
-        dropped = [name for name, is_gone in zip(self.blocks, taken, strict=False) if is_gone]
-        chosen = taken[len(self.blocks) :]
+        removed = [one for one, is_taken in zip(self.removals, taken, strict=False) if is_taken]
+        chosen = taken[len(self.removals) :]
         levels = {group.name: level for (group, level), is_taken in zip(self.options, chosen, strict=True) if is_taken}
-        return make_plan(self.tables, self.context, dropped, levels)
+        return make_plan(self.tables, self.context, removed, levels)

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.planning.tables import Plan, Tables
+from toolkit.planning.tables import Plan, PlanBlock, Tables, removal_losses, removals, removed_by
 
 DOUBT_OF_FACTOR = 1.0  # standard deviation
 
@@ -73,11 +73,12 @@ class Surrogate:
 
     @cached_property
     def _alone(self) -> Array:
-        """What each change adds alone: drops, widths of groups, widths of the stream."""
+        """What each change adds alone: ways in which blocks go, widths of groups, widths of the stream."""
         tables = self.tables
+        drops = [loss for block in tables.blocks for loss in removal_losses(block)]
         widths = [loss for group in tables.groups for loss in group.losses[1:]]
         streams = [context.loss for context in tables.contexts[1:]]
-        return np.array([*(block.loss for block in tables.blocks), *widths, *streams])
+        return np.array([*drops, *widths, *streams])
 
     @cached_property
     def _made(self) -> Array:
@@ -136,7 +137,8 @@ class Surrogate:
     def _changes(self, choice: Plan) -> Array:
         """1 for each change that the plan makes."""
         tables = self.tables
-        drops = [block.name in choice.dropped for block in tables.blocks]
+        made = set(removed_by(choice).items())
+        drops = [removal in made for removal in removals(tables)]
         widths = [
             choice.levels.get(group.name, 0) == level
             for group in tables.groups
@@ -148,7 +150,7 @@ class Surrogate:
     def _with(self, added: Array) -> Tables:
         values = iter(added.tolist())
         tables = self.tables
-        blocks = tuple(block.model_copy(update={"loss": next(values)}) for block in tables.blocks)
+        blocks = tuple(_with_losses(block, values) for block in tables.blocks)
         groups = tuple(
             group.model_copy(update={"losses": (0.0, *(next(values) for _ in group.losses[1:]))})
             for group in tables.groups
@@ -157,6 +159,13 @@ class Surrogate:
         return tables.model_copy(
             update={"blocks": blocks, "groups": groups, "contexts": (tables.contexts[0], *streams)}
         )
+
+
+def _with_losses(block: PlanBlock, values: Iterator[float]) -> PlanBlock:
+    """The next values are the losses of the ways in which the block can go."""
+    loss = next(values)
+    bypasses = tuple(one.model_copy(update={"loss": next(values)}) for one in block.bypasses)
+    return block.model_copy(update={"loss": loss, "bypasses": bypasses})
 
 
 def _log_likelihood(missed: Array, covariance: Array) -> float:

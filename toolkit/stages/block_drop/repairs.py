@@ -90,11 +90,13 @@ def repair_blocks(
         bypasses = bypass_sites(model, blocks, inputs, goals, rank)
         alone = fit_bypasses(model, reference, list(bypasses.values()), *data)
         for block, one in zip(bypasses, alone, strict=True):
-            repairs.setdefault(block, []).extend(BlockRepair(bypass=each) for each in _worthwhile(one))
+            if one.is_worthwhile:
+                repairs.setdefault(block, []).append(BlockRepair(bypass=one))
         for block in folds.keys() & bypasses.keys():
             with installed(model, folds[block]):
                 (one,) = fit_bypasses(model, reference, [bypasses[block]], *data)
-            repairs[block].extend(BlockRepair(folds[block], each) for each in _worthwhile(one))
+            if one.is_worthwhile:
+                repairs[block].append(BlockRepair(folds[block], one))
     return {block: min(repairs.get(block) or [NO_REPAIR], key=_error_after) for block in blocks}
 
 
@@ -126,17 +128,6 @@ def _goals(model: nn.Module, blocks: Sequence[str], inputs: Inputs, context: Sta
     """The block whose output in the reference is the goal; what stands in a place and works has a goal of its own."""
     dense_order, gone = execution_order(context.dense, inputs), emptied_blocks(model)
     return {block: last_gone_after(block, gone, dense_order) for block in blocks}
-
-
-def _worthwhile(bypass: FittedBypass) -> list[FittedBypass]:
-    """The bypass, if it does something, and does it on held-out data too."""
-    before, after = bypass.calibration_error
-    return [bypass] if after < before and not _is_worse_elsewhere(bypass) else []
-
-
-def _is_worse_elsewhere(fitted: FittedBypass) -> bool:
-    """Whether the repair lifts the error on data that it was not fitted to: it then only learnt its few examples."""
-    return fitted.holdout_error is not None and fitted.holdout_error[1] > fitted.holdout_error[0]
 
 
 def _error_after(repair: BlockRepair) -> float:

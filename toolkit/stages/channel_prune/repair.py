@@ -8,11 +8,11 @@ from functools import partial
 
 from torch import nn
 
-from toolkit.blocks.dropped import dropped_blocks
+from toolkit.blocks.dropped import dropped_blocks, emptied_blocks
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.order import execution_order
-from toolkit.hooks.points import ActivationPoint, capture
+from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norms
 from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.joint import Joint, find_joint
@@ -35,30 +35,13 @@ def repair_readers(
     between two of them are estimated again in between. Returns the fits and the number of BatchNorms.
 
     The goal is the unmodified model's stream. Where an earlier stage has made that stream narrower, its counterpart
-    is not known: there the goal is that of `reference`, the model as it came into the stage.
+    is not known, nor is that of what a stand-in puts out inside: there the goal is that of `reference`, the model as it
+    came into the stage.
     """
     if not any(choice.changes for choice in choices):
         return [], 0
     inputs = context.example_inputs(task)
-    order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
-    dense_order, gone = execution_order(context.dense, inputs), dropped_blocks(model)
-
-    def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
-        return joining_point(model, layer, home_of(layer, blocks), inputs, order)
-
-    def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
-        find = partial(find_joint, context.dense, layer, point, inputs, dense_order)
-        return goal_of(layer, point, joint, gone, dense_order, find)
-
-    def is_as_wide(site: Site) -> bool:
-        widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (context.dense, reference)]
-        return widths[0] == widths[1]
-
-    first = first_reader(choices, order)
-    others = drifted_layers(model, first, order, gone, dense_order) if config.repair == "all_layers" else []
-    sites = reader_sites(model, choices, order, join, aim_at, others) if config.repair != "none" else []
-    sites = [site for site in sites if site.layer not in others or is_as_wide(site)]
-    norms = norms_to_reestimate(model, order, first, sites)
+    sites, norms = _sites_and_norms(model, reference, choices, inputs, config, context)
     results: list[Fitted] = []
     num_norms = 0
     with context.console.progress(f"channel_prune: repairing {len(sites)} layers", len(sites)) as bar:
@@ -67,10 +50,46 @@ def repair_readers(
                 num_norms += reestimate_batch_norms(model, context.inputs(task, "calibration"), names)
             if site is None:
                 break
-            aim = context.dense if is_as_wide(site) else reference
+            aim = context.dense if _has_goal(context.dense, reference, site, inputs) else reference
             data = context.inputs(task, "calibration"), context.inputs(task, "holdout")
             (fitted,) = fit_layers(model, aim, [site], *data)
             install(model, fitted)
             results.append(fitted)
             bar.advance()
     return results, num_norms
+
+
+def _sites_and_norms(
+    model: nn.Module,
+    reference: nn.Module,
+    choices: Sequence[KeptUnits],
+    inputs: Inputs,
+    config: ChannelPrune,
+    context: StageContext,
+) -> tuple[list[Site], list[list[str]]]:
+    """What is refitted, and which BatchNorms are estimated again before each of it and at the end."""
+    order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
+    dense_order, gone = execution_order(context.dense, inputs), emptied_blocks(model)
+    places = dropped_blocks(model)
+
+    def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
+        return joining_point(model, layer, home_of(layer, blocks), inputs, order)
+
+    def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
+        """A layer of a stand-in is in no place of the unmodified model: there is no sum to look at there."""
+        find = partial(find_joint, context.dense, layer, point, inputs, dense_order)
+        return goal_of(layer, point, joint, gone, dense_order, find if home_of(layer, places) is None else lambda: None)
+
+    first = first_reader(choices, order)
+    others = drifted_layers(model, first, order, gone, dense_order) if config.repair == "all_layers" else []
+    sites = reader_sites(model, choices, order, join, aim_at, others) if config.repair != "none" else []
+    sites = [one for one in sites if one.layer not in others or _has_goal(context.dense, reference, one, inputs)]
+    return sites, norms_to_reestimate(model, order, first, sites)
+
+
+def _has_goal(dense: nn.Module, reference: nn.Module, site: Site, inputs: Inputs) -> bool:
+    """Whether the goal of the site is to be seen in the unmodified model, and as wide as in `reference`."""
+    if home_of(site.goal.module, dropped_blocks(reference)) is not None:
+        return False
+    widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (dense, reference)]
+    return widths[0] == widths[1]
