@@ -39,6 +39,8 @@ PEER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "torch_pruning_taylor": {"importance": "group_taylor", "global_pruning": True},
 }
 
+STREAM_LAYERS: Final = ("conv1", "*.conv2")  # torch-pruning cannot cut streams whose shortcuts are padded
+
 PEER_TOLERANCE: Final = 0.04  # of the dense multiply-adds: all groups of a peer change width at once
 
 _DROP: Final = {"type": "block_drop", "criterion": "loss"}
@@ -69,6 +71,7 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
     """
     if key.method in PEER_SETTINGS:
         peer = {"type": "torch_pruning", "macs_ratio": key.budget, "round_to": 1, "macs_tolerance": PEER_TOLERANCE}
+        peer |= {"exclude": STREAM_LAYERS}
         return [{**peer, **PEER_SETTINGS[key.method]}]
     if key.method in BY_HAND_STAGES:
         return BY_HAND_STAGES[key.method]

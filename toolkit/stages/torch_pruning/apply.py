@@ -60,7 +60,9 @@ def _peer(model: nn.Module, task: Task, config: TorchPruning, context: StageCont
     """What torch-pruning has to be told: what must stay, where heads are, and gradients."""
     inputs = context.example_inputs(task)
     protected = [
-        name for name, module in model.named_modules() if mixes_channels(module) and matches_any(name, task.protected)
+        name
+        for name, module in model.named_modules()
+        if mixes_channels(module) and matches_any(name, (*task.protected, *config.exclude))
     ]
     structure = find_groups(model, inputs, find_blocks(model, inputs), task.protected)
     return Peer(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from toolkit.base.settings import Positive, Ratio
 from toolkit.base.words import setting
@@ -24,6 +26,8 @@ class TorchPruning(StageSettings):
     data (Molchanov et al., CVPR 2019), BatchNorm scale (Liu et al., ICCV 2017; only groups with a BatchNorm are cut),
     or at random. `global_pruning`: the worst channels of all groups go, not the same share of every group.
     Widths are rounded down to a multiple of `round_to`; a group that would lose all its channels is not cut.
+    `exclude`: patterns for names of layers whose outputs stay as they are: a name, a shell pattern, or a regular
+    expression after `re:`. A model that torch-pruning cannot cut may need it, such as one that pads its shortcuts.
     `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
     """
 
@@ -40,6 +44,7 @@ class TorchPruning(StageSettings):
     global_pruning: bool = False
     round_to: Positive = 8
     batch_norm: Literal["reestimate", "keep"] = "reestimate"
+    exclude: Annotated[tuple[str, ...], Field(strict=False)] = ()
     allow_no_change: bool = False
 
     @property
