@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from toolkit.planning.profile.model_profile import ModelProfile
 from toolkit.planning.search.refine import ORDERS, BestPlan, CountingScorer, num_scores, refine
-from toolkit.planning.search.runoff import finalists, run_off
+from toolkit.planning.search.runoff import contenders, finalists, run_off
 from toolkit.planning.search.solver import PlanFamily, minimise_loss
 from toolkit.planning.tables import Plan
 from toolkit.stages.channel_prune.settings import WidthRepair
@@ -53,7 +53,9 @@ class PlanSearch:
         return found if found is None or self.num_finalists < 2 else self._judged(limits, family)
 
     def _judged(self, limits: dict[str, float], family: PlanFamily) -> BestPlan:
-        plans = finalists(self.profile.tables, limits, family, self.scorer.known, self.num_finalists)
+        tables = self.profile.tables
+        plans = finalists(tables, limits, family, self.scorer.known, self.num_finalists)
+        plans = contenders(plans, tables.dense_loss)
         with self.profile.console.progress(f"judging finalists ({family})", len(plans)) as bar:
 
             def judge(choice: Plan, order: str) -> float:

@@ -13,7 +13,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from toolkit.channels.layers import is_conv, is_grouped
 
-MOST_PLACES = 4096  # of a batch's outputs that a convolution is fitted to; bounds memory
+PLACES_PER_INPUT = 4  # of a batch's outputs that a convolution is fitted to: neighbours say nearly the same
+
+LEAST_PLACES = 1024  # where a batch has as many
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ def _linear_rows(inputs: Tensor) -> Rows:
 
 
 def _conv_rows(layer: _ConvNd, inputs: Tensor, output_shape: torch.Size) -> Rows:
-    """Patches at evenly spread places, at most MOST_PLACES of them."""
+    """Patches at evenly spread places: as many as bound the time, several for each number in a patch."""
     batch, spatial = output_shape[0], tuple(output_shape[2:])
     total = batch * torch.Size(spatial).numel()
-    chosen = torch.linspace(0, total - 1, min(total, MOST_PLACES), device=inputs.device).round().long()
+    most = max(LEAST_PLACES, PLACES_PER_INPUT * layer.weight[0].numel())
+    chosen = torch.linspace(0, total - 1, min(total, most), device=inputs.device).round().long()
     places = torch.unravel_index(chosen, (batch, *spatial))
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)

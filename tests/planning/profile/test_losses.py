@@ -199,8 +199,9 @@ def test_streams_of_several_widths_have_scales_of_their_own(tiny_context: StageC
     context = replace(tiny_context, dense=dense)
     space = find_space(dense, task.example_inputs(1), task.protected, round_to=4)
     engine = PlanScorer(PlanModels(dense, task, context, space.blocks, space.structure))
-    losses = [engine.loss_of(["blocks.1"], {"embed": width}, "width_then_depth") for width in (12, 8)]
-    losses += [engine.loss_of(["blocks.2"], {"embed": 12, "blocks.1.mlp.0.fc1": 16}, order) for order in ORDERS[:2]]
+    losses = [engine.loss_of({"blocks.1": None}, {"embed": width}, "width_then_depth") for width in (12, 8)]
+    widths: dict[str, Width] = {"embed": 12, "blocks.1.mlp.0.fc1": 16}
+    losses += [engine.loss_of({"blocks.2": None}, widths, order) for order in ORDERS[:2]]
     assert len(set(losses)) == len(losses)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.helpers.random_tables import random_tables
 from toolkit.planning.search.refine import ORDERS, BestPlan, CountingScorer, refine
-from toolkit.planning.search.runoff import finalists, run_off
+from toolkit.planning.search.runoff import contenders, finalists, run_off
 from toolkit.planning.tables import MACS, Plan, cost
 
 
@@ -51,3 +51,11 @@ def test_fresh_data_decide() -> None:
     assert run_off(plans, judge) == (width, 0.0)
     assert len(judged) == len(plans) and set(judged) <= set(ORDERS)
     assert found.loss <= width.loss, "by the scores that were searched with, another plan was as good or better"
+
+
+def test_plans_that_are_far_behind_do_not_run() -> None:
+    losses = {"a": 1.2, "b": 1.39, "c": 1.41, "d": 9.0}
+    plans = [BestPlan(Plan(dropped=frozenset({name})), ORDERS[0], loss) for name, loss in losses.items()]
+    assert contenders(plans, 1.0) == plans[:2], "the best adds 0.2, so 0.2 more is the most"
+    assert contenders(plans[:3], 5.0) == plans[:3], "where nothing is lost, a tenth of the dense loss decides"
+    assert contenders(plans[3:], 1.0) == plans[3:]

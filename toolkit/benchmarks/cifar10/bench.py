@@ -16,8 +16,10 @@ from toolkit.base.console import Console
 from toolkit.base.errors import PlanError, RecipeError, StageError
 from toolkit.benchmarks.cifar10.cells import (
     BUDGET_BATCH,
+    BYPASS_METHODS,
     DENSE,
     FAMILY_METHODS,
+    WITH_BYPASS,
     CellKey,
     ImageCell,
     TimingCell,
@@ -80,7 +82,7 @@ class Bench:
     timed_batches: tuple[int, ...] = (1, BUDGET_BATCH)
     repeats: int = 40
     console: Console = field(default_factory=Console)
-    planners: dict[tuple[int, int, str], Planner] = field(default_factory=dict)
+    planners: dict[tuple[int, int, str, bool], Planner] = field(default_factory=dict)
     tasks: dict[tuple[int, int], Cifar10Task] = field(default_factory=dict)
 
     def do(self, key: CellKey) -> str:
@@ -167,19 +169,20 @@ class Bench:
             return recovery_stages(before, self.recover), None if before is None else before.plan
         if key.method == DENSE:
             return [], None
-        if key.method not in FAMILY_METHODS:
+        if key.method not in (*FAMILY_METHODS, *BYPASS_METHODS):
             followed = FOLLOWS.get(key.method)
             return control_stages(key, None if followed is None else self._kept(key, followed)), None
         limit = Limit(resource="macs" if key.resource == "macs" else "latency", value=key.budget)
         budget = Budget(limits=(limit,), batch_size=max(self.timed_batches), threads=self.threads)
-        family = next(family for family in FAMILIES if family == key.method)
+        family = next(family for family in FAMILIES if family == key.method.removesuffix(WITH_BYPASS))
         planned = self._planner(key).plan(budget, family, self.evaluations)
         cuts = stages_of(planned.tables, planned.choice, planned.order, planned.note.width_repair)
         return [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in cuts], planned.note
 
     def _planner(self, key: CellKey) -> Planner:
         """Multiply-adds are planned for without any timing, so that a busy machine changes nothing."""
-        which = key.depth, key.draw, key.resource
+        bypass = key.method.endswith(WITH_BYPASS)  # controls follow plans that put nothing in a block's place
+        which = key.depth, key.draw, key.resource, bypass
         if which not in self.planners:
             settings = PlanSettings(
                 batch_sizes=self.timed_batches if key.resource == "latency" else (),
@@ -187,7 +190,7 @@ class Bench:
                 tables=self.work / "tables" / f"draw{key.draw}",
                 examples=self.examples,
                 round_to=ROUND_TO[key.resource],
-                bypass=False,  # the controls follow plans that drop blocks and put nothing in their places
+                bypass=bypass,
             )
             self.planners[which] = open_session(self.task(key), settings, console=self.console)
         return self.planners[which]

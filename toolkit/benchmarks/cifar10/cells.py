@@ -28,6 +28,10 @@ DENSE: Final = "dense"
 
 FAMILY_METHODS: Final = ("depth", "width", "combined")
 
+WITH_BYPASS: Final = "_bypass"  # at the end of a family's name: plans may put a linear map in a block's place
+
+BYPASS_METHODS: Final = ("depth_bypass", "combined_bypass")  # ResNet-20 alone
+
 PEERS: Final = ("torch_pruning", "torch_pruning_global", "torch_pruning_taylor")
 
 CONTROLS: Final = ("plain_drop", "plain_width", *PEERS, "toast", "replace_me", "grail")
@@ -191,7 +195,8 @@ def keys_of(part: BenchmarkPart, depths: Sequence[int] = DEPTHS, draw: int = 0) 
             if depth == DEPTHS[0]:
                 yield from (CellKey(depth, method, draw=draw) for method in BY_HAND)
             for budget in MACS_BUDGETS:
-                for method in (*FAMILY_METHODS, *CONTROLS):
+                bypass = BYPASS_METHODS if depth == DEPTHS[0] else ()
+                for method in (*FAMILY_METHODS, *CONTROLS, *bypass):
                     yield CellKey(depth, method, "macs", budget, draw=draw)
         elif part == "latency":
             for budget in LATENCY_BUDGETS:

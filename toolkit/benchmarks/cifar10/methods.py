@@ -29,6 +29,7 @@ RECOVER: Final[Mapping[str, Any]] = {
 FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over
     "plain_drop": "depth",
     "replace_me": "depth",
+    "toast": "depth",
     "plain_width": "width",
     "grail": "width",
 }
@@ -75,8 +76,6 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
         return [{**peer, **PEER_SETTINGS[key.method]}]
     if key.method in BY_HAND_STAGES:
         return BY_HAND_STAGES[key.method]
-    if key.method == "toast":  # a linear map of the stream in the block's place, which costs something
-        return [{"type": "block_drop", "macs_ratio": key.budget, "criterion": "loss", "repair": "bypass"}]
     leader = FOLLOWS[key.method]
     if followed is None:
         raise NotYetError(f"{key.method} follows the plan of {leader}, which is not run yet")
@@ -86,6 +85,7 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
     stages: dict[str, Mapping[str, Any]] = {
         "plain_drop": {"type": "block_drop", "num_blocks": len(dropped), "criterion": "loss", "repair": "none"},
         "replace_me": {"type": "block_drop", "blocks": dropped, "repair": "none"},
+        "toast": {"type": "block_drop", "blocks": dropped, "repair": "bypass"},  # costs about 6 % of each block
         "plain_width": {"type": "channel_prune", "widths": widths, "repair": "none"},
         "grail": {"type": "channel_prune", "widths": widths, "repair": "none", "batch_norm": "keep"},
     }

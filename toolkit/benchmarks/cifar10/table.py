@@ -13,6 +13,7 @@ from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
 from toolkit.benchmarks.cifar10.cells import (
     BY_HAND,
+    BYPASS_METHODS,
     CONTROLS,
     DENSE,
     FAMILY_METHODS,
@@ -37,7 +38,7 @@ from toolkit.benchmarks.cifar10.scores import (
 
 TABLE_FILE, POINTS_FILE, FIGURE = "table.md", "points.csv", "accuracy-macs"
 
-METHODS = (*FAMILY_METHODS, *CONTROLS)
+METHODS = (*FAMILY_METHODS, *BYPASS_METHODS, *CONTROLS)
 
 Row = Sequence[str]
 

@@ -119,7 +119,7 @@ class ModelProfile:
     def tables(self) -> Tables:
         """From disk if nothing is missing there."""
         both = [self.losses.about, self.costs.about, self.round_to]  # both stores are checked on opening
-        of = content_sha256([*both, *(["bypass"] if self.bypass else [])])[:8]
+        of = content_sha256([*both, self.bypass])[:8]
         path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{of}.json"
         if self.rebuild:
             path.unlink(missing_ok=True)

@@ -14,6 +14,8 @@ from toolkit.planning.tables import Plan, Tables
 
 FINALISTS = 3  # of every family that runs
 
+FAR_SHARE = 0.1  # of the dense model's loss
+
 Judge = Callable[[Plan, str], float]  # the loss of a plan applied in an order, on fresh data
 
 
@@ -33,6 +35,16 @@ def finalists(
     alone = {axis: [one for one in best.values() if is_of(one.choice, axis)] for axis in ("depth", "width")}
     both = [one for one in best.values() if all(one not in plans for plans in alone.values())]
     return list(dict.fromkeys([*both[:number], *alone["depth"][:number], *alone["width"][:number]]))
+
+
+def contenders(plans: Sequence[BestPlan], dense_loss: float) -> list[BestPlan]:
+    """Returns the plans that fresh data could still put first: those not far behind the best score.
+
+    Far is as much again as the best plan adds to the dense model's loss, or a tenth of that loss where it adds less.
+    """
+    best = min(plan.loss for plan in plans)
+    far = max(best - dense_loss, FAR_SHARE * abs(dense_loss))
+    return [plan for plan in plans if plan.loss - best <= far]
 
 
 def run_off(plans: Sequence[BestPlan], judge: Judge) -> tuple[BestPlan, float]:
