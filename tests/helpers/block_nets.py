@@ -160,7 +160,7 @@ class BlockNet(nn.Module):
 
 def net_inputs(kind: str, seed: int, count: int = 4, size: int = 16) -> list[tuple[Tensor, ...]]:
     """`count` batches of `size` examples."""
-    shapes = {"transformer": (9, 3), "channels last": (5, 6, 3), "video": (3, 3, 5, 6)}
+    shapes = {"transformer": (9, 3), "channels last": (5, 6, 3), "video": (3, 3, 4, 5)}
     generator = torch.Generator().manual_seed(seed)
     return [(torch.randn(size, *shapes.get(kind, (3, 7, 9)), generator=generator),) for _ in range(count)]
 

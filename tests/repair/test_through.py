@@ -94,7 +94,7 @@ class Net(nn.Module):
 
 def images(seed: int, count: int = 4) -> list[tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(seed)
-    return [(torch.randn(16, 3, 10, 10, generator=generator),) for _ in range(count)]
+    return [(torch.randn(16, 3, 8, 8, generator=generator),) for _ in range(count)]
 
 
 def net_of(kind: str) -> nn.Module:
