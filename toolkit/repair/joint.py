@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from toolkit.channels.layers import channel_dim
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.repair.readers import reads_alone
 
 TOLERANCE = 1e-3  # of the largest value that is compared
 HEADROOM = 4.0  # how far above all values of the stream a lift is
@@ -198,7 +199,10 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
-    """The BatchNorm with weights and statistics that reads the output of `layer` and nothing else."""
+    """The BatchNorm with weights and statistics that reads the output of `layer`, which nothing else reads.
+
+    The fit of both together gives the layer's output another scale.
+    """
     following = order[order.index(layer) + 1 :][:1]
     if not following or order.count(following[0]) > 1:
         return None
@@ -207,7 +211,9 @@ def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) 
         return None
     ends = ActivationPoint(layer, "output"), ActivationPoint(following[0], "input")
     seen = capture(model, inputs, set(ends))
-    return following[0] if len(seen) == 2 and torch.equal(seen[ends[0]], seen[ends[1]]) else None
+    if len(seen) < 2 or not torch.equal(seen[ends[0]], seen[ends[1]]):
+        return None
+    return following[0] if reads_alone(model, following[0], layer, inputs) else None
 
 
 def has_own_weights(model: nn.Module, layer: str) -> bool:

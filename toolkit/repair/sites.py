@@ -23,6 +23,7 @@ from toolkit.repair.joint import (
     shifted,
 )
 from toolkit.repair.layers import can_be_fitted
+from toolkit.repair.readers import reads_alone
 from toolkit.repair.site import Site
 
 MOST_CANDIDATES = 12  # layers that are looked at for one block: more than blocks have
@@ -48,12 +49,16 @@ def depth_site(
 ) -> Site | None:
     """How to make up for dropping `block`: the stream into it should become the reference's stream out of it.
 
+    There is no way where the stream before the block is read by more than the block.
+
     goal_block: the block whose output in the reference is the goal, where blocks behind `block` are gone already.
     """
     found = absorber(model, block, inputs, order)
     if found is None:
         return None
     layer, joint = found
+    if not reads_alone(model, block, joint.end(layer), inputs):  # what else reads the stream would get the block's
+        return None
     goal = ActivationPoint(goal_block or block, "output")
     return Site(layer, ActivationPoint(block, "input"), goal, joint=joint)
 
@@ -61,6 +66,7 @@ def depth_site(
 def last_gone_after(module: str, gone: Collection[str], dense_order: Sequence[str]) -> str:
     """Returns the last of the blocks that follow `module` without a gap and are gone; `module` itself where none is.
 
+    gone: those that are `in_line` in the unmodified model; others may follow in time alone.
     dense_order: the modules of the unmodified model in execution order.
     """
     last = module

@@ -29,6 +29,7 @@ from toolkit.planning.tables import Drops, Width, halves, in_runs
 from toolkit.repair.batch_norm import norms_to_reestimate
 from toolkit.repair.bypass import BypassSite
 from toolkit.repair.joint import Joint
+from toolkit.repair.readers import in_line
 from toolkit.repair.sequence import Aim, Goals, Outputs, RepairSequence, keeping
 from toolkit.repair.site import Site
 from toolkit.repair.sites import (
@@ -105,7 +106,7 @@ class PlanModels:
             arguments = None if rank is None else arguments_of(model, block, rank, self.example)
             with self.metered(model), self.metered(reference):
                 if arguments is not None:
-                    goal = last_gone_after(block, emptied_blocks(model), self.order)
+                    goal = last_gone_after(block, self._gone(model), self.order)
                     bypass = BypassSite(block, ActivationPoint(goal, "output"), arguments)
                     stand_in = repair.fit_with_bypass(site, bypass)
                 elif site is not None:
@@ -119,10 +120,10 @@ class PlanModels:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
-        places, gone = dropped_blocks(model), emptied_blocks(model)
+        places, gone = dropped_blocks(model), self._gone(model)
         scores = self._scores(model, groups) if places else self._dense_scores
         choices = choose(given_cuts(groups, self.dense, widths), scores)
-        before = copy.deepcopy(model) if len(places) > len(gone) else self.dense
+        before = copy.deepcopy(model) if len(places) > len(emptied_blocks(model)) else self.dense
         cut(model, choices)
         order = self._order_of(model)
 
@@ -135,7 +136,9 @@ class PlanModels:
             return goal_of(layer, point, joint, gone, self.order, lambda: known)
 
         first = first_reader(choices, order)
-        others = drifted_layers(model, first, order, gone, self.order) if repair == "all_layers" else []
+        others = (
+            drifted_layers(model, first, order, emptied_blocks(model), self.order) if repair == "all_layers" else []
+        )
         sites = reader_sites(model, choices, order, join, aim_at, others)
         norms = norms_to_reestimate(model, order, first, sites)
         outer, inner = (self._sequence(model, reference, shared) for reference in (self.dense, before))
@@ -164,7 +167,7 @@ class PlanModels:
             return depth_site(model, block, self.example, order, block)
         key = frozenset(order), block
         if key not in self._depth_sites:
-            goal = last_gone_after(block, emptied_blocks(model), self.order)
+            goal = last_gone_after(block, self._gone(model), self.order)
             self._depth_sites[key] = depth_site(model, block, self.example, order, goal)
         return self._depth_sites[key]
 
@@ -182,6 +185,14 @@ class PlanModels:
     @cached_property
     def _dense_scores(self) -> dict[str, Tensor]:
         return self._scores(self.dense, list(self.groups.values()))
+
+    def _gone(self, model: nn.Module) -> list[str]:
+        """The blocks in whose places nothing works and that continue the stream before them."""
+        return [block for block in emptied_blocks(model) if block in self._in_line]
+
+    @cached_property
+    def _in_line(self) -> set[str]:
+        return in_line(self.dense, self.blocks, self.example, self.order)
 
     @cached_property
     def _repaired_for(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, Inputs
 from toolkit.repair.bypass import BypassSite, FittedBypass, fit_bypasses
 from toolkit.repair.fit import Fitted, fit_layers, installed
+from toolkit.repair.readers import in_line
 from toolkit.repair.sites import depth_site, last_gone_after
 from toolkit.repair.stream import bypass_arguments
 from toolkit.stages.block_drop.settings import RepairKind
@@ -126,7 +127,8 @@ def bypass_sites(
 
 def _goals(model: nn.Module, blocks: Sequence[str], inputs: Inputs, context: StageContext) -> dict[str, str]:
     """The block whose output in the reference is the goal; what stands in a place and works has a goal of its own."""
-    dense_order, gone = execution_order(context.dense, inputs), emptied_blocks(model)
+    dense_order = execution_order(context.dense, inputs)
+    gone = in_line(context.dense, emptied_blocks(model), inputs, dense_order)
     return {block: last_gone_after(block, gone, dense_order) for block in blocks}
 
 

@@ -16,6 +16,7 @@ from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norms
 from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.joint import Joint, find_joint
+from toolkit.repair.readers import in_line
 from toolkit.repair.site import Site
 from toolkit.repair.sites import drifted_layers, first_reader, goal_of, home_of, joining_point, reader_sites
 from toolkit.stages.channel_prune.settings import ChannelPrune
@@ -69,7 +70,8 @@ def _sites_and_norms(
 ) -> tuple[list[Site], list[list[str]]]:
     """What is refitted, and which BatchNorms are estimated again before each of it and at the end."""
     order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
-    dense_order, gone = execution_order(context.dense, inputs), emptied_blocks(model)
+    dense_order = execution_order(context.dense, inputs)
+    gone = in_line(context.dense, emptied_blocks(model), inputs, dense_order)
     places = dropped_blocks(model)
 
     def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
@@ -81,7 +83,9 @@ def _sites_and_norms(
         return goal_of(layer, point, joint, gone, dense_order, find if home_of(layer, places) is None else lambda: None)
 
     first = first_reader(choices, order)
-    others = drifted_layers(model, first, order, gone, dense_order) if config.repair == "all_layers" else []
+    others = (
+        drifted_layers(model, first, order, emptied_blocks(model), dense_order) if config.repair == "all_layers" else []
+    )
     sites = reader_sites(model, choices, order, join, aim_at, others) if config.repair != "none" else []
     sites = [one for one in sites if one.layer not in others or _has_goal(context.dense, reference, one, inputs)]
     return sites, norms_to_reestimate(model, order, first, sites)
