@@ -17,7 +17,7 @@ from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.repair.batch_norm import norms_to_reestimate
 from toolkit.repair.fit import fit_layers
 from toolkit.repair.joint import PLAIN, Joint, find_joint, lifted
-from toolkit.repair.site import Site
+from toolkit.repair.site import Site, look_at_goal, look_at_model
 from toolkit.repair.sites import drifted_layers, goal_of, joining_point
 from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.settings import BlockDrop
@@ -172,3 +172,20 @@ def test_what_took_over_for_a_dropped_block_is_not_undone() -> None:
     left = [name for name in order if not name.startswith("blocks.1")]
     assert drifted_layers(net, "blocks.0.conv1", left, gone, order) == ["blocks.2.conv1", "blocks.2.conv2", "head"]
     assert drifted_layers(net, None, left, gone, order) == []
+
+
+def test_a_sum_is_seen_whole_where_data_are_larger_than_the_example() -> None:
+    """The lift is found with the example inputs; made-up ones may be far smaller than the data."""
+    net, inputs, order = digits_net()
+    point = ActivationPoint("blocks.1", "output")
+    joint = find_joint(net, "blocks.1.conv2", point, (0.01 * inputs,), order)
+    assert joint is not None
+    site = Site("blocks.1.conv2", point, point, joint=joint, goal_joint=joint)
+    large = (300.0 * inputs,)
+    seen = look_at_model(net, site, large)
+    block = net.blocks[1]
+    stream = capture(net, large, [ActivationPoint("blocks.1", "input")])[ActivationPoint("blocks.1", "input")]
+    total = stream + block.bn2(block.conv2(F.relu(block.bn1(block.conv1(stream)))))
+    assert float(total.detach().min()) < -joint.lift
+    for found in (seen[point], look_at_goal(net, site, large)):
+        torch.testing.assert_close(found, total.detach(), rtol=1e-3, atol=1e-2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from torch import Tensor, nn
 
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.joint import PLAIN, Joint, lifted
+
+RAISED: Final = (1.0, 16.0, 256.0, 4096.0)  # times a lift, where it is too low
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,36 @@ def places_of(site: Site) -> set[ActivationPoint]:
 
 def look_at_model(model: nn.Module, site: Site, inputs: Inputs) -> dict[ActivationPoint, Tensor]:
     """Returns the activations at `places_of(site)`, with the sum in the place of what comes out behind it."""
-    with lifted(model, site.layer, site.joint):
-        seen = capture(model, inputs, places_of(site))
-    if site.joint.lift:
-        seen[site.point] = seen[site.point] - site.joint.lift
-        if site.joint.norm is None:
+    joint, seen = _seen_lifted(model, site, site.joint, inputs, places_of(site), site.point)
+    if joint.lift:
+        seen[site.point] = seen[site.point] - joint.lift
+        if joint.norm is None:
             output = ActivationPoint(site.layer, "output")
-            seen[output] = seen[output] - site.joint.lift
+            seen[output] = seen[output] - joint.lift
     return seen
 
 
 def look_at_goal(reference: nn.Module, site: Site, inputs: Inputs) -> Tensor:
     """Returns what the stream should become, from the reference."""
-    if site.goal_joint is None:
-        return capture(reference, inputs, {site.goal})[site.goal]
-    with lifted(reference, site.layer, site.goal_joint):
-        return capture(reference, inputs, {site.goal})[site.goal] - site.goal_joint.lift
+    joint, seen = _seen_lifted(reference, site, site.goal_joint or PLAIN, inputs, {site.goal}, site.goal)
+    return seen[site.goal] - joint.lift if joint.lift else seen[site.goal]
+
+
+def _seen_lifted(
+    model: nn.Module, site: Site, joint: Joint, inputs: Inputs, places: set[ActivationPoint], sum_at: ActivationPoint
+) -> tuple[Joint, dict[ActivationPoint, Tensor]]:
+    """Returns the activations and the joint with the lift that they were seen with.
+
+    The joint's own lift goes by other inputs; it is raised until nothing of the sum is cut off. Where something is
+    however high the sum is lifted, a mask has cut it, and the joint's own lift is as good as any.
+    """
+    first: tuple[Joint, dict[ActivationPoint, Tensor]] | None = None
+    for raised in RAISED:
+        tried = replace(joint, lift=raised * joint.lift)
+        with lifted(model, site.layer, tried):
+            seen = capture(model, inputs, places)
+        first = first or (tried, seen)
+        if not joint.lift or not bool((seen[sum_at] == 0).any()):
+            return tried, seen
+    assert first is not None
+    return first
