@@ -25,6 +25,7 @@ from toolkit.exporting.report import ExportSettings
 from toolkit.measure.macs import count_macs
 from toolkit.recipe.read import load_recipe
 from toolkit.record.run import load_record
+from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
 from toolkit.stages.recover.settings import Recover
@@ -134,6 +135,18 @@ def test_the_residual_stream_is_cut_by_the_indices_that_are_told(bottlenecks: Ta
     (stream,) = [group for group in detail.groups if group.name == "blocks.1.project"]
     assert stream.kept < 8 and model.head.in_features == stream.kept
     assert torch.equal(model.head.weight, context.dense.head.weight[:, list(stream.indices)])
+
+
+def test_layers_of_a_bypass_are_told_too(bottlenecks: Task, quiet: Console) -> None:
+    """They are not in the unmodified model."""
+    context = context_of(bottlenecks, quiet)
+    drop = BlockDrop(blocks=("blocks.1",), repair="bypass", rank=4)
+    model, _ = apply_block_drop(fresh(context), bottlenecks, drop, context)
+    config = TorchPruning(macs_ratio=0.3, round_to=1, macs_tolerance=0.1)
+    _, detail = apply_torch_pruning(model, bottlenecks, config, context)
+    (group,) = (one for one in detail.groups if one.name == "blocks.1.down")
+    assert (group.original, group.before) == (4, 4)
+    assert group.kept < 4
 
 
 def test_a_wrong_index_is_seen_by_the_proof(bottlenecks: Task, quiet: Console) -> None:

@@ -48,7 +48,7 @@ def apply_torch_pruning(
     detail = TorchPruningDetail(
         **known,
         pruning_ratio=ratio,
-        groups=tuple(_groups(found, context.dense)),
+        groups=tuple(_groups(found, model, context.dense)),
         fixed=tuple(peer.fixed),
         macs_ratio=Target(asked=config.macs_ratio, achieved=achieved),
         batch_norms_reestimated=num_norms,
@@ -88,14 +88,18 @@ def _gradients(model: nn.Module, task: Task, context: StageContext) -> dict[str,
     }
 
 
-def _groups(found: PeerCut, dense: nn.Module) -> list[CutGroup]:
-    """Returns the groups in the order of the model's layers; torch-pruning finds them from the outputs backwards."""
-    order = {name: place for place, (name, _) in enumerate(dense.named_modules())}
+def _groups(found: PeerCut, model: nn.Module, dense: nn.Module) -> list[CutGroup]:
+    """Returns the groups in the order of the model's layers; torch-pruning finds them from the outputs backwards.
+
+    model: what has been cut; the layers of its bypasses are not in the dense model.
+    """
+    layers, unmodified = dict(model.named_modules()), dict(dense.named_modules())
+    order = {name: place for place, name in enumerate(layers)}
     return [
         CutGroup(
             name=group.name,
-            kind="conv" if is_conv(dense.get_submodule(group.name)) else "linear",
-            original=num_outputs(dense.get_submodule(group.name)),
+            kind="conv" if is_conv(layers[group.name]) else "linear",
+            original=num_outputs(unmodified.get(group.name, layers[group.name])),
             before=group.before,
             kept=len(group.kept),
             indices=group.kept,
