@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied, map_tensors, tensors_in
 
@@ -27,16 +28,16 @@ def reads_alone(model: nn.Module, reader: str, source: str, inputs: Inputs) -> b
     def keep(_: nn.Module, __: object, output: Any) -> None:
         kept.append(copied(output))
 
-    handle = model.get_submodule(reader).register_forward_hook(keep)
-    try:
-        before = tensors_in(model(*inputs))
-    finally:
-        handle.remove()
-    if len(kept) != 1:
-        return False
-    before = [value.clone() for value in before]
-    with _moved(model.get_submodule(source)), _held(model.get_submodule(reader), kept[0]):
-        after = tensors_in(model(*inputs))
+    with without_fast_path():  # where it is taken depends on hooks, and it computes a little else
+        handle = model.get_submodule(reader).register_forward_hook(keep)
+        try:
+            before = [value.clone() for value in tensors_in(model(*inputs))]
+        finally:
+            handle.remove()
+        if len(kept) != 1:
+            return False
+        with _moved(model.get_submodule(source)), _held(model.get_submodule(reader), kept[0]):
+            after = tensors_in(model(*inputs))
     return len(before) == len(after) and all(map(_are_alike, before, after))
 
 
