@@ -103,4 +103,5 @@ def _noisy(tensor: Tensor) -> Tensor:
 def _are_alike(first: Tensor, second: Tensor) -> bool:
     if first.shape != second.shape or not first.is_floating_point() or not first.numel():
         return torch.equal(first, second)
+    first, second = (value.nan_to_num(0.0, 0.0, 0.0) for value in (first, second))  # whoever fits says what is broken
     return bool((first - second).abs().max() <= NOISE * first.abs().max())

@@ -93,13 +93,14 @@ def _groups(found: PeerCut, model: nn.Module, dense: nn.Module) -> list[CutGroup
 
     model: what has been cut; the layers of its bypasses are not in the dense model.
     """
-    layers, unmodified = dict(model.named_modules()), dict(dense.named_modules())
+    layers = dict(model.named_modules())
+    unmodified = layers | dict(dense.named_modules())
     order = {name: place for place, name in enumerate(layers)}
     return [
         CutGroup(
             name=group.name,
             kind="conv" if is_conv(layers[group.name]) else "linear",
-            original=num_outputs(unmodified.get(group.name, layers[group.name])),
+            original=num_outputs(unmodified[group.name]),
             before=group.before,
             kept=len(group.kept),
             indices=group.kept,
