@@ -171,6 +171,7 @@ def test_what_took_over_for_a_dropped_block_is_not_undone() -> None:
     gone = {"blocks.1"}
     left = [name for name in order if not name.startswith("blocks.1")]
     assert drifted_layers(net, "blocks.0.conv1", left, gone, order) == ["blocks.2.conv1", "blocks.2.conv2", "head"]
+    assert drifted_layers(net, "head", left, gone, order) == ["blocks.2.conv1", "blocks.2.conv2", "head"]
     assert drifted_layers(net, None, left, gone, order) == []
 
 

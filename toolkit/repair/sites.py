@@ -171,13 +171,18 @@ def reader_sites(
 def drifted_layers(
     model: nn.Module, first: str | None, order: Sequence[str], gone: Collection[str], dense_order: Sequence[str]
 ) -> list[str]:
-    """Returns the layers behind `first`, the first that reads fewer channels: what they read is not what it was.
+    """Returns the layers behind `first`, the first that reads fewer channels, or behind the first block that is gone if
+    that comes earlier: what they read is not what it was.
 
     Without those right before blocks that are gone: they may have taken over the work of those blocks.
     """
-    behind = [] if first is None else order[order.index(first) + 1 :]
-    once = [name for name in behind if order.count(name) == 1 and name in dense_order]  # not those of a bypass
-    layers = [name for name in once if can_be_fitted(model.get_submodule(name))]
+    if first is None:
+        return []
+    home = first if first in dense_order else first.rpartition(".")[0]  # a bypass stands where its block stood
+    start = min(map(dense_order.index, [home, *gone]))
+    once = [name for name in order if order.count(name) == 1 and name in dense_order]  # not those of a bypass
+    behind = [name for name in once if dense_order.index(name) > start]
+    layers = [name for name in behind if can_be_fitted(model.get_submodule(name))]
 
     def ends_before_a_gap(layer: str) -> bool:
         place = dense_order.index(layer)

@@ -67,7 +67,7 @@ class ChannelPrune(StageSettings):
     Widths are rounded to the nearest multiple of `round_to`, at least one (heads: to whole heads). A miss of
     `macs_ratio` by more than `macs_tolerance`, or of a kind's `keep` by more than `keep_tolerance`, is an error.
     `repair`: the layers that read cut channels are refitted by least squares (closed_form), or all layers behind the
-    first cut are, as what they read has drifted (all_layers; about twice the time), or none.
+    first cut or dropped block are, as what they read has drifted (all_layers; about twice the time), or none.
     `batch_norm`: running statistics behind the first cut are estimated again on calibration data, or kept; a BatchNorm
     that reads a refitted layer is fitted with that layer.
     """
