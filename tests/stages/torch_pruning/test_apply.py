@@ -214,6 +214,13 @@ def test_a_target_that_rounding_misses_is_refused(bottlenecks: Task, quiet: Cons
         apply_torch_pruning(fresh(context), bottlenecks, config, context)
 
 
+def test_a_pattern_that_excludes_nothing_is_refused(bottlenecks: Task, quiet: Console) -> None:
+    context = context_of(bottlenecks, quiet)
+    config = HALF.model_copy(update={"exclude": ("*", "nosuchlayer")})
+    with pytest.raises(StageError, match="exclude: 'nosuchlayer' matches no layer; the layers are: "):
+        apply_torch_pruning(fresh(context), bottlenecks, config, context)
+
+
 def test_a_model_that_is_small_enough_is_left_alone(bottlenecks: Task, quiet: Console) -> None:
     context = context_of(bottlenecks, quiet)
     small, _ = apply_torch_pruning(fresh(context), bottlenecks, HALF, context)

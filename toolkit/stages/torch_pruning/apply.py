@@ -59,11 +59,11 @@ def apply_torch_pruning(
 def _peer(model: nn.Module, task: Task, config: TorchPruning, context: StageContext) -> Peer:
     """What torch-pruning has to be told: what must stay, where heads are, and gradients."""
     inputs = context.example_inputs(task)
-    protected = [
-        name
-        for name, module in model.named_modules()
-        if mixes_channels(module) and matches_any(name, (*task.protected, *config.exclude))
-    ]
+    layers = [name for name, module in model.named_modules() if mixes_channels(module)]
+    for pattern in config.exclude:
+        if not any(matches_any(name, (pattern,)) for name in layers):
+            raise StageError(f"exclude: {pattern!r} matches no layer; the layers are: {', '.join(layers)}")
+    protected = [name for name in layers if matches_any(name, (*task.protected, *config.exclude))]
     structure = find_groups(model, inputs, find_blocks(model, inputs), task.protected)
     return Peer(
         model,
