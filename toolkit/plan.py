@@ -48,7 +48,7 @@ def _plan(args: argparse.Namespace) -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
     check_tasks([args.task])
-    planner = toolkit.open_session(make_task(args.task), settings_of(args), console=console)
+    planner = toolkit.open_session(make_task(args.task), settings_of(args).timed_for([budget]), console=console)
     recover = Recover(max_steps=args.recover_steps) if args.recover_steps else None
     planned = planner.plan(budget, args.family, args.evaluations, recover=recover)
     show_plan(planned, console)
@@ -106,14 +106,15 @@ def _width(group: PlanGroup, note: PlanRecord) -> str:
 
 
 def _header(path: Path, note: PlanRecord) -> str:
-    latency = ", ".join(
+    latencies = [
         f"{ratio:.3f} at batch {key.batch_size}" + ("" if key.where == note.device else f" on {key.where}")
         for key, ratio in note.predicted.latency_ratio.items()
-    )
+    ]
+    latency = f"; latency {', '.join(latencies)}" if latencies else ""
     return (
         f"# Planned for {note.budget}: {note.family}, {note.device}, batch {note.batch_size}, {note.threads} threads.\n"
         f"# Command: python -m toolkit.apply {path}\n"
-        f"# Predicted: {note.predicted.macs_ratio:.3f} of the dense MACs; latency {latency}\n"
+        f"# Predicted: {note.predicted.macs_ratio:.3f} of the dense MACs{latency}\n"
     )
 
 

@@ -37,7 +37,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PlanSetting
 
 
 def call(*words: str) -> int:
-    return plan.main(["tad-watch", "--batch-sizes", "1", "--evaluations", "0", *words])
+    return plan.main(["tad-watch", "--evaluations", "0", *words])
 
 
 def test_a_plan_is_shown_and_written(
@@ -55,7 +55,13 @@ def test_a_plan_is_shown_and_written(
     assert recipe.task == "tad-watch" and recipe.seed == 3
     assert recipe.stages[-1].max_steps == 7  # type: ignore[union-attr]
     assert out.read_text().startswith("# Planned for latency=0.5: combined, cpu, batch 1, 2 threads.\n# Command: ")
-    assert made_up[0].batch_sizes == (1, 1)
+    assert made_up[0].batch_sizes == (1, 16, 1)
+
+
+def test_nothing_is_timed_where_no_latency_is_limited(made_up: list[PlanSettings]) -> None:
+    assert call("--budget", "macs=0.5") == call("--budget", "macs=0.6", "--batch-sizes", "4") == 0
+    assert call("--budget", "macs=0.5", "latency=0.9") == 0
+    assert [settings.batch_sizes for settings in made_up] == [(), (4,), (1, 16, 1)]
 
 
 def test_a_bypass_is_told(

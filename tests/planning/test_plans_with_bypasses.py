@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,11 @@ def test_a_plan_with_bypasses_runs_as_predicted(session: Planner, tmp_path: Path
     if {one["kind"] for one in made[1:]} <= {"bypass", "fold_and_bypass"}:  # a fold alone may do as well
         assert ratio == pytest.approx(note.predicted.macs_ratio, abs=1e-6)
     assert ratio <= note.predicted.macs_ratio + 1e-6
+
+
+def test_a_plan_that_knows_no_latency_is_measured_as_any_recipe(session: Planner) -> None:
+    """Where no latency is limited nothing is timed, and the plan's record predicts none."""
+    known = session.plan(budget_of(0.5), "depth", 0)
+    predicted = known.note.predicted.model_copy(update={"latency_ratio": {}})
+    planned = replace(known, note=known.note.model_copy(update={"predicted": predicted}))
+    assert planned.recipe().measure.batch_sizes == Measure().batch_sizes

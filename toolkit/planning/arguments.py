@@ -30,7 +30,7 @@ def settings_of(args: argparse.Namespace) -> PlanSettings:
         for name in ("examples", "criterion", "scored_on", "rebuild", "round_to", "num_finalists", "bypass")
         if name in args
     }
-    sizes = (*args.batch_sizes, *([args.batch_size] if "batch_size" in args else []))
+    sizes = None if args.batch_sizes is None else tuple(args.batch_sizes)
     tables = {} if args.tables is None else {"tables": args.tables}
     return PlanSettings(device=args.device, batch_sizes=sizes, threads=args.threads, **tables, **scoring)
 
@@ -51,7 +51,13 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
 def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     """How latency is measured, and where numbers are kept."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
-    parser.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 16], metavar="N", help="timed ones")
+    parser.add_argument(
+        "--batch-sizes",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="examples per call of the timings (default: 1 16; none where a budget limits no latency)",
+    )
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
 

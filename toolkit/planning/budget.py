@@ -65,6 +65,10 @@ class Budget(Settings):
     def primary(self) -> Limit:
         return self.limits[0]
 
+    @property
+    def limits_latency(self) -> bool:
+        return any(limit.resource == "latency" for limit in self.limits)
+
     def latency_key(self, device: str) -> MeasurementKey:
         """Returns which latency is limited, on the planning device."""
         return MeasurementKey(device=device, batch_size=self.batch_size)

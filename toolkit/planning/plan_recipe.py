@@ -39,6 +39,6 @@ def plan_recipe(
     """
     known = make_task(task, model) if isinstance(task, str) else task
     settings = settings or PlanSettings()
-    of_budget = replace(settings, batch_sizes=(*settings.batch_sizes, budget.batch_size), threads=budget.threads)
+    of_budget = replace(settings.timed_for([budget]), threads=budget.threads)
     planned = open_session(known, of_budget, console=console).plan(budget, family, evaluations, recover=recover)
     return planned.recipe(() if recover is None else (recover,), seed=seed, model=model)

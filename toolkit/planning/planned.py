@@ -26,7 +26,8 @@ class Planned:
     def recipe(self, then: Sequence[Stage] = (), *, seed: int = 0, model: ZooModel | None = None) -> Recipe:
         """Returns a recipe of the plan's stages and `then`. `model` goes with task `zoo`."""
         note = self.note
-        timed = dict.fromkeys(key.batch_size for key in note.predicted.latency_ratio)
+        timed = tuple(dict.fromkeys(key.batch_size for key in note.predicted.latency_ratio))
+        sizes = timed or Measure().batch_sizes  # a plan for multiply-adds may know no latency
         return Recipe(
             name=f"{note.family}-{note.budget.replace('=', '_').replace(',', '-')}",
             task=self.task,
@@ -34,5 +35,5 @@ class Planned:
             device="cuda" if note.device == "cuda" else "cpu",
             model=model,
             stages=(*stages_of(self.tables, self.choice, self.order, note.width_repair), *then),
-            measure=Measure(batch_sizes=tuple(timed), threads=note.threads),
+            measure=Measure(batch_sizes=sizes, threads=note.threads),
         )

@@ -21,7 +21,7 @@ from toolkit.planning.profile.model_profile import ModelProfile
 from toolkit.planning.search.refine import EVALUATIONS, ORDERS, BestPlan, nearest_with_quality
 from toolkit.planning.search.runoff import FINALISTS
 from toolkit.planning.search.solver import PlanFamily, minimise_cost
-from toolkit.planning.settings import PlanSettings
+from toolkit.planning.settings import TIMED_BATCHES, PlanSettings
 from toolkit.planning.solve import in_units, solve
 from toolkit.planning.tables import (
     MACS,
@@ -232,7 +232,8 @@ def open_session(task: Task, settings: PlanSettings | None = None, *, console: C
     settings = settings or PlanSettings()
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no CUDA device here; use cpu")
-    timing = TimingSettings(torch.device(settings.device), tuple(sorted(set(settings.batch_sizes))), settings.threads)
+    sizes = TIMED_BATCHES if settings.batch_sizes is None else settings.batch_sizes
+    timing = TimingSettings(torch.device(settings.device), tuple(sorted(set(sizes))), settings.threads)
     profile = ModelProfile(
         task,
         timing,

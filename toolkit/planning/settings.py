@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from toolkit.planning.budget import Budget
 from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
 from toolkit.planning.search.runoff import FINALISTS
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
+
+TIMED_BATCHES: Final = (1, 16)
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class PlanSettings:
     """What holds for every plan of one model.
 
     device: where latency is measured.
-    batch_sizes: examples per call for which latency is measured; the batch size of a budget is added to them.
+    batch_sizes: examples per call for which latency is measured. None stands for 1 and 16, and for no timing at all
+        where no budget limits latency.
     threads: CPU threads of the latency measurement.
     tables: the folder in which scores and timings are kept, so that another budget costs seconds.
     rebuild: score and time everything again, whatever is kept in `tables`.
@@ -31,7 +36,7 @@ class PlanSettings:
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
-    batch_sizes: tuple[int, ...] = (1, 16)
+    batch_sizes: tuple[int, ...] | None = None
     threads: int = 2
     tables: Path = Path("runs") / "tables"
     rebuild: bool = False
@@ -41,3 +46,10 @@ class PlanSettings:
     round_to: int = ROUND_TO
     num_finalists: int = FINALISTS
     bypass: bool = True
+
+    def timed_for(self, budgets: Iterable[Budget]) -> PlanSettings:
+        """Returns these settings with all batch sizes named: those given, and those whose latency a budget limits."""
+        limited = tuple(budget.batch_size for budget in budgets if budget.limits_latency)
+        unless_given = TIMED_BATCHES if limited else ()
+        sizes = unless_given if self.batch_sizes is None else self.batch_sizes
+        return replace(self, batch_sizes=(*sizes, *limited))

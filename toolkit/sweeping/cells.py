@@ -78,16 +78,19 @@ class CellPlanner:
         plans = self.sweep.plans
         assert plans is not None
         if cell.task not in self.planners:
+            budgets = [planned.budget for _, planned in self.sweep.planned_cells()]
             settings = PlanSettings(
                 device=self.sweep.device,
-                batch_sizes=(*self.sweep.measure.batch_sizes, cell.budget.batch_size),
+                batch_sizes=self.sweep.measure.batch_sizes if any(b.limits_latency for b in budgets) else None,
                 threads=self.sweep.measure.threads,
                 tables=self.tables,
                 examples=plans.examples,
                 criterion=plans.criterion,
                 scored_on=plans.scored_on,
             )
-            self.planners[cell.task] = open_session(make_task(cell.task), settings, console=self.console)
+            self.planners[cell.task] = open_session(
+                make_task(cell.task), settings.timed_for(budgets), console=self.console
+            )
         planned = self.planners[cell.task].plan(cell.budget, cell.family, plans.evaluations)
         planned.note.save(self.record_folder(out))
         recipe = planned.recipe(plans.then, seed=cell.seed)

@@ -29,6 +29,7 @@ from toolkit.benchmarks.cifar10.cells import (
     save,
     timing_file,
 )
+from toolkit.benchmarks.cifar10.fine_tuning import fine_tune
 from toolkit.benchmarks.cifar10.grail import refit_grail
 from toolkit.benchmarks.cifar10.methods import (
     FOLLOWS,
@@ -52,7 +53,9 @@ from toolkit.planning.search.solver import FAMILIES
 from toolkit.planning.session import Planner, open_session
 from toolkit.planning.settings import PlanSettings
 from toolkit.planning.solve import stages_of
+from toolkit.recipe.recipe import Recipe
 from toolkit.record.plan import PlanRecord
+from toolkit.running.folder import MODEL_FOLDER
 from toolkit.running.runner import run
 from toolkit.tasks.cifar10.task import Cifar10Task
 
@@ -68,7 +71,7 @@ class Bench:
     out: where cells are kept.
     work: where runs and tables are, which other cells go on from.
     examples, evaluations: of the planner.
-    recover: the settings of the fine-tuning.
+    recover: the settings of the fine-tuning, which starts from the model of the cell without it.
     threads, timed_batches, repeats: how latency is measured; `repeats` are the samples of a finished model.
     """
 
@@ -139,29 +142,50 @@ class Bench:
 
     def _cell(self, key: CellKey) -> ImageCell:
         """Raises: PlanError or StageError: no such model. RecipeError: an unknown stage. NotYetError: see `methods`."""
-        task, folder = self.task(key), self.work / key.place
+        task, dense = self.task(key), self.task(key).load_baseline()
         stages, plan = self._stages(key)
         recipe = recipe_of(key, task.name, stages)
-        shutil.rmtree(folder, ignore_errors=True)
-        record = run(recipe, task=task, out=folder, console=self.console)
-        model, dense = load_model(folder, task.build_model()), task.load_baseline()
-        dropped = tuple(block for step in record.steps for block in step.detail.get("dropped", ()))
-        self._refit(key, model, dense, dropped)
+        if key.seed is None:
+            dropped = self._run(key, recipe)
+            model = load_model(self.work / key.place, task.build_model())
+            self._refit(key, model, dense, dropped)
+        else:
+            model, dropped = self._before(key)
+            fine_tune(model, dense, task, recipe, self.work / key.place, self.console)
         right = task.hits(model, "test").numpy()
         return ImageCell(
             **vars(key),
             macs=count_macs(model, task.example_inputs(1)).total,
-            dense_macs=record.baseline.measurement.macs.total,
-            num_params=sum(parameter.numel() for parameter in model.parameters()),
-            dense_params=record.baseline.measurement.num_params,
+            dense_macs=count_macs(dense, task.example_inputs(1)).total,
+            num_params=_num_params(model),
+            dense_params=_num_params(dense),
             accuracy=float(right.mean()),
             num_images=len(right),
             hits=packed(right),
             dropped=dropped,
             recipe=recipe,
             plan=plan,
-            environment=record.environment,
+            environment=describe_environment(),
         )
+
+    def _run(self, key: CellKey, recipe: Recipe) -> tuple[str, ...]:
+        """Runs the recipe in the cell's folder, and returns the blocks that it dropped."""
+        folder = self.work / key.place
+        shutil.rmtree(folder, ignore_errors=True)
+        record = run(recipe, task=self.task(key), out=folder, console=self.console)
+        return tuple(block for step in record.steps for block in step.detail.get("dropped", ()))
+
+    def _before(self, key: CellKey) -> tuple[nn.Module, tuple[str, ...]]:
+        """The model that a fine-tuning starts from, the same for every seed, and the blocks that it lacks."""
+        task, kept = self.task(key), self._kept(key, key.method)
+        if kept is None:
+            assert key.method == DENSE
+            return task.load_baseline(), ()
+        assert kept.recipe is not None
+        folder = self.work / kept.key.place
+        if not (folder / MODEL_FOLDER).exists():
+            self._run(kept.key, kept.recipe)
+        return load_model(folder, task.build_model()), kept.dropped
 
     def _stages(self, key: CellKey) -> tuple[Stages, PlanRecord | None]:
         if key.seed is not None:
@@ -210,3 +234,7 @@ class Bench:
 
     def _calibration(self, key: CellKey) -> Iterator[Inputs]:
         return (batch.inputs for batch in self.task(key).batches("calibration", 64))
+
+
+def _num_params(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -20,10 +20,10 @@ RECOVER: Final[Mapping[str, Any]] = {
     "momentum": 0.9,
     "learning_rate": 0.01,
     "weight_decay": 5e-4,
-    "batch_size": 128,
-    "max_steps": 300,
-    "warmup_steps": 20,
-    "validate_every": 300,
+    "batch_size": 64,
+    "max_steps": 100,
+    "warmup_steps": 10,
+    "validate_every": 100,
 }
 
 FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over
