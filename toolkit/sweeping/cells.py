@@ -79,18 +79,17 @@ class CellPlanner:
         assert plans is not None
         if cell.task not in self.planners:
             budgets = [planned.budget for _, planned in self.sweep.planned_cells()]
+            is_timed = any(budget.limits_latency for budget in budgets)
             settings = PlanSettings(
                 device=self.sweep.device,
-                batch_sizes=self.sweep.measure.batch_sizes if any(b.limits_latency for b in budgets) else None,
+                batch_sizes=self.sweep.measure.batch_sizes if is_timed else (),
                 threads=self.sweep.measure.threads,
                 tables=self.tables,
                 examples=plans.examples,
                 criterion=plans.criterion,
                 scored_on=plans.scored_on,
-            )
-            self.planners[cell.task] = open_session(
-                make_task(cell.task), settings.timed_for(budgets), console=self.console
-            )
+            ).timed_for(budgets)
+            self.planners[cell.task] = open_session(make_task(cell.task), settings, console=self.console)
         planned = self.planners[cell.task].plan(cell.budget, cell.family, plans.evaluations)
         planned.note.save(self.record_folder(out))
         recipe = planned.recipe(plans.then, seed=cell.seed)
