@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -42,10 +42,10 @@ class WholeTraining(HaptStreams):
         return tuple(excerpt(one, 0, len(one.signal), one.name) for one in self.of_users(TRAIN_USERS))
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m toolkit.benchmarks.planning_cost", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     return exit_code(lambda: _measure(args.out, Console()))
 
 
