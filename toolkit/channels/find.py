@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.propose import propose_groups
+from toolkit.hooks.copies import copy_model
 
 _INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
 
@@ -84,7 +84,7 @@ def _fault(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tenso
 
 def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], inputs: tuple[Tensor, ...]) -> str | None:
     """Why this cut would go wrong; None if a copy of the model computes what it should."""
-    narrow = copy.deepcopy(model)
+    narrow = copy_model(model)
     try:
         cut(narrow, choices)
         error = cut_error(model, narrow, parts_of(choices), inputs)

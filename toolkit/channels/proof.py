@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.channels.cut import CutPart
 from toolkit.channels.layers import channel_dim, input_weights, is_grouped, output_weights
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
 
@@ -27,7 +27,7 @@ def cut_error(wide: nn.Module, narrow: nn.Module, parts: Sequence[CutPart], inpu
     Raises:
         ValueError: the narrow model does not run, or gives outputs of other shapes; with its own words.
     """
-    masked = copy.deepcopy(wide)
+    masked = copy_model(wide)
     for part in parts:
         _mask(masked, narrow, part)
     readers = sorted({part.module for part in parts if part.role == "in"})

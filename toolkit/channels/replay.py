@@ -20,6 +20,7 @@ from toolkit.channels.changes import Mask, changed, cloned, differ, perturbed
 from toolkit.channels.layers import channel_dim, is_grouped, mixes_channels
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.untouched import untouched
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Replay:
 @contextmanager
 def replaying(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Replay]:
     """A replay of one forward pass, in eval mode, for the length of the `with`."""
-    with evaluating(model), without_fast_path(), torch.no_grad():
+    with untouched(model), evaluating(model), without_fast_path(), torch.no_grad():
         replay = Replay(model, inputs)
         with replay._installed():
             replay.respond({})

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from toolkit.hooks.held import attributes_kept
+
 
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Eval mode, after which every single module has its own former mode again, an error or not."""
+    """Eval mode, after which every single module has its own former mode and attributes again, an error or not."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
-        for module, _ in modes:
-            module.training = False  # not eval(): a model that overrides train() would keep parts in another mode
-        yield
+        with attributes_kept(*models):
+            for module, _ in modes:
+                module.training = False  # not eval(): a model that overrides train() would keep parts in another mode
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.state import load_state, versions_of
 from toolkit.tasks.classifier import Classifier
 from toolkit.tasks.task import Batch, Split
 
@@ -51,6 +52,7 @@ class ClassificationTask(Classifier):
             raise UserError("train, validation and test must be different data: no figure would mean anything")
         weights = trained.state_dict() if isinstance(trained, nn.Module) else trained
         self._weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
+        self._versions = versions_of(weights)
         self._train = _Examples("train", train)
         self._augmented = self._train if augmented is None else _Examples("augmented", augmented)
         if len(self._augmented) != len(self._train):
@@ -66,7 +68,7 @@ class ClassificationTask(Classifier):
     def load_baseline(self) -> nn.Module:
         model = self.build_model()
         try:
-            model.load_state_dict(self._weights)
+            load_state(model, self._weights, self._versions)
         except RuntimeError as error:
             raise UserError(f"the trained weights do not fit what build_model builds: {error}") from error
         return model.cpu().eval()

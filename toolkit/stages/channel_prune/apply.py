@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from torch import nn
@@ -14,6 +13,7 @@ from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import check_cut
+from toolkit.hooks.copies import copy_model
 from toolkit.stages.channel_prune.detail import ChannelPruneDetail
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
@@ -51,7 +51,7 @@ def apply_channel_prune(
         plan = search_ratio(model, groups, _scope(groups, config), config, context, scores)
     _check_keep(plan, config)
     choices = choose(plan, scores)
-    reference = copy.deepcopy(model)
+    reference = copy_model(model)
     cut(model, choices)
     check_cut(reference, model, parts_of(choices), context.example_inputs(task))
     repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
