@@ -12,7 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from toolkit.base.errors import UserError
-from toolkit.hooks.modes import evaluating
+from toolkit.hooks.modes import in_eval_mode
 
 
 def computed_tensors(model: nn.Module) -> dict[str, str]:
@@ -40,7 +40,7 @@ def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
             raise UserError(f"{full_name} is not computed from other tensors in this model, so it cannot be folded")
         is_trained = any(part.requires_grad for part in module.parameters())
         try:
-            with evaluating(model), torch.no_grad(), warnings.catch_warnings():
+            with in_eval_mode(model), torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the old forms are deprecated: that is why they are met in old models
                 _fold(module, leaf, kind)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:

@@ -14,12 +14,18 @@ from toolkit.hooks.held import attributes_kept
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Eval mode, after which every single module has its own former mode and attributes again, an error or not."""
+    with in_eval_mode(*models), attributes_kept(*models):
+        yield
+
+
+@contextlib.contextmanager
+def in_eval_mode(*models: nn.Module) -> Iterator[None]:
+    """Eval mode, after which every single module has its own former mode again; for changes that are to stay."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
-        with attributes_kept(*models):
-            for module, _ in modes:
-                module.training = False  # not eval(): a model that overrides train() would keep parts in another mode
-            yield
+        for module, _ in modes:
+            module.training = False  # not eval(): a model that overrides train() would keep parts in another mode
+        yield
     finally:
         for module, training in modes:
             module.training = training

@@ -74,8 +74,9 @@ def run(
             return record
         with reproducible(device):
             task, folded = folded_task(task)
-            for name, kind in folded.items():
-                console.line(f"folded: {name} was computed by {kind}; it is a parameter of its own from here on")
+            for kind in dict.fromkeys(folded.values()):
+                names = ", ".join(name for name, own in folded.items() if own == kind)
+                console.line(f"folded: {names}: computed by {kind} so far, parameters of their own from here on")
             begun = _Run(recipe, task, out, device, console)
             begun.folded = tuple(folded)
             begun.check_baseline()
