@@ -27,8 +27,18 @@ _MOST_PARTS = 200_000  # keys, values and brackets: each takes far more memory t
 Shape = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**40)], ...], Field(max_length=16)]
 
 DType = Literal[
-    *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"),
-    *("complex64", "complex128"),  # written as real and imaginary parts, in a last dimension of 2
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",  # written as real and imaginary parts, in a last dimension of 2
+    "complex128",
 ]  # the types that safetensors and every torch version share
 
 COMPLEX: Final = {"complex64": "float32", "complex128": "float64"}  # and what the parts are written as

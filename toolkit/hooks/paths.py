@@ -19,6 +19,8 @@ FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, 
 
 SEED = 0
 
+TRAINING = "in training mode"  # how the words of a pass in training mode begin
+
 
 @dataclass(frozen=True)
 class Path:
@@ -63,9 +65,9 @@ def find_paths(model: nn.Module, examples: Callable[[int], Inputs], others: Sequ
     but for the first, which is for others to judge.
     """
     wanted = [Path(inputs, words=f"on other_inputs[{number}]") for number, inputs in enumerate(others)]
-    wanted.append(Path(examples(2), training=True, words="in training mode"))
+    wanted.append(Path(examples(2), training=True, words=TRAINING))
     wanted += [
-        Path(inputs, training=True, words=f"in training mode on other_inputs[{number}]")
+        Path(inputs, training=True, words=f"{TRAINING} on other_inputs[{number}]")
         for number, inputs in enumerate(others)
     ]
     taken, refused = [Path(examples(1))], []

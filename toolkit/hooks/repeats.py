@@ -28,7 +28,7 @@ def why_not_repeatable(model: nn.Module, path: Path) -> str | None:
     where = next((name for (name, one), (_, other) in zip(calls, calls_again, strict=False) if _differ(one, other)), "")
     place = f"{where} ({type(model.get_submodule(where)).__name__})" if where else "the model"
     if _difference(first, fresh) == 0:
-        return f"two passes with the same inputs differ by {error:.2g}: {place} keeps something from one pass to the next"
+        return f"two passes with the same inputs differ by {error:.2g}: {place} keeps something from pass to pass"
     return f"two passes with the same inputs differ by {error:.2g} in eval mode: {place} draws random numbers"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
+from toolkit.hooks.paths import TRAINING, Path, find_paths
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
@@ -48,6 +49,22 @@ class StageContext:
 
     def inputs(self, task: Task, split: Split) -> Iterator[tuple[Tensor, ...]]:
         return (batch.inputs for batch in self.batches(task, split))
+
+    def other_paths(self, task: Task, model: nn.Module) -> tuple[Path, ...]:
+        """Returns the ways to run the model beside eval mode on one example: training mode, and `other_inputs`.
+
+        Raises:
+            StageError: the model does not run on one of the task's `other_inputs`.
+        """
+        others = [tuple(part.to(self.device) for part in inputs) for inputs in getattr(task, "other_inputs", ())]
+        found = find_paths(
+            model, lambda size: tuple(part.to(self.device) for part in task.example_inputs(size)), others
+        )
+        for fault in found.refused:
+            if not fault.startswith(TRAINING):
+                raise StageError(f"{fault}; other_inputs are inputs that the model must take")
+            self.console.line(f"  {fault}, so that nothing is proved for it")
+        return found.taken[1:]
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in task.example_inputs(1))

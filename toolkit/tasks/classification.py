@@ -29,7 +29,7 @@ class ClassificationTask(Classifier):
     same training examples with random augmentation, read by training alone.
 
     The fixed splits for scoring, calibration and holdout are disjoint draws of `fixed_examples` each from `train`,
-    by `seed`; validation and test are only measured on.
+    by `seed`; validation and test are only measured on. `other_inputs` are as in `Task`.
     """
 
     def __init__(
@@ -45,9 +45,11 @@ class ClassificationTask(Classifier):
         protected: tuple[str, ...] = (),
         fixed_examples: int | None = None,
         seed: int = 0,
+        other_inputs: Sequence[tuple[Tensor, ...]] = (),
     ) -> None:
         """Raises UserError: the weights do not fit the architecture, or the data cannot be split as asked."""
         self.name, self.protected, self.build_model = name, protected, build_model
+        self.other_inputs = tuple(other_inputs)
         if train is test or train is validation or validation is test:
             raise UserError("train, validation and test must be different data: no figure would mean anything")
         weights = trained.state_dict() if isinstance(trained, nn.Module) else trained

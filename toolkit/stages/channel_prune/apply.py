@@ -35,9 +35,8 @@ def apply_channel_prune(
     Raises:
         StageError: nothing can be cut, a target is missed, or the cut model does not compute what it should.
     """
-    structure = find_groups(
-        model, context.example_inputs(task), find_blocks(model, context.example_inputs(task)), task.protected
-    )
+    inputs, paths = context.example_inputs(task), context.other_paths(task, model)
+    structure = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
     groups = _chosen_groups(structure, config)
     scores = score_groups(
         model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
@@ -53,7 +52,7 @@ def apply_channel_prune(
     choices = choose(plan, scores)
     reference = copy_model(model)
     cut(model, choices)
-    check_cut(reference, model, parts_of(choices), context.example_inputs(task))
+    check_cut(reference, model, parts_of(choices), inputs, paths)
     repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)

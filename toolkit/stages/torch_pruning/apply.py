@@ -38,7 +38,7 @@ def apply_torch_pruning(
         return model, TorchPruningDetail(**known, macs_ratio=Target(asked=config.macs_ratio, achieved=before))
     peer = _peer(model, task, config, context)
     ratio, found = search_pruning_ratio(peer, config, context)
-    check_cut(model, found.model, found.parts, context.example_inputs(task))
+    check_cut(model, found.model, found.parts, context.example_inputs(task), context.other_paths(task, model))
     num_norms = 0
     if config.batch_norm == "reestimate":
         num_norms = reestimate_batch_norms(found.model, context.inputs(task, "calibration"))
