@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -39,6 +39,16 @@ def find_groups(
         refused |= {name: fault for name, fault in faults.items() if fault is not None}
         groups = [group for group in groups if faults[group.name] is None]
     return Structure(tuple(groups), refused)
+
+
+def without_modules(structure: Structure, reasons: Mapping[str, str]) -> Structure:
+    """Returns the structure less the groups that have a layer among these modules, with the reason for each."""
+    refused = dict(structure.refused)
+    for group in structure.groups:
+        layer = next((slot.module for slot in group.slots if slot.module in reasons), None)
+        if layer is not None:
+            refused[group.name] = f"{layer}: {reasons[layer]}"
+    return Structure(tuple(group for group in structure.groups if group.name not in refused), refused)
 
 
 def half_of(group: ChannelGroup) -> KeptUnits:

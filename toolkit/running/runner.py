@@ -183,7 +183,7 @@ class _Run:
         torch.manual_seed(context.seed)
         try:
             model, detail = STAGES[stage.type](model, self.task, stage, context)
-            check_outputs(model, self.dense, self.inputs)
+            check_outputs(model, self.dense, self.inputs, context.other_paths(self.task, self.dense))
             check_changed(before, model, stage.allow_no_change)
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error

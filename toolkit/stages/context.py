@@ -57,9 +57,11 @@ class StageContext:
             StageError: the model does not run on one of the task's `other_inputs`.
         """
         others = [tuple(part.to(self.device) for part in inputs) for inputs in getattr(task, "other_inputs", ())]
-        found = find_paths(
-            model, lambda size: tuple(part.to(self.device) for part in task.example_inputs(size)), others
-        )
+
+        def examples(size: int) -> tuple[Tensor, ...]:
+            return tuple(part.to(self.device) for part in task.example_inputs(size))
+
+        found = find_paths(model, examples, others)
         for fault in found.refused:
             if not fault.startswith(TRAINING):
                 raise StageError(f"{fault}; other_inputs are inputs that the model must take")

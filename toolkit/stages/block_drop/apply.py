@@ -16,8 +16,10 @@ from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
 from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
+from toolkit.blocks.ways import faults_on_paths
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.points import ActivationPoint, capture
+from toolkit.hooks.routes import routed_modules
 from toolkit.repair.fit import install
 from toolkit.stages.align.apply import align_model
 from toolkit.stages.align.settings import Align
@@ -41,7 +43,13 @@ def apply_block_drop(
     Raises:
         StageError: there are too few blocks, the ratio cannot be met, or a score is not a finite number.
     """
-    names = find_blocks(model, context.example_inputs(task))
+    found = find_blocks(model, context.example_inputs(task))
+    refused = faults_on_paths(model, found, context.other_paths(task, model))
+    refused |= routed_modules(model, context.inputs(task, "score"))
+    names = [name for name in found if name not in refused]
+    for name in found:
+        if name in refused:
+            context.console.line(f"  {name} stays: {refused[name]}")
     _check_target(names, config)
     if config.rank is not None:
         bypass_sites(model, config.blocks or names, context.example_inputs(task), {}, config.rank)

@@ -9,11 +9,12 @@ from torch import nn
 from toolkit.base.errors import StageError
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import cut, parts_of
-from toolkit.channels.find import find_groups
+from toolkit.channels.find import find_groups, without_modules
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import check_cut
 from toolkit.hooks.copies import copy_model
+from toolkit.hooks.routes import routed_modules
 from toolkit.stages.channel_prune.detail import ChannelPruneDetail
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
@@ -36,7 +37,8 @@ def apply_channel_prune(
         StageError: nothing can be cut, a target is missed, or the cut model does not compute what it should.
     """
     inputs, paths = context.example_inputs(task), context.other_paths(task, model)
-    structure = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
+    found = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
+    structure = without_modules(found, routed_modules(model, context.inputs(task, "calibration")))
     groups = _chosen_groups(structure, config)
     scores = score_groups(
         model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
