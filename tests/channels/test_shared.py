@@ -103,7 +103,8 @@ def test_what_is_one_tensor_is_cut_once_and_saved(
 
 
 def test_a_tensor_whose_holders_cut_other_dimensions_stays() -> None:
-    found = structure_of(Net(first_and_second_layer).eval())
+    net = Net(first_and_second_layer).eval()
+    found = find_groups(net, IDS, find_blocks(net, IDS), ("embed",))
     assert "blocks.0.a" not in [group.name for group in found.groups]
     assert "shares a tensor with blocks.0" in found.refused["blocks.0.a"]
 

@@ -75,8 +75,9 @@ def looks(x: Tensor) -> dict[str, Callable[[nn.Module], object]]:
 @pytest.mark.parametrize("look", list(looks(torch.zeros(2, 6))))
 def test_a_look_leaves_nothing(look: str) -> None:
     x, model = torch.randn(2, 6), Keeper()
-    kept_lightly = look in ("execution_order", "capture")  # passes of the work itself: attributes alone
-    if kept_lightly:
+    kept_lightly = look in ("execution_order", "capture")  # passes of the work itself, in eval mode: attributes alone
+    model.train(not kept_lightly)
+    if kept_lightly or look == "count_macs":
         model.side = nn.Linear(3, 3)
     before, values = state_of(model), {name: value.clone() for name, value in model.named_buffers()}
     rng = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()

@@ -32,11 +32,12 @@ def copy_model(model: ModuleT) -> ModuleT:
     with torch.inference_mode(False), torch.no_grad():
         for module in model.modules():
             _prepare(module, memo)
+        prepared = dict(memo)
         try:
             copied = copy.deepcopy(model, memo)
             _lead_to_copy(model, memo)
         except Exception as error:  # deepcopy runs code of every object that it meets
-            raise UserError(f"{_culprit(model, memo)}: {_short(error)}") from error
+            raise UserError(f"{_culprit(model, prepared)}: {_short(error)}") from error
     _check_apart(model, copied)
     return copied
 
@@ -72,8 +73,7 @@ def _led(value: Any, memo: Memo, seen: set[int]) -> Any:
     if isinstance(value, weakref.ref):
         return weakref.ref(memo[id(value())]) if id(value()) in memo else value
     if isinstance(value, partial):
-        made = _led(value.func, memo, seen)
-        return value if made is value.func else partial(made, *value.args, **value.keywords)
+        return _led_partial(value, memo, seen) if _reaches(value, memo, set()) else value
     if isinstance(value, tuple) and type(value) is tuple:
         parts = tuple(_led(part, memo, seen) for part in value)
         return parts if any(one is not other for one, other in zip(parts, value, strict=True)) else value
@@ -90,6 +90,12 @@ def _led(value: Any, memo: Memo, seen: set[int]) -> Any:
     return value
 
 
+def _led_partial(value: partial[Any], memo: Memo, seen: set[int]) -> partial[Any]:
+    args = [_led(part, memo, seen) for part in value.args]
+    named = {name: _led(part, memo, seen) for name, part in value.keywords.items()}
+    return partial(_led(value.func, memo, seen), *args, **named)
+
+
 def _reaches(value: Any, memo: Memo, seen: set[int]) -> bool:
     """Says whether a value leads to something of the model."""
     if id(value) in memo and memo[id(value)] is not value:
@@ -99,6 +105,8 @@ def _reaches(value: Any, memo: Memo, seen: set[int]) -> bool:
     seen.add(id(value))
     if isinstance(value, types.FunctionType):
         return any(_reaches(part, memo, seen) for part in _bound_to(value))
+    if isinstance(value, partial):
+        return any(_reaches(part, memo, seen) for part in (value.func, *value.args, *value.keywords.values()))
     if isinstance(value, types.MethodType):
         return _reaches(value.__self__, memo, seen)
     if isinstance(value, weakref.ref):

@@ -38,14 +38,16 @@ def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
         kind = None if module is None else dict(_of_module(module)).get(leaf)
         if module is None or kind is None:
             raise UserError(f"{full_name} is not computed from other tensors in this model, so it cannot be folded")
-        is_trained = any(part.requires_grad for part in module.parameters())
+        sources = list(module.parameters())
+        is_trained = any(part.requires_grad for part in sources)
         try:
-            with in_eval_mode(model), torch.no_grad(), warnings.catch_warnings():
+            with in_eval_mode(model), torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the old forms are deprecated: that is why they are met in old models
                 _fold(module, leaf, kind)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{full_name} is computed by {kind}, which cannot be folded: {error}") from error
-        module.get_parameter(leaf).requires_grad_(is_trained)
+        if sources:
+            _make_parameter(module, leaf, is_trained)
 
 
 def fold_all(model: nn.Module) -> dict[str, str]:
@@ -59,9 +61,8 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, str]]:
     """The outermost first: a mask over a normed weight is taken away before the norm."""
     if parametrize.is_parametrized(module):
         for leaf, parts in module.parametrizations.items():  # type: ignore[union-attr,operator]
-            if isinstance(getattr(module, leaf), nn.Parameter | torch.Tensor):
-                kinds = [type(part).__name__.lstrip("_") for part in parts]
-                yield leaf, f"the parametrization {' and '.join(kinds)}"
+            kinds = [type(part).__name__.lstrip("_") for part in parts]
+            yield leaf, f"the parametrization {' and '.join(kinds)}"
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
             yield hook.name, "weight_norm"
@@ -69,6 +70,15 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield hook.name, "spectral_norm"
         elif isinstance(hook, prune.BasePruningMethod):
             yield hook._tensor_name, "a pruning mask"
+
+
+def _make_parameter(module: nn.Module, leaf: str, is_trained: bool) -> None:
+    """What was computed from frozen parameters is left as a plain tensor."""
+    value = getattr(module, leaf)
+    if not isinstance(value, nn.Parameter):
+        delattr(module, leaf)
+        module.register_parameter(leaf, nn.Parameter(value.detach().clone()))
+    module.get_parameter(leaf).requires_grad_(is_trained)
 
 
 def _fold(module: nn.Module, leaf: str, kind: str) -> None:

@@ -41,6 +41,8 @@ def is_plain_object(value: object) -> bool:
     if isinstance(value, (*_PLAIN, Mapping, list, tuple, set, frozenset)) or not hasattr(value, "__dict__"):
         return False
     own = type(value)
+    if own is types.SimpleNamespace:
+        return True
     is_special = own.__reduce__ is not object.__reduce__ or own.__reduce_ex__ is not object.__reduce_ex__
     return not is_special and not hasattr(own, "__deepcopy__")
 
