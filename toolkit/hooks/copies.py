@@ -103,15 +103,20 @@ def _reaches(value: Any, memo: Memo, seen: set[int]) -> bool:
     if id(value) in seen:
         return False
     seen.add(id(value))
+    return any(_reaches(part, memo, seen) for part in _led_to(value))
+
+
+def _led_to(value: Any) -> list[Any]:
+    """What a function, a method, a reference, a container or a plain object leads to."""
     if isinstance(value, types.FunctionType):
-        return any(_reaches(part, memo, seen) for part in _bound_to(value))
-    if isinstance(value, partial):
-        return any(_reaches(part, memo, seen) for part in (value.func, *value.args, *value.keywords.values()))
+        return _bound_to(value)
     if isinstance(value, types.MethodType):
-        return _reaches(value.__self__, memo, seen)
+        return [value.__self__]
     if isinstance(value, weakref.ref):
-        return _reaches(value(), memo, seen)
-    return any(_reaches(part, memo, seen) for part in parts_of_value(value))
+        return [value()]
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    return parts_of_value(value)
 
 
 def _bound_to(function: types.FunctionType) -> list[Any]:

@@ -34,6 +34,7 @@ from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.cards import make_task
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Task
+from toolkit.tasks.ways import paths_of
 
 
 def run(
@@ -121,6 +122,8 @@ class _Run:
                 "compute the same for the same inputs in eval mode"
             )
         check_saving(self.dense, self.task.build_model().cpu(), self.inputs(1))
+        for fault in paths_of(self.task, self.dense, self.device).refused:
+            self.console.line(f"{fault}, so that nothing is proved for it")
 
     def count_macs(self, model: nn.Module) -> int:
         return count_macs(model, self.inputs(1)).total

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
-from toolkit.hooks.paths import TRAINING, Path, find_paths
+from toolkit.hooks.paths import Path
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.task import Batch, Split, Task
+from toolkit.tasks.ways import paths_of
 
 Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
 Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
@@ -54,19 +55,9 @@ class StageContext:
         """Returns the ways to run the model beside eval mode on one example: training mode, and `other_inputs`.
 
         Raises:
-            StageError: the model does not run on one of the task's `other_inputs`.
+            UserError: the model does not run on one of the task's `other_inputs`.
         """
-        others = [tuple(part.to(self.device) for part in inputs) for inputs in getattr(task, "other_inputs", ())]
-
-        def examples(size: int) -> tuple[Tensor, ...]:
-            return tuple(part.to(self.device) for part in task.example_inputs(size))
-
-        found = find_paths(model, examples, others)
-        for fault in found.refused:
-            if not fault.startswith(TRAINING):
-                raise StageError(f"{fault}; other_inputs are inputs that the model must take")
-            self.console.line(f"  {fault}, so that nothing is proved for it")
-        return found.taken[1:]
+        return paths_of(task, model, self.device).taken[1:]
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in task.example_inputs(1))
