@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from toolkit.base.errors import StageError
-from toolkit.blocks.dropped import dropped_blocks, put_module
+from toolkit.blocks.dropped import dropped_blocks, put_module, take_over_hooks
 from toolkit.blocks.find import END_ATTRIBUTE, BlockEnd
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.nothing import NothingArguments
@@ -40,6 +40,7 @@ def drop_block(model: nn.Module, name: str, stand_in: StandIn | None = None) -> 
     end = block_end(model, name)
     if stand_in is None:
         stand_in = make_stand_in(model.get_submodule(name), NothingArguments(structure=end.structure))
+    take_over_hooks(model.get_submodule(name), stand_in)
     put_module(model, name, stand_in)
 
 

@@ -26,7 +26,16 @@ def replace_block(model: nn.Module, name: str, arguments: StandInArguments, *, w
     if dropped_blocks(model.get_submodule(name)):
         raise StageError(f"{name!r} cannot be dropped: there is a stand-in inside of it")
     new = make_stand_in(model.get_submodule(name), arguments, without_memory=without_memory)
+    take_over_hooks(model.get_submodule(name), new)
     put_module(model, name, new)
+
+
+def take_over_hooks(block: nn.Module, stand_in: nn.Module) -> None:
+    """The forward hooks of a block, such as those that collect features, go on working in its place."""
+    for table in ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"):
+        vars(stand_in)[table] = vars(block)[table]
+    for table in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+        vars(stand_in)[table] = vars(block)[table]
 
 
 def dropped_blocks(model: nn.Module) -> list[str]:

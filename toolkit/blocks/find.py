@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from toolkit.blocks.skip_path import has_skip_path, is_relu
 from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.untouched import untouched
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.output import OutputStructure
 
@@ -91,6 +92,7 @@ def _watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, _V
     """One forward pass with gradients; the visits of all modules that may be blocks, in execution order."""
     visits: dict[str, _Visit] = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(untouched(model))
         stack.enter_context(evaluating(model))
         stack.enter_context(without_fast_path())
         stack.enter_context(_parameters_in_graph(model))

@@ -55,7 +55,7 @@ def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tu
     Modules with matrices of their own are among them. Of nested ones only the outermost is named.
     """
     modules = dict(model.named_modules())
-    used = _used_parameters(model, inputs)
+    used = used_parameters(model, inputs)
     opaque: set[str] = set()
     for name, module in modules.items():
         heavy = [part for part in own_parameters(module).values() if broad_dims(part) > 1 and id(part) in used]
@@ -82,7 +82,7 @@ def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
     return len(inputs) >= 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape
 
 
-def _used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:
+def used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:
     """Returns the ids of the parameters that the outputs depend on, read off the autograd graph."""
     frozen = [part for part in model.parameters() if part.is_floating_point() and not part.requires_grad]
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.channels.groups import ChannelGroup, Role, Slot
-from toolkit.channels.layers import has_computed_weights, is_conv, is_grouped
+from toolkit.channels.layers import has_computed_weights, holders_of, is_conv, is_grouped
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
     Raises:
         ValueError: the weights of a layer are not its own parameters. Nothing is cut.
     """
+    shared = holders_of(model)
     gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)
     choices = [choice for choice in choices if choice.changes]
     for choice in choices:
@@ -107,8 +108,22 @@ def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
             _narrow_leaf(module, indices)
         else:
             _narrow_layer(module, role == "out", sorted(indices))
+    _share_again(model, shared)
     for choice in choices:
         patch_attributes(model, choice)
+
+
+def _share_again(model: nn.Module, shared: Mapping[int, Sequence[tuple[str, str]]]) -> None:
+    """Puts one tensor back where one tensor was: every holder of it has been cut alone."""
+    for places in shared.values():
+        tensors = [getattr(model.get_submodule(name), leaf) for name, leaf in places]
+        if len({tensor.shape for tensor in tensors}) > 1:
+            names = " and ".join(f"{name}.{leaf}" for name, leaf in places[:3])
+            raise ValueError(f"{names} are one tensor, which cannot be cut in one place alone")
+        for name, leaf in places:
+            module = model.get_submodule(name)
+            table = module._parameters if leaf in module._parameters else module._buffers
+            table[leaf] = tensors[0]
 
 
 def patch_attributes(model: nn.Module, choice: KeptUnits) -> None:

@@ -16,6 +16,11 @@ def is_grouped(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and module.groups > 1
 
 
+def is_transposed(module: nn.Module) -> bool:
+    """A transposed convolution, whose weight has the inputs first."""
+    return isinstance(module, _ConvTransposeNd)
+
+
 def batch_norm_scale(module: nn.Module) -> Tensor | None:
     """Returns the scales of a BatchNorm layer, one per channel; None for other modules and for layers without them."""
     return module.weight if isinstance(module, _BatchNorm) and module.affine else None
@@ -71,3 +76,16 @@ def is_leaf(module: nn.Module) -> bool:
 def broad_dims(tensor: Tensor) -> int:
     """How many dimensions are longer than 1."""
     return sum(size > 1 for size in tensor.shape)
+
+
+def holders_of(model: nn.Module) -> dict[int, list[tuple[str, str]]]:
+    """Returns the modules and attributes that hold one tensor in common, by its id: tied weights, shared buffers."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for name, module in model.named_modules():
+        own = [
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        ]
+        for leaf, tensor in own:
+            found.setdefault(id(tensor), []).append((name, leaf))
+    return {tensor: places for tensor, places in found.items() if len(places) > 1}

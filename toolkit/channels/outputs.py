@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.layers import num_outputs
 from toolkit.channels.replay import Source, replaying
+from toolkit.hooks.paths import Path
 
 
 def output_layers(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
@@ -14,7 +15,7 @@ def output_layers(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[str, ..
 
     A layer that is called more than once is not looked at. The model is left as it was.
     """
-    with replaying(model, inputs) as replay:
+    with replaying(model, Path(inputs)) as replay:
         everything = {
             name: torch.ones(num_outputs(model.get_submodule(name)), dtype=torch.bool) for name in replay.layers
         }

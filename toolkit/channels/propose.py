@@ -18,6 +18,7 @@ from toolkit.channels.layout import candidate_layouts, granules, random_units, s
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.replay import Replay, Response, Source, replaying
 from toolkit.channels.tensor_slots import tensor_slots
+from toolkit.hooks.paths import Path
 
 _PROBES = 2
 
@@ -36,16 +37,14 @@ class _NotSeparableError(Exception):
     """Why the channels of a cluster cannot be removed one by one."""
 
 
-def propose_groups(
-    model: nn.Module, inputs: tuple[Tensor, ...], blocks: Sequence[str], protected: Sequence[str] = ()
-) -> Structure:
+def propose_groups(model: nn.Module, path: Path, blocks: Sequence[str], protected: Sequence[str] = ()) -> Structure:
     """Groups by what one forward pass computes; a cut has not been tried yet. `blocks` as `find_blocks` names them.
 
     Layers that match a `protected` pattern keep their outputs, and so do those that reach the model's outputs. The
     inner channels of a stand-in stay; the stream's channels in it are cut with the stream.
     """
     stand_ins = dropped_blocks(model)
-    with replaying(model, inputs) as replay:
+    with replaying(model, path) as replay:
         clusters, refused = _clusters(model, replay, protected)
         groups = []
         for cluster in clusters:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from toolkit.channels.calls import keeps_its_shape, opaque_modules, record_calls
 from toolkit.channels.changes import Mask, changed, cloned, differ, perturbed
 from toolkit.channels.layers import channel_dim, is_grouped, mixes_channels
-from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.paths import Path
 from toolkit.hooks.tensors import tensors_in
 
 
@@ -52,12 +52,12 @@ class Replay:
     that keep the shape of their input; `opaque` modules compute with weights of layers that they do not call.
     """
 
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.model, self.inputs = model, inputs
+    def __init__(self, model: nn.Module, path: Path) -> None:
+        self.model, self.path = model, path
         self._modules = dict(model.named_modules())
         calls = record_calls(model, self._forward)
         self.order = list(calls)
-        self.opaque = opaque_modules(model, calls, inputs)
+        self.opaque = opaque_modules(model, calls, path.inputs)
         inside = {name for name in calls for top in self.opaque if name.startswith(f"{top}.")}
         called = [name for name in calls if name not in inside and name not in self.opaque]
         self._frozen = [name for name in called if mixes_channels(self._modules[name])] + sorted(self.opaque)
@@ -98,7 +98,7 @@ class Replay:
         return self._response
 
     def _forward(self) -> list[Tensor]:
-        return [part.clone() for part in tensors_in(self.model(*(part.clone() for part in self.inputs)))]
+        return self.path.run(self.model)
 
     def _freeze(self, name: str) -> Callable[..., Any]:
         module, calls = self._modules[name], self._calls[name]
@@ -155,10 +155,10 @@ class Replay:
 
 
 @contextmanager
-def replaying(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Replay]:
-    """A replay of one forward pass, in eval mode, for the length of the `with`."""
-    with evaluating(model), without_fast_path(), torch.no_grad():
-        replay = Replay(model, inputs)
+def replaying(model: nn.Module, path: Path) -> Iterator[Replay]:
+    """A replay of one forward pass for the length of the `with`."""
+    with path.taken(model), torch.no_grad():
+        replay = Replay(model, path)
         with replay._installed():
             replay.respond({})
             yield replay

@@ -5,9 +5,10 @@ Faults are ValueErrors without a place; the caller knows the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from toolkit.blocks.dropped import stand_ins_of
@@ -84,19 +85,51 @@ def _shrinks(old: int, new: int) -> bool:
     return new == old or 1 <= new <= old
 
 
-def describe_tensors(model: nn.Module) -> dict[str, TensorSpec]:
-    """Shape and type of every parameter and persistent buffer."""
+def describe_tensors(model: nn.Module, buffers: Iterable[str] = ()) -> dict[str, TensorSpec]:
+    """Shape and type of every parameter and persistent buffer, and of those other `buffers`.
+
+    Raises:
+        ValueError: something in the state is no tensor, or of a type that cannot be saved; with its name.
+    """
     specs = {}
-    for name, value in model.state_dict().items():
+    for name, value in {**model.state_dict(), **{name: model.get_buffer(name) for name in buffers}}.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name}: state that is not a tensor cannot be saved without pickle")
-        specs[name] = TensorSpec.of(value)
+        try:
+            specs[name] = TensorSpec.of(value)
+        except ValidationError as error:
+            raise ValueError(f"{name}: tensors of type {value.dtype} cannot be saved ({_NOT_SAVED})") from error
     return specs
 
 
-def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec]) -> None:
-    """The model must have these tensors and no others, of the same type, none smaller in any dimension."""
-    existing = describe_tensors(model)
+_NOT_SAVED = "quantised weights: compress the model before it is quantised"
+
+
+def smaller_buffers(dense: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a state dict leaves out and that are of another shape than the unmodified model's."""
+    kept, originals = model.state_dict(), dict(dense.named_buffers(remove_duplicate=False))
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers(remove_duplicate=False)
+        if name not in kept and name in originals and originals[name].shape != buffer.shape
+    }
+
+
+def put_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Gives buffers that are not in a state dict these values."""
+    for name, value in values.items():
+        model.get_buffer(name).copy_(value)
+
+
+def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Sequence[str] = ()) -> None:
+    """The model must have these tensors and no others, of the same type, none smaller in any dimension.
+
+    buffers: those of them that are not in the model's state dict.
+    """
+    unknown = sorted(set(buffers) - dict(model.named_buffers(remove_duplicate=False)).keys())
+    if unknown:
+        raise ValueError(f"buffers: unknown {unknown[:3]}")
+    existing = describe_tensors(model, buffers)
     missing, extra = sorted(set(existing) - set(specs)), sorted(set(specs) - set(existing))
     if missing or extra:
         raise ValueError(f"tensors: missing {missing[:3] or 'none'}, unknown {extra[:3] or 'none'}")
@@ -113,12 +146,12 @@ def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec]) -> None:
             )
 
 
-def reshape_like(model: nn.Module, specs: Mapping[str, TensorSpec]) -> None:
-    """Give every parameter and persistent buffer the shape it has in `specs`, with empty contents where it changes.
+def reshape_like(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Sequence[str] = ()) -> None:
+    """Give every parameter and buffer that is in `specs` the shape it has there, with empty contents where it changes.
 
-    Parameters that share one object go on sharing it.
+    Parameters that share one object go on sharing it. `buffers` as in `check_tensors`.
     """
-    check_tensors(model, specs)
+    check_tensors(model, specs, buffers)
     resized: dict[int, tuple[Tensor, Tensor]] = {}  # id -> (old, new): the old one is held so that its id stays its own
     for prefix, module in model.named_modules(remove_duplicate=False):
         for table in (module._parameters, module._buffers):

@@ -5,7 +5,6 @@ A manifest may come from anywhere, so what it asks for is held against the weigh
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import ExportError
 from toolkit.checkpoint.manifest import InputSpec, Manifest
+from toolkit.hooks.copies import copy_model
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Recipe
 from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
@@ -121,7 +121,7 @@ def check_memory(model: nn.Module, inputs: Sequence[InputSpec], weights_bytes: i
     if all(not tensor.is_floating_point() for tensor in made):
         made = made[:1]  # token ids: what models do with a mask depends on its values, which the meta device has not
     most_bytes = MOST_TIMES_RESULT * weights_bytes + SPARE_BYTES
-    check_activations(copy.deepcopy(model).eval().to("meta"), tuple(made), most_bytes)
+    check_activations(copy_model(model).eval().to("meta"), tuple(made), most_bytes)
 
 
 def _zoo_model(factory: Mapping[str, JsonValue]) -> ZooModel:

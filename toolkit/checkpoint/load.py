@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.base.errors import CheckpointError, UserError
 from toolkit.base.files import file_sha256
 from toolkit.blocks.dropped import replace_block, stand_ins_of
-from toolkit.checkpoint.difference import apply_attributes, check_tensors, reshape_like
+from toolkit.checkpoint.difference import apply_attributes, check_tensors, put_buffers, reshape_like
 from toolkit.checkpoint.factory import build_model, check_memory
 from toolkit.checkpoint.fingerprint import find_difference, take_fingerprint
 from toolkit.checkpoint.manifest import (
+    COMPLEX,
     MANIFEST_FILE,
     WEIGHTS_FILE,
     Manifest,
@@ -26,6 +27,9 @@ from toolkit.checkpoint.manifest import (
     read_manifest,
     size_of_file,
 )
+from toolkit.hooks.copies import copy_model
+from toolkit.hooks.folding import computed_tensors, fold_tensors
+from toolkit.hooks.state import load_state
 from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.zoo.skeleton import materialise
 
@@ -56,7 +60,7 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
     try:
         _check_header(weights, manifest.tensors)
         if model is not None:
-            return fill(shape_like(copy.deepcopy(model).cpu(), manifest), manifest, weights)
+            return fill(shape_like(copy_model(model).cpu(), manifest), manifest, weights)
         inputs, weights_bytes = manifest.fingerprint.inputs, manifest.weights.bytes
         shaped = shape_like(build_model(manifest.factory, inputs, weights_bytes), manifest)
         check_memory(shaped, inputs, weights_bytes)
@@ -79,9 +83,11 @@ def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
         replace_block(model, name, NothingArguments(structure=structure))
     for name, arguments in manifest.stand_ins.items():
         replace_block(model, name, arguments, without_memory=True)
-    check_tensors(model, manifest.tensors)
+    computed = computed_tensors(model)
+    fold_tensors(model, [name for name in manifest.folded if name in computed])
+    check_tensors(model, manifest.tensors, manifest.buffers)
     apply_attributes(model, manifest.attributes)
-    reshape_like(model, manifest.tensors)
+    reshape_like(model, manifest.tensors, manifest.buffers)
     for name, stand_in in stand_ins_of(model).items():
         if fault := stand_in.fault():
             raise ValueError(f"stand_ins: {name}: {fault}")
@@ -91,11 +97,18 @@ def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
 def fill(model: nn.Module, manifest: Manifest, weights: Path) -> nn.Module:
     """Load the weights into a shaped model, and see that it computes what it did. Raises ValueError."""
     materialise(model)
-    model.load_state_dict(load_file(weights), strict=True)
+    content = {name: as_complex(tensor, manifest.tensors[name]) for name, tensor in load_file(weights).items()}
+    put_buffers(model, {name: content.pop(name) for name in manifest.buffers})
+    load_state(model, content, manifest.versions)
     difference = find_difference(manifest.fingerprint, take_fingerprint(model, manifest.fingerprint.inputs))
     if difference:
         raise ValueError(f"the loaded model does not compute what the saved one did: {difference}")
     return model.eval()
+
+
+def as_complex(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    """Returns what a file holds of a tensor as the tensor: complex numbers are written as two real ones."""
+    return torch.view_as_complex(tensor) if spec.dtype in COMPLEX else tensor
 
 
 def _check_file(path: Path, expected: WeightsFile) -> None:
@@ -121,7 +134,7 @@ def _check_header(path: Path, expected: Mapping[str, TensorSpec]) -> None:
             found = {name: (tuple(part.get_shape()), _DTYPE_OF.get(part.get_dtype())) for name, part in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error}); nothing was read from it") from error
-    listed = {name: (spec.shape, spec.dtype) for name, spec in expected.items()}
+    listed = {name: (spec.written.shape, spec.written.dtype) for name, spec in expected.items()}
     for name in sorted(found.keys() | listed.keys()):
         if found.get(name) != listed.get(name):
             raise CheckpointError(

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn
 
 import torch
 from pydantic import Field, JsonValue, ValidationError
@@ -27,8 +27,21 @@ _MOST_PARTS = 200_000  # keys, values and brackets: each takes far more memory t
 Shape = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**40)], ...], Field(max_length=16)]
 
 DType = Literal[
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",  # written as real and imaginary parts, in a last dimension of 2
+    "complex128",
 ]  # the types that safetensors and every torch version share
+
+COMPLEX: Final = {"complex64": "float32", "complex128": "float64"}  # and what the parts are written as
 
 Attribute = int | float | tuple[int, ...]
 
@@ -42,11 +55,25 @@ class TensorSpec(Settings):
         """Raises ValidationError (a ValueError) for a type of tensor that cannot be saved."""
         return cls.model_validate({"shape": tuple(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")})
 
+    @property
+    def written(self) -> TensorSpec:
+        """As which tensor a file of weights holds it."""
+        if self.dtype not in COMPLEX:
+            return self
+        return TensorSpec.model_validate({"shape": (*self.shape, 2), "dtype": COMPLEX[self.dtype]})
+
 
 class InputSpec(TensorSpec):
-    """An input of the fingerprint; `scale` is the root mean square of the example it stands for."""
+    """An input of the fingerprint.
+
+    scale: the root mean square of the example that the input stands for; 1 for whole numbers.
+    data: the values of the example (see `toolkit.checkpoint.examples`); None where made-up numbers do.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"data"})
 
     scale: Annotated[float, Field(ge=0.0)]
+    data: Annotated[str, Field(max_length=2**20)] | None = None
 
 
 class OutputPrint(Settings):
@@ -77,10 +104,12 @@ class Manifest(Settings):
     `removed_blocks` maps the name of a block that is gone to the structure of its output; `stand_ins` maps the name of
     a block in whose place a stand-in works to the type and arguments of the stand-in.
     `attributes` maps a module's name to those plain attributes that compression changed; `tensors` lists every
-    parameter and persistent buffer.
+    parameter and persistent buffer, and those other buffers that became smaller, which are `buffers`.
+    `folded` names tensors that the unmodified model computes at every pass and the saved one keeps as parameters.
+    `versions` are those of the modules' state dicts; None in manifests of before they were kept.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"stand_ins"})
+    later: ClassVar[frozenset[str]] = frozenset({"stand_ins", "buffers", "folded", "versions"})
 
     version: Literal[1] = 1
     factory: dict[str, JsonValue]
@@ -88,6 +117,9 @@ class Manifest(Settings):
     stand_ins: dict[str, AnyArguments] = Field(default_factory=dict)
     attributes: dict[str, dict[str, Attribute]]
     tensors: dict[str, TensorSpec]
+    buffers: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
+    versions: dict[str, int] | None = None
     weights: WeightsFile
     fingerprint: Fingerprint
     recipe_sha256: str | None

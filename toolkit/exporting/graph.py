@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from toolkit.exporting.quiet import explained
 from toolkit.exporting.report import TensorInfo
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import FlatOutputs, tensors_in
 
@@ -57,7 +57,7 @@ def trace_graph(model: nn.Module, inputs: Inputs, output_names: list[str], *, dy
     """
     shapes = ((tuple({0: Dim(BATCH, min=1)} for _ in inputs)),) if dynamic else None
     with explained("the model cannot be captured as a graph"):
-        traced = FlatOutputs(copy.deepcopy(model)).requires_grad_(False)  # attention chooses its kernel by that
+        traced = FlatOutputs(copy_model(model)).requires_grad_(False)  # attention chooses its kernel by that
         with evaluating(traced), without_fast_path(), torch.no_grad():
             copies = tuple(tensor.clone() for tensor in inputs)
             program = torch.export.export(traced, copies, dynamic_shapes=shapes, strict=False)

@@ -1,1 +1,1 @@
-"""Running a model to look at it: modes, tensors, points that are watched, order of calls, forward passes."""
+"""Handling any model: copies, folded weights, modes, watched points, and the ways on which it is run."""

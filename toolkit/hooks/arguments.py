@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.points import Inputs
 
 
@@ -17,7 +18,8 @@ def first_arguments(model: nn.Module, name: str, inputs: Inputs) -> tuple[tuple[
     module = model.get_submodule(name)
     handle = module.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
     try:
-        model(*inputs)
+        with attributes_kept(model):
+            model(*inputs)
     finally:
         handle.remove()
     return calls[0]

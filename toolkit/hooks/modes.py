@@ -8,10 +8,19 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from toolkit.hooks.held import attributes_kept
+
 
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Eval mode, after which every single module has its own former mode again, an error or not."""
+    """Eval mode, after which every single module has its own former mode and attributes again, an error or not."""
+    with in_eval_mode(*models), attributes_kept(*models):
+        yield
+
+
+@contextlib.contextmanager
+def in_eval_mode(*models: nn.Module) -> Iterator[None]:
+    """Eval mode, after which every single module has its own former mode again; for changes that are to stay."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for module, _ in modes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.points import Inputs
 
 
@@ -17,7 +18,7 @@ def execution_order(model: nn.Module, inputs: Inputs) -> list[str]:
         if name
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(model):
             model(*inputs)
     finally:
         for handle in handles:

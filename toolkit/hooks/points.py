@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.tensors import tensors_in
 
 Inputs = tuple[Tensor, ...]
@@ -76,6 +77,6 @@ def capture(model: nn.Module, inputs: Inputs, points: Iterable[ActivationPoint])
         if len(seen) == len(wanted):
             raise _AllSeenError
 
-    with watched(model, wanted, note), suppress(_AllSeenError):
+    with watched(model, wanted, note), attributes_kept(model), suppress(_AllSeenError):
         model(*inputs)
     return seen

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.hooks.modes import evaluating
+from toolkit.hooks.untouched import untouched
 from toolkit.measure.results import Latency, MeasurementKey
 from toolkit.measure.timing_lock import machine_alone
 
@@ -52,7 +53,13 @@ def measure_latency(
     inputs = tuple(tensor.to(device) for tensor in example_inputs)
     timer = _cuda_timer(inputs, device) if device.type == "cuda" else _cpu_timer(inputs, clock)
     _settle_allocator()
-    with machine_alone(), evaluating(model, dense), _cpu_threads(threads), torch.inference_mode():
+    with (
+        machine_alone(),
+        untouched(model, dense),
+        evaluating(model, dense),
+        _cpu_threads(threads),
+        torch.inference_mode(),
+    ):
         for _ in range(warmup):
             dense(*inputs)
             model(*inputs)

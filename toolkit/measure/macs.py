@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import UserError
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import FlatOutputs
+from toolkit.hooks.untouched import untouched
 from toolkit.measure.mac_rules import NORMALISATION, operator_handles
 from toolkit.measure.results import Macs
 
@@ -37,6 +38,7 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
     analysis.set_op_handle(**operator_handles()).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with (
         warnings.catch_warnings(),
+        untouched(graph_model),
         evaluating(graph_model),
         without_fast_path(),
         _without_new_hooks(graph_model),

@@ -14,7 +14,6 @@ is fitted again on what is left of its inputs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.fit import APART, Problem, problem_of
 from toolkit.repair.improvement import improve, repeat
@@ -187,7 +187,7 @@ def _fit_apart(bypass: LinearBypass, site: BypassSite, streams: Streams) -> tupl
     seen.products = 0.0 if bypass.arguments.rank != site.arguments.rank else None
     for stream, goal in streams:
         seen.add(bypass, stream, goal, apart)
-    trial = improve(copy.deepcopy(bypass), last, seen.problem, apart.problem)
+    trial = improve(copy_model(bypass), last, seen.problem, apart.problem)
     seen.problem.absorb(apart.problem)  # type: ignore[arg-type]  # both are of the site's kind
     found = repeat(bypass, last, seen.problem, trial.moves)
     return FittedBypass(site, bypass, found.calibration_error, trial.holdout_error), seen

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied, map_tensors, tensors_in
@@ -28,7 +29,10 @@ def reads_alone(model: nn.Module, reader: str, source: str, inputs: Inputs) -> b
     def keep(_: nn.Module, __: object, output: Any) -> None:
         kept.append(copied(output))
 
-    with without_fast_path():  # where it is taken depends on hooks, and it computes a little else
+    with (
+        attributes_kept(model),
+        without_fast_path(),
+    ):  # the path depends on hooks, and it computes a little else
         handle = model.get_submodule(reader).register_forward_hook(keep)
         try:
             before = [value.clone() for value in tensors_in(model(*inputs))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
+from toolkit.hooks.modes import evaluating
+from toolkit.hooks.paths import FAULTS, Path
 from toolkit.hooks.tensors import tensors_in
 
 
@@ -17,10 +19,16 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def check_outputs(model: nn.Module, dense: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]]) -> None:
+def check_outputs(
+    model: nn.Module,
+    dense: nn.Module,
+    inputs: Callable[[int], tuple[Tensor, ...]],
+    others: Sequence[Path] = (),
+) -> None:
     """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at batches of 1 and 2.
 
     inputs: gives the inputs for a number of examples.
+    others: more ways to run the dense model, on which the outputs must have its shapes too.
 
     Raises:
         StageError: a check fails.
@@ -29,13 +37,23 @@ def check_outputs(model: nn.Module, dense: nn.Module, inputs: Callable[[int], tu
         raise StageError("the stage left the model in training mode")
     for batch_size in (1, 2):
         given = inputs(batch_size)
-        new, old = tensors_in(model(*given)), tensors_in(dense(*given))
+        with evaluating(model, dense):
+            new, old = tensors_in(model(*given)), tensors_in(dense(*given))
         if not old:
             raise StageError("the dense model's outputs hold no tensor, so nothing can be checked")
         if [part.shape for part in new] != [part.shape for part in old]:
             raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
         if not all(bool(part.isfinite().all()) for part in new):
             raise StageError("the outputs are not finite numbers")
+    for path in others:
+        with path.taken(model, dense):
+            old = path.run(dense)
+            try:
+                new = path.run(model)
+            except FAULTS as error:
+                raise StageError(f"the model does not run {path.words} any more: {error}") from error
+        if [part.shape for part in new] != [part.shape for part in old]:
+            raise StageError(f"the outputs changed shape {path.words}: {[tuple(p.shape) for p in new]}")
 
 
 def check_changed(before: dict[str, Tensor], model: nn.Module, allow_no_change: bool) -> None:

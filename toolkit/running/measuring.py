@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
+from toolkit.hooks.copies import copy_model
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.results import Latency, Measurement, MeasurementKey
@@ -44,7 +44,7 @@ def _latencies(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -
     for device, keys in itertools.groupby(latency_keys(recipe), key=lambda key: key.device):
         pair = [model, dense]
         if device != recipe.device:
-            pair = [copy.deepcopy(part).to(device) for part in pair]
+            pair = [copy_model(part).to(device) for part in pair]
         for key in keys:
             yield measure_latency(
                 pair[0],

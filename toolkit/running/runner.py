@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from pathlib import Path
@@ -17,6 +16,10 @@ from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
+from toolkit.checkpoint.trial import check_saving
+from toolkit.hooks.copies import copy_model
+from toolkit.hooks.paths import Path as Pass
+from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.recipe.check import check, check_model, check_named
@@ -29,7 +32,9 @@ from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.cards import make_task
+from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Task
+from toolkit.tasks.ways import paths_of
 
 
 def run(
@@ -69,7 +74,13 @@ def run(
             console.line(f"{out} is already finished")
             return record
         with reproducible(device):
+            task, folded = folded_task(task)
+            for kind in dict.fromkeys(folded.values()):
+                names = ", ".join(name for name, own in folded.items() if own == kind)
+                console.line(f"folded: {names}: computed by {kind} so far, parameters of their own from here on")
             begun = _Run(recipe, task, out, device, console)
+            begun.folded = tuple(folded)
+            begun.check_baseline()
             if not record.steps:
                 begin_record(record, out)
             return begun.go(record, origin)
@@ -96,6 +107,23 @@ class _Run:
         self.recipe, self.task, self.out, self.device, self.console = recipe, task, out, device, console
         self.dense = task.load_baseline().to(device).eval()
         self.dense_macs = self.count_macs(self.dense)
+        self.folded: tuple[str, ...] = ()
+
+    def check_baseline(self) -> None:
+        """Checks what would otherwise be found after all the work: that the model repeats itself, and can be saved.
+
+        Raises:
+            UserError: it does not, or cannot.
+        """
+        fault = why_not_repeatable(self.dense, Pass(self.inputs(1)))
+        if fault is not None:
+            raise UserError(
+                f"task {self.task.name!r}: {fault}; no cut could be proved and no saved model recognised: make it "
+                "compute the same for the same inputs in eval mode"
+            )
+        check_saving(self.dense, self.task.build_model().cpu(), self.inputs(1))
+        for fault in paths_of(self.task, self.dense, self.device).refused:
+            self.console.line(f"{fault}, so that nothing is proved for it")
 
     def count_macs(self, model: nn.Module) -> int:
         return count_macs(model, self.inputs(1)).total
@@ -131,7 +159,7 @@ class _Run:
     def _last_model(self, record: RunRecord) -> nn.Module:
         done = len(record.steps) - 1
         if done <= 0:
-            return copy.deepcopy(self.dense).requires_grad_(True)
+            return copy_model(self.dense).requires_grad_(True)
         return self._load(self._stage_folder(done - 1))
 
     def _stage_folder(self, index: int) -> Path:
@@ -158,7 +186,7 @@ class _Run:
         torch.manual_seed(context.seed)
         try:
             model, detail = STAGES[stage.type](model, self.task, stage, context)
-            check_outputs(model, self.dense, self.inputs)
+            check_outputs(model, self.dense, self.inputs, context.other_paths(self.task, self.dense))
             check_changed(before, model, stage.allow_no_change)
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
@@ -177,6 +205,7 @@ class _Run:
             factory=factory_of(self.recipe),
             example_inputs=self.inputs(1),
             recipe_sha256=self.recipe.sha256,
+            folded=self.folded,
         )
 
     def _load(self, folder: Path) -> nn.Module:

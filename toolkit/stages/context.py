@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
+from toolkit.hooks.paths import Path
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.task import Batch, Split, Task
+from toolkit.tasks.ways import paths_of
 
 Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
 Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
@@ -48,6 +50,14 @@ class StageContext:
 
     def inputs(self, task: Task, split: Split) -> Iterator[tuple[Tensor, ...]]:
         return (batch.inputs for batch in self.batches(task, split))
+
+    def other_paths(self, task: Task, model: nn.Module) -> tuple[Path, ...]:
+        """Returns the ways to run the model beside eval mode on one example: training mode, and `other_inputs`.
+
+        Raises:
+            UserError: the model does not run on one of the task's `other_inputs`.
+        """
+        return paths_of(task, model, self.device).taken[1:]
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in task.example_inputs(1))

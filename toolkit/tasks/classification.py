@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.state import load_state, versions_of
 from toolkit.tasks.classifier import Classifier
 from toolkit.tasks.task import Batch, Split
 
@@ -28,7 +29,7 @@ class ClassificationTask(Classifier):
     same training examples with random augmentation, read by training alone.
 
     The fixed splits for scoring, calibration and holdout are disjoint draws of `fixed_examples` each from `train`,
-    by `seed`; validation and test are only measured on.
+    by `seed`; validation and test are only measured on. `other_inputs` are as in `Task`.
     """
 
     def __init__(
@@ -44,13 +45,16 @@ class ClassificationTask(Classifier):
         protected: tuple[str, ...] = (),
         fixed_examples: int | None = None,
         seed: int = 0,
+        other_inputs: Sequence[tuple[Tensor, ...]] = (),
     ) -> None:
         """Raises UserError: the weights do not fit the architecture, or the data cannot be split as asked."""
         self.name, self.protected, self.build_model = name, protected, build_model
+        self.other_inputs = tuple(other_inputs)
         if train is test or train is validation or validation is test:
             raise UserError("train, validation and test must be different data: no figure would mean anything")
         weights = trained.state_dict() if isinstance(trained, nn.Module) else trained
         self._weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
+        self._versions = versions_of(weights)
         self._train = _Examples("train", train)
         self._augmented = self._train if augmented is None else _Examples("augmented", augmented)
         if len(self._augmented) != len(self._train):
@@ -66,7 +70,7 @@ class ClassificationTask(Classifier):
     def load_baseline(self) -> nn.Module:
         model = self.build_model()
         try:
-            model.load_state_dict(self._weights)
+            load_state(model, self._weights, self._versions)
         except RuntimeError as error:
             raise UserError(f"the trained weights do not fit what build_model builds: {error}") from error
         return model.cpu().eval()

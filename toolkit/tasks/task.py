@@ -37,7 +37,11 @@ class AlignmentOptions:
 
 
 class Task(Protocol):
-    """A model, its data and its metric (higher is better)."""
+    """A model, its data and its metric (higher is better).
+
+    A task may also have `other_inputs`, a sequence of inputs of any batch size, of other lengths or that take other
+    branches of the model than the example inputs: every cut and every drop is proved on them too.
+    """
 
     name: str
     metric: str

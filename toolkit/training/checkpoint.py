@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.base.files import replacing
+from toolkit.hooks.state import load_state
 
 VERSION = 1
 
@@ -151,7 +152,7 @@ def _restore(state: FitState, plain: dict[str, Any], tensors: dict[str, Tensor])
 
 
 def _load_changing(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    model.load_state_dict({**model.state_dict(), **tensors})
+    load_state(model, {**model.state_dict(), **tensors})
 
 
 def _random_states(model: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating
+from toolkit.hooks.state import load_state
 from toolkit.hooks.tensors import model_sha256
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
@@ -108,7 +110,7 @@ def fit(
                 keeper.save(state)
     if state.best_state is None:
         state.best_state, state.result.best_step = state.average.state_dict(), state.result.steps
-    model.load_state_dict(state.best_state)
+    load_state(model, state.best_state)
     model.eval()
     return state.result
 
@@ -120,7 +122,7 @@ def _begin(model: nn.Module, config: FitConfig) -> FitState:
         optimiser = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     else:
         optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-    average = copy.deepcopy(model).requires_grad_(False) if config.ema_decay else model
+    average = copy_model(model).requires_grad_(False) if config.ema_decay else model
     return FitState(model, average, optimiser)
 
 
@@ -210,6 +212,9 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) ->
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(weight, 1 - decay)
+        if mean.is_floating_point() or mean.is_complex():
+            mean.lerp_(weight, 1 - decay)
+        else:
+            mean.copy_(weight)
     for kept, value in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(value)

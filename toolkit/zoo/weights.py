@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.state import load_state
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
 
@@ -46,7 +47,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     kinds = [name for name in own if own[name].is_floating_point() != weights[name].is_floating_point()]
     if kinds:
         raise UserError(f"{path}: {kinds[0]} is {weights[kinds[0]].dtype}, the model's {own[kinds[0]].dtype}")
-    model.load_state_dict(weights)
+    load_state(model, weights)
 
 
 def _read_safetensors(path: Path, own: Shapes, most_bytes: int) -> dict[str, Tensor]:

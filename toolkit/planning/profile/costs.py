@@ -9,7 +9,6 @@ plans, which are applied for nothing else.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import still_there
+from toolkit.hooks.copies import copy_model
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.results import MeasurementKey
@@ -87,7 +87,7 @@ class CostProfiler:
         """The model of a context without any block."""
 
         def measure() -> dict[str, float]:
-            model = copy.deepcopy(self._stream(label))
+            model = copy_model(self._stream(label))
             for block in find_blocks(model, self.inputs[1]):
                 if block in self.space.blocks:
                     drop_block(model, block)
@@ -124,14 +124,14 @@ class CostProfiler:
 
     def narrowed(self, model: nn.Module, widths: Mapping[str, Width]) -> nn.Module:
         """A copy with those widths; which channels go does not matter for what it costs."""
-        narrow = copy.deepcopy(model)
+        narrow = copy_model(model)
         groups = [self.space.groups[name] for name in widths]
         cut(narrow, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
         return narrow
 
     def built(self, drops: Drops, widths: Mapping[str, Width]) -> nn.Module:
         """A plan's model, without repairs: only what it costs is right."""
-        model = copy.deepcopy(self.dense)
+        model = copy_model(self.dense)
         find_blocks(model, self.inputs[1])
         drop_all(model, drops, self.inputs[1])
         groups = still_there([self.space.groups[name] for name in widths], model)

@@ -13,6 +13,7 @@ from torch import nn
 from toolkit.base.console import Console
 from toolkit.base.errors import UserError
 from toolkit.base.files import content_sha256, write_atomically
+from toolkit.hooks.routes import routed_modules
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
@@ -33,6 +34,7 @@ from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.context import StageContext
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import mean_loss
+from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Split, Task
 
 
@@ -56,7 +58,7 @@ class ModelProfile:
 
     @cached_property
     def dense(self) -> nn.Module:
-        return self.task.load_baseline().to(self.timing.device).eval()
+        return folded_task(self.task)[0].load_baseline().to(self.timing.device).eval()
 
     @cached_property
     def context(self) -> StageContext:
@@ -90,7 +92,15 @@ class ModelProfile:
     def space(self) -> Space:
         self.console.line("looking for blocks and channel groups")
         inputs = self.context.example_inputs(self.task)
-        found = find_space(self.dense, inputs, self.task.protected, self.round_to, bypass=self.bypass)
+        found = find_space(
+            self.dense,
+            inputs,
+            self.task.protected,
+            self.round_to,
+            bypass=self.bypass,
+            others=self.context.other_paths(self.task, self.dense),
+            routed=routed_modules(self.dense, self.context.inputs(self.task, "calibration")),
+        )
         if not found.blocks and not found.widths:
             raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
         return found

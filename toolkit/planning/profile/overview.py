@@ -11,6 +11,8 @@ from toolkit.blocks.drop import block_dropped
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup
+from toolkit.hooks.copies import copy_model
+from toolkit.hooks.folding import computed_tensors, fold_all
 from toolkit.measure.macs import count_macs
 from toolkit.measure.module_shares import module_seconds
 
@@ -52,6 +54,9 @@ class Overview(Data):
 
 def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:
     """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute."""
+    if computed_tensors(model):
+        model = copy_model(model)
+        fold_all(model)  # as every run does
     blocks = find_blocks(model, inputs)
     structure = find_groups(model, inputs, blocks, protected)
     layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}

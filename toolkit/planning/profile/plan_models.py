@@ -5,7 +5,6 @@ The repairs are those that the stages make, on the same calibration data; see `t
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -19,6 +18,7 @@ from toolkit.blocks.dropped import dropped_blocks, emptied_blocks, stand_ins_of
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup, Structure, still_there
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.forward import forward_replaced
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.passes import Meter, metered
@@ -88,14 +88,14 @@ class PlanModels:
         self, drops: Drops, widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
     ) -> nn.Module:
         """A new model; what it shares with the dense one is not computed again. `repair` is that of the width stage."""
-        model = copy.deepcopy(self.dense)  # with the marks that find_blocks leaves
+        model = copy_model(self.dense)  # with the marks that find_blocks leaves
         shared = self.unchanged(drops, widths)
         first, last = halves({block: drops[block] for block in self.blocks if block in drops}, order, bool(widths))
         self._drop(model, self.dense, first, shared)
         self._narrow(model, widths, shared, repair)
         is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
         for rank, blocks in in_runs(last):  # a stage for each, whose reference is the model as it comes into the stage
-            reference = copy.deepcopy(model) if is_narrower else self.dense
+            reference = copy_model(model) if is_narrower else self.dense
             self._drop(model, reference, dict.fromkeys(blocks, rank), shared)
         return model
 
@@ -123,7 +123,7 @@ class PlanModels:
         places, gone = dropped_blocks(model), self._gone(model)
         scores = self._scores(model, groups) if places else self._dense_scores
         choices = choose(given_cuts(groups, self.dense, widths), scores)
-        before = copy.deepcopy(model) if len(places) > len(emptied_blocks(model)) else self.dense
+        before = copy_model(model) if len(places) > len(emptied_blocks(model)) else self.dense
         cut(model, choices)
         order = self._order_of(model)
 

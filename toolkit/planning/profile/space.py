@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from toolkit.blocks.find import find_blocks
-from toolkit.channels.find import find_groups
+from toolkit.blocks.ways import faults_on_paths
+from toolkit.channels.find import find_groups, without_modules
 from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.hooks.paths import Path
 from toolkit.planning.profile.bypasses import bypass_ranks
 from toolkit.planning.tables import Width
 from toolkit.record.plan import Rank
@@ -50,15 +52,26 @@ class Space:
 
 
 def find_space(
-    model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str], round_to: int, *, bypass: bool = False
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    protected: Sequence[str],
+    round_to: int,
+    *,
+    bypass: bool = False,
+    others: Sequence[Path] = (),
+    routed: Mapping[str, str] | None = None,
 ) -> Space:
     """Blocks, groups and their widths: shares of the channels, rounded to `round_to`; whole heads, and half of their
     channels where that can be cut. The residual stream keeps the same share everywhere.
 
     bypass: whether linear maps may take the place of blocks.
+    others: more ways to run the model, on which drops and cuts must be right too.
+    routed: modules that the model runs depending on values, which stay as they are; see `routed_modules`.
     """
-    blocks = find_blocks(model, inputs)
-    structure = find_groups(model, inputs, blocks, protected)
+    found = find_blocks(model, inputs)
+    stays = {*faults_on_paths(model, found, others), *(routed or {})}
+    blocks = [name for name in found if name not in stays]
+    structure = without_modules(find_groups(model, inputs, found, protected, others), routed or {})
     widths = {group.name: _widths(group, round_to) for group in structure.groups if group.kind != "embedding"}
     streams: dict[str, dict[str, int]] = {UNMODIFIED: {}}
     wide = structure.of_kind("embedding")

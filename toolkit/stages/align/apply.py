@@ -7,7 +7,6 @@ the modules, parameters and flags of the one that went in.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.blocks.dropped import dropped_blocks
 from toolkit.blocks.find import find_blocks
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.order import execution_order
 from toolkit.stages.align.adapters import Adapted, find_targets, plan_adapters
@@ -40,7 +40,7 @@ def apply_align(model: nn.Module, task: Task, config: Align, context: StageConte
     Raises:
         StageError: as `align_model`.
     """
-    teacher = context.dense if config.teacher == "static" else copy.deepcopy(model).eval()
+    teacher = context.dense if config.teacher == "static" else copy_model(model).eval()
     return model, align_model(model, teacher, task, config, context, checkpoint=context.rounds.alignment(1))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.base.errors import StageError
+from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.points import ActivationPoint, watched
 from toolkit.stages.align.settings import Align
 from toolkit.tasks.task import AlignmentOptions, Batch, Task
@@ -36,7 +37,7 @@ class AlignLoss:
         """
         config = self.config
         outputs, features = run_with_features(student, self.blocks, batch.inputs)
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(self.teacher):
             goal, goal_features = run_with_features(self.teacher, self.blocks, batch.inputs)
         parts = self._weighted_terms(outputs, goal, batch.targets)
         if config.task_weight:

@@ -7,7 +7,6 @@ all blocks are chosen from the scores of the first round and dropped together.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +16,10 @@ from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
 from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
+from toolkit.blocks.ways import faults_on_paths
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.points import ActivationPoint, capture
+from toolkit.hooks.routes import routed_modules
 from toolkit.repair.fit import install
 from toolkit.stages.align.apply import align_model
 from toolkit.stages.align.settings import Align
@@ -41,13 +43,19 @@ def apply_block_drop(
     Raises:
         StageError: there are too few blocks, the ratio cannot be met, or a score is not a finite number.
     """
-    names = find_blocks(model, context.example_inputs(task))
+    found = find_blocks(model, context.example_inputs(task))
+    refused = faults_on_paths(model, found, context.other_paths(task, model))
+    refused |= routed_modules(model, context.inputs(task, "score"))
+    names = [name for name in found if name not in refused]
+    for name in found:
+        if name in refused:
+            context.console.line(f"  {name} stays: {refused[name]}")
     _check_target(names, config)
     if config.rank is not None:
         bypass_sites(model, config.blocks or names, context.example_inputs(task), {}, config.rank)
     config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
     reference = context.dense if _same_streams(model, context.dense, names, context.example_inputs(task)) else model
-    return _Drop(task, config, context, copy.deepcopy(reference), names).run(model)
+    return _Drop(task, config, context, copy_model(reference), names).run(model)
 
 
 def _same_streams(model: nn.Module, dense: nn.Module, blocks: list[str], inputs: tuple[Tensor, ...]) -> bool:
@@ -101,7 +109,7 @@ class _Drop:
         undone: Detail | None = None
         while not self._reached(model, _dropped(rounds)):
             number = len(rounds) + 1
-            after, detail = self._round(copy.deepcopy(model), number, _dropped(rounds))
+            after, detail = self._round(copy_model(model), number, _dropped(rounds))
             detail |= self._measure(after)
             if floor is not None and detail["validation"] < floor:
                 undone = detail | {"floor": floor}
@@ -113,7 +121,7 @@ class _Drop:
         return model, self._detail(model, rounds, undone)
 
     def _round(self, model: nn.Module, number: int, dropped: list[str]) -> tuple[nn.Module, Detail]:
-        before = copy.deepcopy(model) if self._has_dynamic_teacher() else None
+        before = copy_model(model) if self._has_dynamic_teacher() else None
         detail = self._choose(model, number, dropped)
         gone = self._blocks_to_drop(detail)
         repairs = [self._drop(model, block) for block in gone]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from torch import nn
@@ -10,10 +9,12 @@ from torch import nn
 from toolkit.base.errors import StageError
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import cut, parts_of
-from toolkit.channels.find import find_groups
+from toolkit.channels.find import find_groups, without_modules
 from toolkit.channels.groups import ChannelGroup, Structure
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import check_cut
+from toolkit.hooks.copies import copy_model
+from toolkit.hooks.routes import routed_modules
 from toolkit.stages.channel_prune.detail import ChannelPruneDetail
 from toolkit.stages.channel_prune.importance import score_groups
 from toolkit.stages.channel_prune.repair import repair_readers
@@ -35,9 +36,9 @@ def apply_channel_prune(
     Raises:
         StageError: nothing can be cut, a target is missed, or the cut model does not compute what it should.
     """
-    structure = find_groups(
-        model, context.example_inputs(task), find_blocks(model, context.example_inputs(task)), task.protected
-    )
+    inputs, paths = context.example_inputs(task), context.other_paths(task, model)
+    found = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
+    structure = without_modules(found, routed_modules(model, context.inputs(task, "calibration")))
     groups = _chosen_groups(structure, config)
     scores = score_groups(
         model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
@@ -51,9 +52,9 @@ def apply_channel_prune(
         plan = search_ratio(model, groups, _scope(groups, config), config, context, scores)
     _check_keep(plan, config)
     choices = choose(plan, scores)
-    reference = copy.deepcopy(model)
+    reference = copy_model(model)
     cut(model, choices)
-    check_cut(reference, model, parts_of(choices), context.example_inputs(task))
+    check_cut(reference, model, parts_of(choices), inputs, paths)
     repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
     achieved = context.macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup
+from toolkit.hooks.copies import copy_model
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep, WidthKind
 from toolkit.stages.channel_prune.widths import Cut, Scores, choose, even_scores, plan_cuts
 from toolkit.stages.context import StageContext
@@ -76,7 +76,7 @@ class _Search:
     def miss(self, plan: WidthPlan) -> float:
         widths = tuple(entry.kept for entry in plan)
         if widths not in self.seen:
-            trial = copy.deepcopy(self.model)
+            trial = copy_model(self.model)
             cut(trial, choose(plan, even_scores([entry.group for entry in plan])))
             self.seen[widths] = self.context.macs_ratio(trial) - self.target
         return self.seen[widths]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
+from toolkit.hooks.held import attributes_kept
 from toolkit.stages.context import StageContext, to_device
 from toolkit.stages.curve import curve_of
 from toolkit.stages.recover.detail import RecoverDetail
@@ -34,7 +35,7 @@ def apply_recover(
         if config.task_weight:
             total = total + config.task_weight * task.loss(outputs, batch.targets)
         if config.alignment_weight:
-            with torch.no_grad():
+            with torch.no_grad(), attributes_kept(context.dense):
                 teacher = context.dense(*batch.inputs)
             terms = task.alignment(outputs, teacher, batch.targets, AlignmentOptions())
             if not terms:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +12,7 @@ from toolkit.channels.layers import is_conv, mixes_channels, num_outputs
 from toolkit.channels.outputs import output_layers
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import check_cut
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating
 from toolkit.repair.batch_norm import reestimate_batch_norms
 from toolkit.stages.context import StageContext
@@ -39,7 +38,7 @@ def apply_torch_pruning(
         return model, TorchPruningDetail(**known, macs_ratio=Target(asked=config.macs_ratio, achieved=before))
     peer = _peer(model, task, config, context)
     ratio, found = search_pruning_ratio(peer, config, context)
-    check_cut(model, found.model, found.parts, context.example_inputs(task))
+    check_cut(model, found.model, found.parts, context.example_inputs(task), context.other_paths(task, model))
     num_norms = 0
     if config.batch_norm == "reestimate":
         num_norms = reestimate_batch_norms(found.model, context.inputs(task, "calibration"))
@@ -78,7 +77,7 @@ def _peer(model: nn.Module, task: Task, config: TorchPruning, context: StageCont
 
 def _gradients(model: nn.Module, task: Task, context: StageContext) -> dict[str, Tensor]:
     """Returns the gradient of the task's loss, added up over the calibration batches, by parameter name."""
-    trained = copy.deepcopy(model).requires_grad_(True)
+    trained = copy_model(model).requires_grad_(True)
     with evaluating(trained), torch.enable_grad():
         for batch in context.batches(task, "calibration"):
             task.loss(trained(*batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from toolkit.base.errors import StageError
 from toolkit.channels.cut import CutPart, KeptUnits, patch_attributes
 from toolkit.channels.groups import ChannelGroup
 from toolkit.channels.layers import mixes_channels
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.stages.torch_pruning.settings import TorchPruning
@@ -70,7 +70,7 @@ class Peer:
         Raises:
             StageError: torch-pruning fails on this model, or cuts a layer for which there is no proof.
         """
-        model = copy.deepcopy(self.model).requires_grad_(True)  # of what is frozen, it prunes nothing, in silence
+        model = copy_model(self.model).requires_grad_(True)  # of what is frozen, it prunes nothing, in silence
         flags = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
         for name, parameter in model.named_parameters():
             if name in self.gradients:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.base.errors import StageError, UserError
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.results import Quality, Timeline
@@ -69,7 +69,7 @@ class ZooTask:
         return build_zoo_model(self.config.name, self.config.arguments)
 
     def load_baseline(self) -> nn.Module:
-        return copy.deepcopy(self._dense)
+        return copy_model(self._dense)
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         return self._inputs(batch_size, 0)

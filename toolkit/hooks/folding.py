@@ -1,0 +1,92 @@
+"""Weights that are computed from others at every pass (weight_norm, spectral_norm, parametrizations, masks) folded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from toolkit.base.errors import UserError
+from toolkit.hooks.modes import in_eval_mode
+
+
+def computed_tensors(model: nn.Module) -> dict[str, str]:
+    """Returns by name (`blocks.0.weight`) what computes each tensor that can be folded, such as `weight_norm`."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        for leaf, kind in _of_module(module):
+            found[f"{name}.{leaf}" if name else leaf] = kind
+    return found
+
+
+def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
+    """Makes the named tensors parameters of their own with the values that they have in eval mode, in place.
+
+    Parameters that nothing else needs are gone then. A tensor is to be trained if one that it was computed from was.
+
+    Raises:
+        UserError: a name is none of `computed_tensors`, or what computes the tensor cannot be taken away.
+    """
+    for full_name in names:
+        name, _, leaf = full_name.rpartition(".")
+        module = dict(model.named_modules()).get(name)
+        kind = None if module is None else dict(_of_module(module)).get(leaf)
+        if module is None or kind is None:
+            raise UserError(f"{full_name} is not computed from other tensors in this model, so it cannot be folded")
+        sources = list(module.parameters())
+        is_trained = any(part.requires_grad for part in sources)
+        try:
+            with in_eval_mode(model), torch.enable_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the old forms are deprecated: that is why they are met in old models
+                _fold(module, leaf, kind)
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{full_name} is computed by {kind}, which cannot be folded: {error}") from error
+        if sources:
+            _make_parameter(module, leaf, is_trained)
+
+
+def fold_all(model: nn.Module) -> dict[str, str]:
+    """Folds all that `computed_tensors` finds, in place, and returns it."""
+    found = computed_tensors(model)
+    fold_tensors(model, found)
+    return found
+
+
+def _of_module(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """The outermost first: a mask over a normed weight is taken away before the norm."""
+    if parametrize.is_parametrized(module):
+        for leaf, parts in module.parametrizations.items():  # type: ignore[union-attr,operator]
+            kinds = [type(part).__name__.lstrip("_") for part in parts]
+            yield leaf, f"the parametrization {' and '.join(kinds)}"
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            yield hook.name, "weight_norm"
+        elif isinstance(hook, SpectralNorm):
+            yield hook.name, "spectral_norm"
+        elif isinstance(hook, prune.BasePruningMethod):
+            yield hook._tensor_name, "a pruning mask"
+
+
+def _make_parameter(module: nn.Module, leaf: str, is_trained: bool) -> None:
+    """What was computed from frozen parameters is left as a plain tensor."""
+    value = getattr(module, leaf)
+    if not isinstance(value, nn.Parameter):
+        delattr(module, leaf)
+        module.register_parameter(leaf, nn.Parameter(value.detach().clone()))
+    module.get_parameter(leaf).requires_grad_(is_trained)
+
+
+def _fold(module: nn.Module, leaf: str, kind: str) -> None:
+    if kind == "weight_norm":
+        remove_weight_norm(module, leaf)
+    elif kind == "spectral_norm":
+        remove_spectral_norm(module, leaf)
+    elif kind == "a pruning mask":
+        prune.remove(module, leaf)
+    else:
+        parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
