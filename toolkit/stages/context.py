@@ -16,26 +16,48 @@ from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.task import Batch, Split, Task
 
+PARTIAL = "that of this model is partial: the run record lists the operators without a count under `macs.unknown`"
+
 Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
 Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to."""
+    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to.
+
+    dense_macs, count_macs: multiply-adds of one example; None where the count is a partial one.
+    smallest_batch: examples that the model takes at the least; it takes any larger number too.
+    """
 
     dense: nn.Module
-    dense_macs: int
-    count_macs: Callable[[nn.Module], int]
+    dense_macs: int | None
+    count_macs: Callable[[nn.Module], int | None]
     device: torch.device
     seed: int
     console: Console
     rounds: RoundStore = field(
         default_factory=RoundStore
     )  # where a stage of several rounds keeps those that are finished
+    smallest_batch: int = 1
 
     def macs_ratio(self, model: nn.Module) -> float:
-        return self.count_macs(model) / self.dense_macs
+        """Returns the share of the unmodified model's multiply-adds.
+
+        Raises:
+            StageError: one of the counts is partial.
+        """
+        ratio = self.known_macs_ratio(model)
+        if ratio is None:
+            raise StageError(f"a target in multiply-adds needs a full count, and {PARTIAL}")
+        return ratio
+
+    def known_macs_ratio(self, model: nn.Module) -> float | None:
+        """Returns the same; None where one of the counts is partial."""
+        if not self.dense_macs:
+            return None
+        macs = self.count_macs(model)
+        return None if macs is None else macs / self.dense_macs
 
     def batches(self, task: Task, split: Split, batch_size: int = 16, *, limit: int | None = None) -> Iterator[Batch]:
         """A fixed split's batches, or those of its first `limit` examples, with their inputs on the run's device."""
@@ -50,7 +72,8 @@ class StageContext:
         return (batch.inputs for batch in self.batches(task, split))
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
-        return tuple(part.to(self.device) for part in task.example_inputs(1))
+        """Returns example inputs on the run's device: one example, or as many as the model needs."""
+        return tuple(part.to(self.device) for part in task.example_inputs(self.smallest_batch))
 
 
 class Apply(Protocol[Settings_contra, Detail_co]):
