@@ -6,7 +6,17 @@ import json
 from collections.abc import Sequence
 
 from reports.drawing.html import Safe, el, table, together
-from reports.drawing.words import FAMILY_WORDS, change, count, duration, macs_words, milliseconds, percent, step_names, timed_at
+from reports.drawing.words import (
+    FAMILY_WORDS,
+    change,
+    count,
+    duration,
+    macs_words,
+    milliseconds,
+    percent,
+    step_names,
+    timed_at,
+)
 from toolkit.measure.results import Macs, Measurement, MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
@@ -101,7 +111,9 @@ def facts_table(record: RunRecord) -> Safe:
 
 def uncounted_operators(steps: Sequence[StepRecord]) -> Safe:
     """Calls that carry no count, dense against the last step."""
-    first, last = ({**macs.unknown, **macs.uncounted} for macs in (steps[0].measurement.macs, steps[-1].measurement.macs))
+    first, last = (
+        {**macs.unknown, **macs.uncounted} for macs in (steps[0].measurement.macs, steps[-1].measurement.macs)
+    )
     names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))
     if not names:
         return el("p", "None: every operator carries a count.")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.base.errors import UserError
+from toolkit.base.errors import StageError, UserError
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import tensors_in
 
@@ -38,14 +38,17 @@ def _is_users(file: str) -> bool:
 
 
 @contextmanager
-def users_code(what: str) -> Iterator[None]:
-    """Turns every exception of the code inside into a UserError that begins with `what`; a UserError passes as it is."""
+def users_code(what: str, hint: str = "") -> Iterator[None]:
+    """Turns every exception of the code inside into a StageError, which begins with `what` and ends with `hint`.
+
+    A UserError passes as it is.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # code of the user's raises what it likes
-        raise UserError(f"{what}: {told(error)}") from error
+        raise StageError(f"{what}: {told(error)}{hint}") from error
 
 
 def described(value: Any) -> str:

@@ -23,8 +23,8 @@ with warnings.catch_warnings():  # fvcore scripts functions on import, which tor
     from fvcore.nn.jit_analysis import JitModelAnalysis
 
 
-def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
-    """Count the multiply-adds of one example: the caller passes inputs of batch size 1.
+def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...], examples: int = 1) -> Macs:
+    """Count the multiply-adds of one example: the caller passes inputs of batch size 1, or of `examples`.
 
     Attention is counted in full where a mask would skip part of it. `uncounted` lists the operators with a few
     operations per element; those that only move data are not listed. The model is left as it was, modes included.
@@ -35,8 +35,14 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
     Raises:
         Exception: whatever the model raises on these inputs.
     """
-    traced = _by_trace(model, example_inputs)
-    return traced if traced is not None and not traced.is_partial else _by_dispatch(model, example_inputs)
+    found = _by_trace(model, example_inputs)
+    if found is None or found.is_partial:
+        found = _by_dispatch(model, example_inputs)
+    if examples == 1:
+        return found
+    by_operator = {name: number // examples for name, number in found.by_operator.items()}
+    total, normalisation = sum(by_operator.values()), found.normalisation // examples
+    return found.model_copy(update={"total": total, "normalisation": normalisation, "by_operator": by_operator})
 
 
 def _by_trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs | None:
@@ -52,7 +58,9 @@ def _by_trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs | No
         warnings.simplefilter("ignore")  # the tracer's remarks on shapes taken as constants: that is what is wanted
         try:
             analysis = JitModelAnalysis(graph_model, example_inputs)
-            analysis.set_op_handle(**operator_handles()).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            analysis.set_op_handle(**operator_handles()).unsupported_ops_warnings(False).uncalled_modules_warnings(
+                False
+            )
             counts = analysis.by_operator()
             unknown = analysis.unsupported_ops()
         except Exception:  # the tracer, and what it calls of the user's, raise what they like

@@ -46,14 +46,6 @@ class Macs(Data):
         """Returns the share of another model's multiply-adds; None where a count is partial or the other's is 0."""
         return None if self.is_partial or dense.is_partial or not dense.total else self.total / dense.total
 
-    def of_one(self, examples: int) -> Macs:
-        """Returns the count of one example, where this one is of a batch of several."""
-        if examples == 1:
-            return self
-        by_operator = {name: number // examples for name, number in self.by_operator.items()}
-        total, normalisation = sum(by_operator.values()), self.normalisation // examples
-        return self.model_copy(update={"total": total, "normalisation": normalisation, "by_operator": by_operator})
-
 
 EAGER: Final = "eager"  # PyTorch, operator by operator
 

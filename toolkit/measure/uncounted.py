@@ -68,4 +68,6 @@ _CHEAP_WHEN_RUN = """
 CHEAP_WHEN_RUN = frozenset(_CHEAP_WHEN_RUN.split())
 
 # Of other libraries, with their own namespace: lookups, and a few operations per element.
-CHEAP_ELSEWHERE = frozenset(f"torchvision::{name}" for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"))
+CHEAP_ELSEWHERE = frozenset(
+    f"torchvision::{name}" for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
+)

@@ -17,17 +17,20 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def check_outputs(model: nn.Module, dense: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]]) -> None:
-    """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at batches of 1 and 2.
+def check_outputs(
+    model: nn.Module, dense: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], smallest_batch: int = 1
+) -> None:
+    """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at two batch sizes.
 
     inputs: gives the inputs for a number of examples.
+    smallest_batch: the first of the two numbers of examples, 1 for most models; the other is one more.
 
     Raises:
         StageError: a check fails.
     """
     if model.training:
         raise StageError("the stage left the model in training mode")
-    for batch_size in (1, 2):
+    for batch_size in (smallest_batch, smallest_batch + 1):
         given = inputs(batch_size)
         new, old = tensors_in(model(*given)), tensors_in(dense(*given))
         if not old:

@@ -170,12 +170,16 @@ def _weights_of(trained: Any, built: nn.Module) -> Mapping[str, Tensor]:
     try:
         built.load_state_dict(weights)
     except Exception as error:  # whatever was given in the place of weights
-        wrapped = next((name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)), "")
+        wrapped = next(
+            (name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)), ""
+        )
         if is_module and wrapped:
             raise UserError(f"trained is {described(trained)} around the model: pass trained.{wrapped}") from error
         plain_weights(weights, own, what)
         raise UserError(f"the weights do not fit what build_model builds: {told(error)}") from error
-    if all(isinstance(value, Tensor) and own[name].dtype == value.dtype for name, value in weights.items() if name in own):
+    if all(
+        isinstance(value, Tensor) and own[name].dtype == value.dtype for name, value in weights.items() if name in own
+    ):
         return dict(weights)
     return plain_weights(weights, own, what)
 

@@ -122,7 +122,9 @@ def _rows(name: str, tensors: Any) -> TensorDataset:
         raise UserError(f"{name} is {described(tensors)}; give tensors (inputs..., labels), or a dataset")
     others = [part for part in tensors if not isinstance(part, Tensor)]
     if others:
-        raise UserError(f"{name} must be inputs and labels, as tensors or as a dataset; it holds {described(others[0])}")
+        raise UserError(
+            f"{name} must be inputs and labels, as tensors or as a dataset; it holds {described(others[0])}"
+        )
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if len(shapes) < 2 or len({shape[:1] for shape in shapes}) != 1 or () in shapes:
         raise UserError(f"{name} must be inputs and labels of one length; the shapes are {shapes}")

@@ -112,9 +112,7 @@ def _other_classes(given: nn.Module, rebuilt: nn.Module) -> list[str]:
 
 def _other_buffers(given: nn.Module, rebuilt: nn.Module) -> list[str]:
     kept, own = given.state_dict().keys(), dict(rebuilt.named_buffers())
-    return [
-        name for name, value in given.named_buffers() if name not in kept and not _alike(value, own.get(name))
-    ]
+    return [name for name, value in given.named_buffers() if name not in kept and not _alike(value, own.get(name))]
 
 
 def _other_weights(given: nn.Module, rebuilt: nn.Module) -> list[str]:

@@ -81,9 +81,7 @@ def _check_rest(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], s
             ) from error
 
 
-def _refusal(
-    model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str
-) -> UserError | None:
+def _refusal(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> UserError | None:
     given = inputs(size)
     try:
         try_model(model, given, what)

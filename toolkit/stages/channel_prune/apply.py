@@ -143,7 +143,12 @@ def _check_keep(plan: Sequence[Cut], config: ChannelPrune) -> None:
 
 
 def _check_macs(achieved: float | None, is_there: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
-    if config.macs_ratio is None or achieved is None or is_there or abs(achieved - config.macs_ratio) <= config.macs_tolerance:
+    if (
+        config.macs_ratio is None
+        or achieved is None
+        or is_there
+        or abs(achieved - config.macs_ratio) <= config.macs_tolerance
+    ):
         return
     kinds = ", ".join(dict.fromkeys(entry.kind for entry in plan if entry.kept < entry.before)) or "nothing"
     raise StageError(
