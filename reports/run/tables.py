@@ -111,15 +111,14 @@ def facts_table(record: RunRecord) -> Safe:
 
 def uncounted_operators(steps: Sequence[StepRecord]) -> Safe:
     """Calls that carry no count, dense against the last step."""
-    first, last = (
-        {**macs.unknown, **macs.uncounted} for macs in (steps[0].measurement.macs, steps[-1].measurement.macs)
-    )
+    ends = steps[0].measurement.macs, steps[-1].measurement.macs
+    first, last = ({**macs.unknown, **macs.uncounted} for macs in ends)
     names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))
     if not names:
         return el("p", "None: every operator carries a count.")
     head = ["operator", "calls, dense", "calls, last step"]
     rows = [[name, str(first.get(name, 0)), str(last.get(name, 0))] for name in names]
-    partial = steps[0].measurement.macs if steps[0].measurement.macs.is_partial else steps[-1].measurement.macs
+    partial = ends[0] if ends[0].is_partial else ends[1]
     if not partial.is_partial:
         return table(head, rows)
     return together([el("p", f"The count of MACs is partial: {partial.why_partial}."), table(head, rows)])

@@ -174,8 +174,8 @@ def _refuse_place(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: s
         place = name.removesuffix(first)
         if name != place and place.endswith(".") and all(f"{place}{other}" in weights for other in own):
             raise UserError(
-                f"the model's weights are those of {what} whose names begin with {place!r}: pass "
-                f"{{name.removeprefix({place!r}): value for name, value in {what}.items() if name.startswith({place!r})}}"
+                f"the model's weights are those of {what} whose names begin with {place!r}: pass {{name.removeprefix"
+                f"({place!r}): value for name, value in {what}.items() if name.startswith({place!r})}}"
             )
     for name in own:
         place = name.removesuffix(given)

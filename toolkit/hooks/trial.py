@@ -52,7 +52,7 @@ def users_code(what: str, hint: str = "") -> Iterator[None]:
 
 
 def described(value: Any) -> str:
-    """Returns what a value is, in words: the shape and type of a tensor, what a container holds, the class of others."""
+    """Returns what a value is, in words: shape and type of a tensor, what a container holds, the class of others."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Binds a run to its baseline: what was begun with other weights is not gone on with, and nothing begins that cannot."""
+"""Binds a run to its baseline: it is tried before any work, and no run goes on with another one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MEANINGS = {"inputs_sha256": "example inputs", "weights_sha256": "weights", "ba
 
 
 def origin_of(dense: nn.Module, inputs: tuple[Tensor, ...]) -> Detail:
-    """Returns the hashes of the baseline's weights and buffers, those outside of its state_dict too, and of inputs."""
+    """Returns hashes of the example inputs and of the baseline's weights and buffers, which need not be persistent."""
     state = [value for value in dense.state_dict().values() if isinstance(value, Tensor)]
     return {"baseline_sha256": tensors_sha256([*state, *dense.buffers()]), "inputs_sha256": tensors_sha256(inputs)}
 

@@ -170,16 +170,13 @@ def _weights_of(trained: Any, built: nn.Module) -> Mapping[str, Tensor]:
     try:
         built.load_state_dict(weights)
     except Exception as error:  # whatever was given in the place of weights
-        wrapped = next(
-            (name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)), ""
-        )
+        wrapped = [name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)]
         if is_module and wrapped:
-            raise UserError(f"trained is {described(trained)} around the model: pass trained.{wrapped}") from error
+            raise UserError(f"trained is {described(trained)} around the model: pass trained.{wrapped[0]}") from error
         plain_weights(weights, own, what)
         raise UserError(f"the weights do not fit what build_model builds: {told(error)}") from error
-    if all(
-        isinstance(value, Tensor) and own[name].dtype == value.dtype for name, value in weights.items() if name in own
-    ):
+    is_plain = all(isinstance(value, Tensor) for value in weights.values())
+    if is_plain and all(own[name].dtype == value.dtype for name, value in weights.items() if name in own):
         return dict(weights)
     return plain_weights(weights, own, what)
 
@@ -195,7 +192,7 @@ def _check_logits(logits: Tensor, labels: Tensor) -> None:
     if logits.shape[1] == 1:
         if are_shares and len(logits) >= NUM_TRIED // 2 and len(labels.unique()) > 1:
             raise UserError(
-                f"the trained model's output of one number lies between 0 and 1 on all {len(logits)} examples tried, as "
+                f"the trained model's one output is between 0 and 1 on all {len(logits)} examples that were tried, as "
                 "after a sigmoid; it must be a logit (class 1 above 0): leave the sigmoid out of the model"
             )
     elif are_shares and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):

@@ -26,16 +26,15 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
             finite or not within its own bounds, or one of another split or metric.
     """
     options = {} if limit is None else {"limit": limit}
-    with evaluating(model):
-        with users_code(f"evaluate of task {task.name!r} fails on {split!r}"):
-            try:
-                found: Any = task.evaluate(model, split, **options)
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = first["loc"][0] if first["loc"] else "it"
-                raise StageError(
-                    f"{_no_metric(task, split)}: {place} is {first['input']!r}; the model or its data is broken"
-                ) from error
+    with evaluating(model), users_code(f"evaluate of task {task.name!r} fails on {split!r}"):
+        try:
+            found: Any = task.evaluate(model, split, **options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = first["loc"][0] if first["loc"] else "it"
+            raise StageError(
+                f"{_no_metric(task, split)}: {place} is {first['input']!r}; the model or its data is broken"
+            ) from error
     fault = _fault(found, task, split, limit)
     if fault:
         raise StageError(f"{_no_metric(task, split)}: {fault}")

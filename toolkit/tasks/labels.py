@@ -49,21 +49,17 @@ def _whole_numbers(count: int | None) -> str:
 
 
 def _shape_fault(labels: Tensor) -> str:
-    count = len(labels) if labels.ndim else 0
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        is_float = labels.is_floating_point()
-        if is_float and not _is_whole(labels):
-            return f"they look like those of a regression, for which this task has no metric: {OWN_TASK}"
-        return f"{_whole_numbers(count)}: pass labels.squeeze(1){'.long()' if is_float else ''}"
-    if labels.ndim == 2:
+    rule = _whole_numbers(len(labels) if labels.ndim else 0)
+    if labels.ndim == 2 and labels.shape[1] > 1:
         return _row_fault(labels)
-    if labels.ndim == 1:
-        if bool(labels.isnan().any()):
-            return f"some are NaN, and {_whole_numbers(count)}"
-        if _is_whole(labels):
-            return f"{_whole_numbers(count)}: pass labels.long()"
+    if labels.ndim not in (1, 2):
+        return f"{rule}; for labels of pixels, tokens or the like {OWN_TASK}"
+    if bool(labels.isnan().any()):
+        return f"some are NaN, and {rule}"
+    if not _is_whole(labels):
         return f"they look like those of a regression, for which this task has no metric: {OWN_TASK}"
-    return f"{_whole_numbers(count)}; for labels of pixels, tokens or the like {OWN_TASK}"
+    steps = ("labels", ".squeeze(1)" if labels.ndim == 2 else "", ".long()" if labels.is_floating_point() else "")
+    return f"{rule}: pass {''.join(steps)}"
 
 
 def _row_fault(labels: Tensor) -> str:
@@ -84,7 +80,7 @@ def _row_fault(labels: Tensor) -> str:
 
 
 def _is_whole(values: Tensor) -> bool:
-    return bool((values == values.round()).all())
+    return not values.is_floating_point() or bool((values == values.round()).all())
 
 
 def _range_fault(labels: Tensor, low: int, high: int, classes: int) -> str:

@@ -1,4 +1,4 @@
-"""Finds examples that two splits share: rows of tensors by their content, items of data sets by what they are made of."""
+"""Finds examples that two splits share: rows of tensors by content, items of data sets by what they are made of."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def _relative_error(one: Tensor, other: Tensor) -> float:
     gap = torch.where(same, 0.0, (first - second).abs())
     scale = torch.where(first.isfinite(), first, 0.0).square().mean().sqrt().clamp(min=1e-12)
     worst = float((gap / scale).max()) if gap.numel() else 0.0
-    return worst if worst == worst else float("inf")  # a number against none
+    return math.inf if math.isnan(worst) else worst  # a number against none
 
 
 def _tolerance(*models: nn.Module) -> float:

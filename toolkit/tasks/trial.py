@@ -15,6 +15,11 @@ MOST_SMALLEST = 4  # examples: a model that needs more at the least has a batch 
 
 LARGER = (5, 6, 7, 8, 12, 16, 24, 32)  # what such a model is tried with, for the message alone
 
+FIXED_BATCH = (
+    "a number of examples seems to be written in its code. The toolkit needs a model that takes any number: write -1, "
+    "or x.shape[0], in its place"
+)
+
 
 def load_baseline(task: Task) -> nn.Module:
     """Returns `task.load_baseline()`.
@@ -64,8 +69,7 @@ def smallest_batch(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]]
     taken = [size for size in LARGER if _refusal(model, inputs, size, what) is None]
     if taken:
         raise UserError(
-            f"{first}; it runs on {' and on '.join(map(str, taken[:3]))} examples: a number of examples seems to be "
-            "written in its code. The toolkit needs a model that takes any number: write -1, or x.shape[0], in its place"
+            f"{first}; it runs on {' and on '.join(map(str, taken[:3]))} examples: {FIXED_BATCH}"
         ) from first
     raise first
 
@@ -75,10 +79,7 @@ def _check_rest(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], s
     for more in sorted({size + 1, 2 * size}):
         error = _refusal(model, inputs, more, what)
         if error is not None:
-            raise UserError(
-                f"{error}; it runs on {size}: a number of examples seems to be written in its code. The toolkit needs "
-                "a model that takes any number: write -1, or x.shape[0], in its place"
-            ) from error
+            raise UserError(f"{error}; it runs on {size}: {FIXED_BATCH}") from error
 
 
 def _refusal(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> UserError | None:
