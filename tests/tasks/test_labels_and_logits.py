@@ -130,7 +130,9 @@ def test_one_logit_tells_two_classes_apart(end: Callable[[Tensor], Any] | None) 
     ],
     ids=["three classes", "-1 and 1", "sigmoid", "softmax", "NaN", "maps", "classes", "one row"],
 )
-def test_outputs_that_are_no_logits(label: Callable[[Tensor], Tensor], build: Callable[[], nn.Module], message: str) -> None:
+def test_outputs_that_are_no_logits(
+    label: Callable[[Tensor], Tensor], build: Callable[[], nn.Module], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         make(label, build)
 

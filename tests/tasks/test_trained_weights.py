@@ -33,13 +33,13 @@ OPTIMIZER = torch.optim.AdamW(build().parameters()).state_dict()
 CHECKPOINTS: dict[str, tuple[Any, str]] = {
     "model": ({"model": W, "epoch": 3}, r"keys model, epoch; .* weights under 'model': pass trained\['model'\]$"),
     "state_dict": ({"state_dict": W, "optimizer": OPTIMIZER}, r"pass trained\['state_dict'\]$"),
-    "ema too": ({"state_dict": W, "state_dict_ema": W}, r"trained\['state_dict'\] \(there are .*\['state_dict_ema'\]\)"),
+    "ema too": ({"state_dict": W, "state_dict_ema": W}, r"trained\['state_dict'\] \(there .*\['state_dict_ema'\]\)"),
     "ema alone": ({"ema": W, "step": 5}, r"pass trained\['ema'\]$"),
     "ema with a prefix": ({"ema": {f"module.{k}": v for k, v in W.items()}, "step": 5}, r"pass trained\['ema'\]$"),
     "a module": ({"model": build(), "date": "today"}, r"a module under 'model': pass trained\['model'\]"),
     "an optimizer's": (OPTIMIZER, "state of an optimizer and holds no model"),
     "nothing": ({}, "trained is an empty dict"),
-    "DataParallel": ({f"module.{k}": v for k, v in W.items()}, r"begin with 'module\.', as DataParallel .*removeprefix"),
+    "DataParallel": ({f"module.{k}": v for k, v in W.items()}, r"begin with 'module\.', as DataParallel.*prefix"),
     "compiled": ({f"_orig_mod.{k}": v for k, v in W.items()}, r"begin with '_orig_mod\.', as torch.compile"),
     "both": ({f"module._orig_mod.{k}": v for k, v in W.items()}, r"begin with 'module\.'"),
     "a compiled part": ({k.replace("0.", "0._orig_mod."): v for k, v in W.items()}, r"hold '_orig_mod\.', .*\.replace"),
@@ -51,7 +51,7 @@ CHECKPOINTS: dict[str, tuple[Any, str]] = {
     "None": (None, "trained is None; trained must be a trained torch.nn.Module"),
     "a class": (nn.Linear, "not its class"),
     "a function": (build, "give what it returns"),
-    "another width": ({**W, "2.weight": torch.zeros(5, 16)}, r"1 of 9 of another shape: 2\.weight \(\[5, 16\], not \[4"),
+    "another width": ({**W, "2.weight": torch.zeros(5, 16)}, r"1 of 9 of another shape: 2\.weight \(\[5, 16\], not"),
     "a part of it": (build()[0].state_dict(), "do not fit what build_model builds"),
     "whole numbers": ({**W, "0.weight": W["0.weight"].int()}, r"0\.weight is int32, not float32"),
     "a wrapped model": (nn.DataParallel(build()), r"pass trained\.module"),
@@ -68,7 +68,10 @@ def test_what_is_no_state_dict(kind: str) -> None:
 
 def test_what_is_told_to_be_passed_is_taken() -> None:
     expected = make(W).load_baseline()(X)
-    for given in ({"model": W}["model"], {k.removeprefix("module."): v for k, v in {f"module.{k}": W[k] for k in W}.items()}):
+    for given in (
+        {"model": W}["model"],
+        {k.removeprefix("module."): v for k, v in {f"module.{k}": W[k] for k in W}.items()},
+    ):
         assert torch.equal(make(given).load_baseline()(X), expected)
     assert torch.equal(make(build().half()).load_baseline()(X), make(build().half().state_dict()).load_baseline()(X))
 

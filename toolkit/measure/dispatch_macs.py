@@ -96,7 +96,7 @@ class _Counting(TorchDispatchMode):
             place, per_element = _NORMS[name]
             has_weight = len(args) > place and args[place] is not None
             self.counts[NORMALISATION] += args[0].numel() * (per_element + has_weight)
-        elif space == "prim" or plain in MOVES or plain in MOVES_WHEN_RUN:
+        elif space in ("prim", "profiler") or plain in MOVES or plain in MOVES_WHEN_RUN:
             pass
         elif plain in CHEAP or plain in CHEAP_WHEN_RUN or full in CHEAP_ELSEWHERE or torch.Tag.pointwise in tags:
             self.cheap[f"{space}::{plain}"] += 1

@@ -118,8 +118,7 @@ def _deformable_convolution(inputs: Values, outputs: Values) -> int:
 def _recurrent(inputs: Values, _: Values) -> int:
     """Every weight matrix of every layer and direction is applied once for each step of each example."""
     lists = [value.node() for value in inputs if value.node().kind() == "prim::ListConstruct"]
-    weights = max(lists, key=lambda node: sum(1 for _ in node.inputs()))  # the other list is of states
-    sizes = [_shape(value) for value in weights.inputs()]
+    sizes = [_shape(value) for value in lists[-1].inputs()]  # of the weights; a list before it is of states
     return math.prod(_shape(inputs[0])[:-1]) * sum(math.prod(size) for size in sizes if len(size) == 2)
 
 

@@ -60,7 +60,8 @@ _MOVES_WHEN_RUN = """
 MOVES_WHEN_RUN = frozenset(_MOVES_WHEN_RUN.split())
 
 _CHEAP_WHEN_RUN = """
-    _adaptive_avg_pool2d _adaptive_avg_pool3d _embedding_bag_forward_only _prelu_kernel _thnn_fused_gru_cell
+    _adaptive_avg_pool2d _adaptive_avg_pool3d _safe_softmax
+    _embedding_bag_forward_only _prelu_kernel _thnn_fused_gru_cell
     _thnn_fused_lstm_cell _unique _unique2 _weight_norm_interface grid_sampler_2d grid_sampler_3d
     _grid_sampler_2d_cpu_fallback cudnn_grid_sampler log_sigmoid_forward max_unpool2d max_unpool3d rrelu_with_noise
     scatter_reduce segment_reduce var_mean fractional_max_pool2d fractional_max_pool3d
