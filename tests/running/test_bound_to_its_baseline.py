@@ -142,7 +142,7 @@ FROZEN: dict[str, tuple[Any, ...]] = {
         Align(max_steps=2, validate_every=2, batch_size=8, warmup_steps=0, targets=("up", "down"), feature_weight=1.0),
     ),
     "torch-pruning and recover": (
-        TorchPruning(macs_ratio=0.7, round_to=1, macs_tolerance=0.1, importance="group_l1"),
+        TorchPruning(macs_ratio=0.7, round_to=1, macs_tolerance=0.1, exclude=("*.down",)),
         FIT,
     ),
 }
@@ -223,7 +223,7 @@ class Failing(Net):
 )
 def test_training_that_cannot_be(build: Callable[[], nn.Module], batch_size: int, message: str, tmp_path: Path) -> None:
     fit = FIT.model_copy(update={"batch_size": batch_size})
-    with pytest.raises(StageError, match=f"recover: {message}"):
+    with pytest.raises(StageError, match=f"recover: .*{message}"):
         go(task_of(build(), build), tmp_path, fit)
 
 
@@ -258,7 +258,9 @@ def test_a_task_of_ones_own_is_tried_before_any_work(tmp_path: Path, monkeypatch
     for message, (method, answer) in wrong.items():
         with monkeypatch.context() as patch:
             patch.setattr(task, method, answer)
-            if "shift" in message:
+            if method == "build_model":
+                patch.setattr(task, "load_baseline", lambda: model)
+            elif "shift" in message:
                 patch.setattr(task, "build_model", Other)
             with pytest.raises(UserError, match=message):
                 run(recipe_of(DROP), task=task, out=tmp_path / "run")

@@ -58,6 +58,7 @@ SHARED: dict[str, tuple[dict[str, Any], str]] = {
     "one row": ({"validation": (X[29:44].clone(), Y[29:44])}, r"train and validation share 1 .* \(numbers 0 of valid"),
     "the same rows in another order": ({"test": (X[:30].flip(0)[:9], Y[:9])}, "train and test share 9"),
     "with other labels": ({"test": (X[:9], Y[:9].roll(1))}, "train and test share 9"),
+    "augmented examples": ({"augmented": rows(20, 50)}, "augmented and validation share 15"),
     "validation and test": ({"test": rows(40, 55)}, "validation and test share 5"),
     "subsets of one data set": (
         {"train": Subset(NUMBERED, range(30)), "test": Subset(NUMBERED, range(25, 40))},

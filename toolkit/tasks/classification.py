@@ -95,8 +95,8 @@ class ClassificationTask(Classifier):
             data.check(repeats=True)
         if self._augmented is not self._train:
             self._augmented.check(repeats=False)
-        splits = {"train": self._train.data, **{split: own.data for split, own in measured.items()}}
-        check_apart(splits)
+        training = {data.name: data.data for data in (self._train, self._augmented)}
+        check_apart({**training, **{split: own.data for split, own in measured.items()}}, alike=training)
 
     def _check_model(self, trained: nn.Module | Mapping[str, Tensor]) -> None:
         """Tries the baseline out. Raises UserError: it does not run, gives no logits, or is not the trained model."""

@@ -104,10 +104,10 @@ def logits_of(outputs: Any, num_examples: int | None = None) -> Tensor:
     if isinstance(found, Tensor) and found.ndim == 1 and num_examples in (None, len(found)):
         found = found[:, None]
     is_matrix = isinstance(found, Tensor) and found.ndim == 2 and found.shape[1] > 0 and found.is_floating_point()
-    if not is_matrix or num_examples not in (None, len(found)):
-        rows = "" if num_examples is None else f" for {num_examples} examples"
-        raise UserError(
-            "a classifier's output must be logits [batch, classes], alone or as `.logits`; "
-            f"this model's is {described(outputs if found is None else found)}{rows}"
-        )
-    return found
+    if isinstance(found, Tensor) and is_matrix and num_examples in (None, len(found)):
+        return found
+    rows = "" if num_examples is None else f" for {num_examples} examples"
+    raise UserError(
+        "a classifier's output must be logits [batch, classes], alone or as `.logits`; "
+        f"this model's is {described(outputs if found is None else found)}{rows}"
+    )

@@ -38,6 +38,7 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
     fault = _fault(found, task, split, limit)
     if fault:
         raise StageError(f"{_no_metric(task, split)}: {fault}")
+    assert isinstance(found, Quality)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ CHUNK_BYTES = 2**26  # of rows that are hashed at a time
 LISTS_OF_FILES = ("samples", "imgs")
 
 
-def check_apart(splits: Mapping[str, Any]) -> None:
+def check_apart(splits: Mapping[str, Any], alike: Collection[str] = ()) -> None:
     """Checks that no two splits share an example.
 
-    splits: data sets by their name. Rows that repeat within the first of two splits as often as they are shared are
+    splits: data sets by their name; those named in `alike` are of the same examples. Rows that repeat within the first of two splits as often as they are shared are
         taken for what such data are like.
 
     Raises:
@@ -30,8 +30,11 @@ def check_apart(splits: Mapping[str, Any]) -> None:
     origins = {name: origins_of(data) for name, data in splits.items()}
     names = list(splits)
     for place, first in enumerate(names):
+        known = set(origins[first])
         for second in names[place + 1 :]:
-            shared = [where for where, origin in enumerate(origins[second]) if origin in set(origins[first])]
+            if first in alike and second in alike:
+                continue
+            shared = [where for where, origin in enumerate(origins[second]) if origin in known]
             if len(shared) > _expected(origins[first], len(origins[second])):
                 where = ", ".join(map(str, shared[:3]))
                 more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
