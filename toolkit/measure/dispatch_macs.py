@@ -62,11 +62,11 @@ def count_by_dispatch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> M
     )
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that runs; one that is made of others is taken apart, unless it has a formula."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
         self.cheap: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
@@ -104,10 +104,6 @@ class _Counting(TorchDispatchMode):
             self.unknown[full] += 1
 
 
-def _matrix_vector(matrix: Tensor) -> int:
-    return matrix.numel()
-
-
 def _fft(args: Sequence[Any], output: Any) -> int:
     """A radix-2 transform of length n: n / 2 * log2(n) complex products of four real ones each, along every dimension.
 
@@ -117,7 +113,7 @@ def _fft(args: Sequence[Any], output: Any) -> int:
     largest = signal if signal.numel() >= output.numel() else output
     per_value = sum(math.log2(largest.shape[dim]) for dim in dims if largest.shape[dim] > 1)
     both_complex = signal.is_complex() and output.is_complex()
-    return round(largest.numel() * per_value * (2 if both_complex else 1))
+    return int(largest.numel() * per_value * (2 if both_complex else 1) + 0.5)
 
 
 def _recurrent(weights: Sequence[Tensor], steps: int) -> int:
@@ -134,8 +130,8 @@ def _distances(args: Sequence[Any], output: Any) -> int:
 
 
 FORMULAS: Mapping[str, Formula] = {
-    "aten::mv": lambda args, _: _matrix_vector(args[0]),
-    "aten::addmv": lambda args, _: _matrix_vector(args[1]),
+    "aten::mv": lambda args, _: args[0].numel(),
+    "aten::addmv": lambda args, _: args[1].numel(),
     "aten::dot": lambda args, _: args[0].numel(),
     "aten::vdot": lambda args, _: args[0].numel(),
     "aten::addbmm": lambda args, _: args[1].numel() * args[2].shape[-1],

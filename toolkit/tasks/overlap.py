@@ -21,8 +21,10 @@ LISTS_OF_FILES = ("samples", "imgs")
 def check_apart(splits: Mapping[str, Any], alike: Collection[str] = ()) -> None:
     """Checks that no two splits share an example.
 
-    splits: data sets by their name; those named in `alike` are of the same examples. Rows that repeat within the first of two splits as often as they are shared are
-        taken for what such data are like.
+    splits: data sets by their name.
+    alike: names of splits that are made of the same examples.
+
+    Rows that repeat within the first of two splits as often as they are shared are taken for what such data are like.
 
     Raises:
         UserError: two splits share examples.
