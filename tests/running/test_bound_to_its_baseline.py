@@ -42,6 +42,11 @@ from toolkit.record.run import RunRecord
 
 DROP, FIT = BlockDrop(blocks=("body.0",)), Recover(max_steps=2, validate_every=2, batch_size=8, warmup_steps=0)
 
+DROP_BY_LOSS, FIT_TO_LABELS = (
+    BlockDrop(num_blocks=1, criterion="loss"),
+    FIT.model_copy(update={"alignment_weight": 0.0}),
+)
+
 
 class Block(nn.Module):
     def __init__(self) -> None:
@@ -249,7 +254,7 @@ def test_a_task_of_ones_own_is_tried_before_any_work(tmp_path: Path, monkeypatch
         r"example_inputs of task 'own' fails: ZeroDivisionError": ("example_inputs", lambda n: n / 0),
         r"the model does not run on 1 example .*shapes": ("example_inputs", lambda n: (torch.ones(n, 12, 6),)),
         r"load_baseline of task 'own' fails: FileNotFoundError: net": ("load_baseline", missing),
-        r"load_baseline of task 'own' gives a \w*[dD]ict with the keys": ("load_baseline", model.state_dict),
+        r"load_baseline of task 'own' gives an? \w*[dD]ict with the keys": ("load_baseline", model.state_dict),
         r"build_model of task 'own' fails: TypeError": ("build_model", nn.Linear),
         r"build_model of task 'own' gives None": ("build_model", lambda: None),
         r"what load_baseline of task 'own' gives do not fit what build_model": ("build_model", lambda: nn.Linear(2, 2)),
@@ -265,6 +270,30 @@ def test_a_task_of_ones_own_is_tried_before_any_work(tmp_path: Path, monkeypatch
             with pytest.raises(UserError, match=message):
                 run(recipe_of(DROP), task=task, out=tmp_path / "run")
             assert not list((tmp_path / "run").iterdir())
+
+
+WRONG_METHODS: dict[str, tuple[str, Callable[..., Any], Any]] = {
+    r"batches of task 'own' gives a tuple of 2 parts; it must give": (
+        "batches",
+        lambda *_, **__: [(1, 2)],
+        DROP_BY_LOSS,
+    ),
+    r"batches of task 'own' fails on 'score': KeyError: 'x'": ("batches", lambda *_, **__: {}["x"], DROP_BY_LOSS),
+    r"the loss of the task fails: ZeroDivisionError": ("loss", lambda *_: 1 / 0, DROP_BY_LOSS),
+    r"the training loss is a tensor of shape \[3\]": ("loss", lambda o, t: o.mean((0, 1)), FIT_TO_LABELS),
+    r"the training loss is a float; the loss of a task must": ("loss", lambda *_: 0.5, FIT_TO_LABELS),
+    r"the training batches cannot be made: ZeroDivisionError": ("train_batches", lambda *_: (n / 0 for n in [1]), FIT),
+    r"evaluate gives a float; it must return": ("evaluate", lambda *_, **__: 0.5, FIT),
+}
+
+
+@pytest.mark.parametrize("message", WRONG_METHODS)
+def test_a_method_of_ones_own_task_that_is_wrong(message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, answer, stage = WRONG_METHODS[message]
+    task = Own(train_steps=0)
+    monkeypatch.setattr(task, method, answer)
+    with pytest.raises(UserError, match=message):
+        go(task, tmp_path, stage)
 
 
 def test_a_model_that_needs_two_examples_goes_through(tmp_path: Path) -> None:

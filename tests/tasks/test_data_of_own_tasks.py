@@ -126,7 +126,7 @@ ITEMS: dict[str, tuple[Callable[[int], Any], str]] = {
     "one part": (lambda n: (X[n],), "its label is missing"),
     "None": (lambda n: None, "item 0 of train is None; an item must be"),
     "texts": (lambda n: ("a text", Y[n]), "part 0 of the items of train is a str"),
-    "objects": (lambda n: (object(), Y[n]), r"cannot be made a batch of .*item 0 is a object"),
+    "objects": (lambda n: (object(), Y[n]), r"cannot be made a batch of .*item 0 is an object"),
     "lengths": (lambda n: (torch.zeros(2 + n % 2), Y[n]), r"items 0 and 1 of train .* shape \[2\] .* shape \[3\]"),
     "numbers of parts": (lambda n: (X[n], *[Y[n]] * (1 + n % 2)), "they have 2 and 3 parts"),
     "an error": (failing, r"item 3 of train cannot be read: OSError: image file is truncated \(in failing, test_data"),

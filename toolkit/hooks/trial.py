@@ -53,16 +53,17 @@ def users_code(what: str, hint: str = "") -> Iterator[None]:
 
 def described(value: Any) -> str:
     """Returns what a value is, in words: shape and type of a tensor, what a container holds, the class of others."""
+    kind = type(value).__name__
+    article = "an" if kind[0] in "aeiouAEIO" else "a"
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, (Mapping, tuple, list)) and not value:
+        return f"an empty {kind}"
     if isinstance(value, Mapping):
-        keys = ", ".join(map(str, list(value)[:5]))
-        return f"a {type(value).__name__} with the keys {keys}" if value else f"an empty {type(value).__name__}"
+        return f"{article} {kind} with the keys {', '.join(map(str, list(value)[:5]))}"
     if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)} parts" if value else f"an empty {type(value).__name__}"
-    if value is None:
-        return "None"
-    return f"a {type(value).__name__}"
+        return f"{article} {kind} of {len(value)} parts"
+    return "None" if value is None else f"{article} {kind}"
 
 
 def try_model(model: nn.Module, inputs: Sequence[Tensor], what: str = "the model") -> Any:

@@ -23,9 +23,13 @@ _MEANINGS = {"inputs_sha256": "example inputs", "weights_sha256": "weights", "ba
 
 
 def origin_of(dense: nn.Module, inputs: tuple[Tensor, ...]) -> Detail:
-    """Returns hashes of the example inputs and of the baseline's weights and buffers, which need not be persistent."""
+    """Returns hashes of the example inputs and of all tensors of the baseline, those that are plain attributes too."""
     state = [value for value in dense.state_dict().values() if isinstance(value, Tensor)]
-    return {"baseline_sha256": tensors_sha256([*state, *dense.buffers()]), "inputs_sha256": tensors_sha256(inputs)}
+    beside = [value for module in dense.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return {
+        "baseline_sha256": tensors_sha256([*state, *dense.buffers(), *beside]),
+        "inputs_sha256": tensors_sha256(inputs),
+    }
 
 
 def check_origin(record: RunRecord, origin: Detail, out: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
+from toolkit.hooks.trial import described, users_code
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
@@ -61,8 +62,19 @@ class StageContext:
 
     def batches(self, task: Task, split: Split, batch_size: int = 16, *, limit: int | None = None) -> Iterator[Batch]:
         """A fixed split's batches, or those of its first `limit` examples, with their inputs on the run's device."""
-        is_empty = True
-        for batch in task.batches(split, batch_size, limit=limit):
+        what, is_empty = f"batches of task {task.name!r} fails on {split!r}", True
+        with users_code(what):
+            batches = iter(task.batches(split, batch_size, limit=limit))
+        while True:
+            with users_code(what):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            if not isinstance(batch, Batch):
+                raise StageError(
+                    f"batches of task {task.name!r} gives {described(batch)}; it must give toolkit.Batch(inputs=(...), "
+                    "targets=...)"
+                )
             is_empty = False
             yield to_device(batch, self.device)
         if is_empty:

@@ -74,6 +74,7 @@ def mean_loss(model: nn.Module, batches: Iterable[Batch], loss: Callable[[Any, A
     total, count = 0.0, 0
     for batch in batches:
         size = len(batch.inputs[0])
-        total += float(loss(model(*batch.inputs), batch.targets)) * size
+        with users_code("the loss of the task fails"):
+            total += float(loss(model(*batch.inputs), batch.targets)) * size
         count += size
     return total / count

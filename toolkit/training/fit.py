@@ -17,7 +17,7 @@ from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import model_sha256
-from toolkit.hooks.trial import users_code
+from toolkit.hooks.trial import described, users_code
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
 
@@ -187,6 +187,8 @@ def _step(
     size = len(batch.inputs[0])
     with users_code(f"a training step on {size} example{'' if size == 1 else 's'} fails", _hint_of(size)):
         value = loss(model, batch)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise StageError(f"the training loss is {described(value)}; the loss of a task must be one number, a tensor")
     if not torch.isfinite(value):
         raise StageError(f"the training loss became {value.item()}; lower learning_rate")
     if not value.requires_grad:

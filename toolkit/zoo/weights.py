@@ -18,7 +18,7 @@ from toolkit.base.errors import UserError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
 
-MOST_FAULTS = 5
+MOST_FAULTS = 3
 
 SPARE_BYTES = 16 * 2**20
 
