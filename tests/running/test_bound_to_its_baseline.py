@@ -272,17 +272,23 @@ def test_a_task_of_ones_own_is_tried_before_any_work(tmp_path: Path, monkeypatch
             assert not list((tmp_path / "run").iterdir())
 
 
+def only_scores_wrong(answer: Callable[[], Any]) -> Callable[..., Any]:
+    """The batches of a tiny task, but for those of the split `score`."""
+    return lambda split, size, *, limit=None: (
+        answer() if split == "score" else TinyTask(train_steps=0).batches(split, size, limit=limit)
+    )
+
+
 WRONG_METHODS: dict[str, tuple[str, Callable[..., Any], Any]] = {
-    r"batches of task 'own' gives a tuple of 2 parts; it must give": (
-        "batches",
-        lambda *_, **__: [(1, 2)],
-        DROP_BY_LOSS,
-    ),
-    r"batches of task 'own' fails on 'score': KeyError: 'x'": ("batches", lambda *_, **__: {}["x"], DROP_BY_LOSS),
+    r"batches of task 'own' gives a tuple of 2 parts": ("batches", only_scores_wrong(lambda: [(1, 2)]), DROP_BY_LOSS),
+    r"batches of task 'own' fails on 'score': KeyError": ("batches", only_scores_wrong(lambda: {}["x"]), DROP_BY_LOSS),
     r"the loss of the task fails: ZeroDivisionError": ("loss", lambda *_: 1 / 0, DROP_BY_LOSS),
     r"the training loss is a tensor of shape \[3\]": ("loss", lambda o, t: o.mean((0, 1)), FIT_TO_LABELS),
-    r"the training loss is a float; the loss of a task must": ("loss", lambda *_: 0.5, FIT_TO_LABELS),
-    r"the training batches cannot be made: ZeroDivisionError": ("train_batches", lambda *_: (n / 0 for n in [1]), FIT),
+    r"the training batches cannot be made: ZeroDivisionError": (
+        "train_batches",
+        lambda *_: (n / 0 for n in [1]),
+        FIT,
+    ),
     r"evaluate gives a float; it must return": ("evaluate", lambda *_, **__: 0.5, FIT),
 }
 

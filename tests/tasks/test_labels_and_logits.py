@@ -104,10 +104,12 @@ def test_labels_that_are_no_numbers(words: list[Any]) -> None:
 def test_one_logit_tells_two_classes_apart(end: Callable[[Tensor], Any] | None) -> None:
     task = make(lambda y: y.clamp(max=1), lambda: Net(1, end))
     model = task.load_baseline()
+    nn.init.constant_(model.layer.bias, 0.5)
     hits = []
     for batch in task.batches("test", 5):
         logits = model.layer(batch.inputs[0])[:, 0]
         hits.append((logits > 0) == (batch.targets == 1))
+        assert bool((logits > 0).any())
         probability = logits.sigmoid()
         by_hand = -torch.where(batch.targets == 1, probability, 1 - probability).log().mean()
         assert task.loss(model(*batch.inputs), batch.targets).item() == pytest.approx(by_hand.item(), rel=1e-5)
