@@ -89,12 +89,13 @@ def _arguments(text: str | None) -> dict[str, Any]:
 
 
 def _show(name: str, found: Overview, console: Console) -> None:
-    console.line(f"{name}: {found.macs:,} MACs, {found.num_params:,} parameters")
+    partial = " (a partial count: see below)" if found.partial else ""
+    console.line(f"{name}: {found.macs:,} MACs{partial}, {found.num_params:,} parameters")
     rows = [
         [
             block.name,
             f"{block.macs:,}",
-            f"{block.macs_share:.3f}",
+            "-" if block.macs_share is None else f"{block.macs_share:.3f}",
             f"{block.num_params:,}",
             f"{block.latency_share:.3f}",
         ]
@@ -116,6 +117,8 @@ def _show(name: str, found: Overview, console: Console) -> None:
     ]
     columns = ["channels", "kind", "units", "layers", "their params", "their latency, of all"]
     console.table(f"{len(rows)} groups of channels that can be cut", columns, rows)
+    for operator, calls in found.partial.items():
+        console.line(f"not counted: {operator} ({calls} calls), which may be heavy")
     for layer, reason in found.not_cut.items():
         console.line(f"not cut: {layer}: {reason}")
 

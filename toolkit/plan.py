@@ -79,7 +79,8 @@ def show_plan(planned: Planned, console: Console) -> None:
     rows += [[name, f"{width} channels (stream)", f"{stream.loss:+.4f}"] for name, width in stream.widths.items()]
     console.table(f"{note.family}, {note.budget}: {note.order}", ["block", "what is left", "loss added alone"], rows)
     predicted = note.predicted
-    console.line(f"predicted {MACS}: {predicted.macs_ratio:.3f} of dense; parameters: {predicted.params_ratio:.3f}")
+    macs = "not known" if predicted.macs_ratio is None else f"{predicted.macs_ratio:.3f} of dense"
+    console.line(f"predicted {MACS}: {macs}; parameters: {predicted.params_ratio:.3f}")
     for key, ratio in predicted.latency_ratio.items():
         timed = note.measured_latency_ratio.get(key)
         measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
@@ -110,11 +111,12 @@ def _header(path: Path, note: PlanRecord) -> str:
         f"{ratio:.3f} at batch {key.batch_size}" + ("" if key.where == note.device else f" on {key.where}")
         for key, ratio in note.predicted.latency_ratio.items()
     ]
-    latency = f"; latency {', '.join(latencies)}" if latencies else ""
+    macs = [] if note.predicted.macs_ratio is None else [f"{note.predicted.macs_ratio:.3f} of the dense MACs"]
+    latency = [f"latency {', '.join(latencies)}"] if latencies else []
     return (
         f"# Planned for {note.budget}: {note.family}, {note.device}, batch {note.batch_size}, {note.threads} threads.\n"
         f"# Command: python -m toolkit.apply {path}\n"
-        f"# Predicted: {note.predicted.macs_ratio:.3f} of the dense MACs{latency}\n"
+        f"# Predicted: {'; '.join([*macs, *latency]) or 'nothing'}\n"
     )
 
 

@@ -59,8 +59,10 @@ def load_runs(folders: Sequence[Path], split: str) -> list[Run]:
 
 
 def costs_of(dense: Measurement) -> list[Cost]:
+    """Returns by what models are compared: latencies, parameters, and multiply-adds unless their count is partial."""
     latency = [Cost(latency_column(key), f"latency ({timed_at(key)})", key) for key in dense.latency_keys]
-    return [Cost("macs_ratio", MACS_AXIS), Cost("params_ratio", "parameters"), *latency]
+    macs = [] if dense.macs.is_partial else [Cost("macs_ratio", MACS_AXIS)]
+    return [*macs, Cost("params_ratio", "parameters"), *latency]
 
 
 def latency_column(key: MeasurementKey) -> str:
@@ -87,7 +89,8 @@ def points_of(run: Run, split: str) -> list[Point]:
 
 
 def _ratios(now: Measurement, dense: Measurement) -> dict[str, float]:
-    fixed = {"macs_ratio": now.macs.total / dense.macs.total, "params_ratio": now.num_params / dense.num_params}
+    macs = now.macs.ratio_to(dense.macs)
+    fixed = {"params_ratio": now.num_params / dense.num_params} | ({} if macs is None else {"macs_ratio": macs})
     timed = [(cost.key, now.latency_at(cost.timing)) for cost in costs_of(dense) if cost.timing]
     return fixed | {key: latency.ratio for key, latency in timed if latency}
 
@@ -106,12 +109,15 @@ def _check_complete(run: Run, split: str) -> None:
         resume = f"continue it with `python -m toolkit.apply RECIPE --out {run.folder} --resume`"
         raise RecordError(f"{run.folder}: not finished ({max(done, 0)} of {asked} stages are done); {resume}")
     timings = set(run.record.baseline.measurement.latency_keys)
+    is_partial = run.record.baseline.measurement.macs.is_partial
     for number, step in enumerate(run.record.steps):
         if step.measurement.quality_on(split) is None:
             splits = ", ".join(quality.split for quality in step.measurement.quality) or "none"
             raise RecordError(f"{run.folder}: step {number} has no quality on split {split!r}; it has: {splits}")
         if set(step.measurement.latency_keys) != timings:
             raise RecordError(f"{run.folder}: step {number} was not timed on the same devices and batch sizes as dense")
+        if step.measurement.macs.is_partial and not is_partial:
+            raise RecordError(f"{run.folder}: the MACs of step {number} are a partial count and those of dense are not")
 
 
 def _unlike(first: Run, second: Run, split: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.base.words import plain
-from toolkit.measure.results import MeasurementKey
+from toolkit.measure.results import Macs, MeasurementKey
 from toolkit.recipe.recipe import Family
 from toolkit.record.run import StepRecord
 
@@ -31,6 +31,11 @@ def count(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return str(number)
+
+
+def macs_words(macs: Macs) -> str:
+    """Returns a count of multiply-adds, and that it is a partial one where an operator has no count."""
+    return f"{count(macs.total)} (partial count)" if macs.is_partial else count(macs.total)
 
 
 def percent(ratio: float) -> str:

@@ -211,7 +211,8 @@ def _predicted(note: PlanRecord, record: RunRecord) -> dict[str, float]:
     """Returns predictions by `Cost.key`; a latency with other threads than those measured gets a name of its own."""
     threads = "" if note.threads == record.recipe.measure.threads else f"_{note.threads}threads"
     latency = {f"{latency_column(key)}{threads}": ratio for key, ratio in note.predicted.latency_ratio.items()}
-    return {"macs_ratio": note.predicted.macs_ratio, "params_ratio": note.predicted.params_ratio} | latency
+    macs = {} if note.predicted.macs_ratio is None else {"macs_ratio": note.predicted.macs_ratio}
+    return macs | {"params_ratio": note.predicted.params_ratio} | latency
 
 
 def _metric(record: RunRecord | None) -> str:

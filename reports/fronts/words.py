@@ -63,7 +63,8 @@ def told(cell: FrontCell, fronts: Fronts) -> list[str]:
         if cost.timing:
             predicted = f"predicted {cell.predicted[cost.key]:.3f}, " if cost.key in cell.predicted else ""
             lines.append(f"latency, {timed_at(cost.timing)}: {predicted}measured {cell.costs[cost.key]:.3f} of dense")
-    lines.append(f"MACs {cell.costs['macs_ratio']:.3f}, parameters {cell.costs['params_ratio']:.3f} of dense")
+    macs = f"MACs {cell.costs['macs_ratio']:.3f}, " if "macs_ratio" in cell.costs else ""
+    lines.append(f"{macs}parameters {cell.costs['params_ratio']:.3f} of dense")
     quality = f"{cell.quality['test']:.3f} against {cell.dense_quality['test']:.3f}"
     lines.append(f"test {fronts.metric} minus dense: {change(cell.change)} ({quality})")
     return lines

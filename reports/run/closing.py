@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.drawing.words import count
+from reports.drawing.words import count, macs_words
 from toolkit.measure.results import Latency, Measurement, Quality, percentile
 from toolkit.record.run import RunRecord, StepRecord
 
@@ -53,8 +53,9 @@ def closing_quality(measurement: Measurement) -> Quality | None:
 
 def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Quality | None) -> list[str]:
     now = step.measurement
-    share = now.macs.total / dense.macs.total
-    row = [f"{index} {step.stage}", f"{count(now.macs.total)} ({share:.3f})", count(now.num_params)]
+    share = now.macs.ratio_to(dense.macs)
+    macs = macs_words(now.macs) if share is None else f"{count(now.macs.total)} ({share:.3f})"
+    row = [f"{index} {step.stage}", macs, count(now.num_params)]
     row += [_ratio(now.latency_at(key)) for key in dense.latency_keys]
     if dense_quality is not None:
         quality = now.quality_on(dense_quality.split)

@@ -6,8 +6,18 @@ import json
 from collections.abc import Sequence
 
 from reports.drawing.html import Safe, el, table, together
-from reports.drawing.words import FAMILY_WORDS, change, count, duration, milliseconds, percent, step_names, timed_at
-from toolkit.measure.results import Measurement, MeasurementKey
+from reports.drawing.words import (
+    FAMILY_WORDS,
+    change,
+    count,
+    duration,
+    macs_words,
+    milliseconds,
+    percent,
+    step_names,
+    timed_at,
+)
+from toolkit.measure.results import Macs, Measurement, MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
 UNSTABLE_SPREAD = 0.5  # p90 - p10 over the median
@@ -18,7 +28,8 @@ LONGEST_RAW = 20_000  # characters
 def summary_tiles(record: RunRecord) -> Safe:
     """The last step against the dense model, in a few large numbers."""
     dense, last = record.baseline.measurement, record.steps[-1].measurement
-    tiles = [(f"{last.macs.total / dense.macs.total:.2f} ×", "MACs (multiply-adds)")]
+    macs = last.macs.ratio_to(dense.macs)
+    tiles = [] if macs is None else [(f"{macs:.2f} ×", "MACs (multiply-adds)")]
     tiles += [(f"{last.num_params / dense.num_params:.2f} ×", "parameters")]
     for key in dense.latency_keys:
         if latency := last.latency_at(key):
@@ -40,7 +51,7 @@ def stages_table(record: RunRecord) -> Safe:
     rows = [
         [
             _two_lines(name, f"took {duration(step.seconds)}"),
-            _two_lines(count(now.macs.total), f"{percent(now.macs.total / dense.macs.total)} of dense"),
+            _macs_cell(now.macs, dense.macs),
             count(now.macs.normalisation),
             _two_lines(count(now.num_params), f"{percent(now.num_params / dense.num_params)} of dense"),
             *(_latency_cell(now, key) for key in keys),
@@ -100,12 +111,17 @@ def facts_table(record: RunRecord) -> Safe:
 
 def uncounted_operators(steps: Sequence[StepRecord]) -> Safe:
     """Calls that carry no count, dense against the last step."""
-    first, last = steps[0].measurement.macs.uncounted, steps[-1].measurement.macs.uncounted
+    ends = steps[0].measurement.macs, steps[-1].measurement.macs
+    first, last = ({**macs.unknown, **macs.uncounted} for macs in ends)
     names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))
     if not names:
         return el("p", "None: every operator carries a count.")
     head = ["operator", "calls, dense", "calls, last step"]
-    return table(head, [[name, str(first.get(name, 0)), str(last.get(name, 0))] for name in names])
+    rows = [[name, str(first.get(name, 0)), str(last.get(name, 0))] for name in names]
+    partial = ends[0] if ends[0].is_partial else ends[1]
+    if not partial.is_partial:
+        return table(head, rows)
+    return together([el("p", f"The count of MACs is partial: {partial.why_partial}."), table(head, rows)])
 
 
 def counted_operators(steps: Sequence[StepRecord]) -> Safe:
@@ -130,6 +146,11 @@ def _cut(text: str) -> str:
 
 def _two_lines(main: str, below: str) -> Safe:
     return together([main, el("small", below)])
+
+
+def _macs_cell(now: Macs, dense: Macs) -> Safe:
+    share = now.ratio_to(dense)
+    return Safe(macs_words(now)) if share is None else _two_lines(count(now.total), f"{percent(share)} of dense")
 
 
 def _latency_cell(now: Measurement, key: MeasurementKey) -> Safe:

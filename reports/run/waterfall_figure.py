@@ -40,7 +40,8 @@ def tracks_of(steps: Sequence[StepRecord]) -> list[Track]:
     measurements = [step.measurement for step in steps]
     latency = [_latency_track(measurements, key) for key in measurements[0].latency_keys]
     splits = [quality.split for quality in measurements[0].quality]
-    return [_macs_track(measurements), *latency, *(_quality_track(measurements, split) for split in splits)]
+    macs = [] if measurements[0].macs.is_partial else [_macs_track(measurements)]
+    return [*macs, *latency, *(_quality_track(measurements, split) for split in splits)]
 
 
 def draw_waterfall(steps: Sequence[StepRecord]) -> Figure:
@@ -61,9 +62,11 @@ def draw_waterfall(steps: Sequence[StepRecord]) -> Figure:
 
 
 def _macs_track(measurements: Sequence[Measurement]) -> Track:
-    dense = measurements[0].macs.total
-    levels = tuple(measurement.macs.total / dense for measurement in measurements)
-    notes = tuple(f"{level:.2f} ({count(m.macs.total)})" for level, m in zip(levels, measurements, strict=True))
+    levels = tuple(measurement.macs.ratio_to(measurements[0].macs) for measurement in measurements)
+    notes = tuple(
+        "" if level is None else f"{level:.2f} ({count(m.macs.total)})"
+        for level, m in zip(levels, measurements, strict=True)
+    )
     return Track("MACs, share of dense", MACS_AXIS, levels, notes, cost=True)
 
 

@@ -10,10 +10,11 @@ from toolkit.record.run import RunRecord, StepRecord
 
 @dataclass
 class Row:
-    """The runs of one variant after one stage; every list has one entry per seed."""
+    """The runs of one variant after one stage; every list has one entry per seed that has the figure."""
 
     variant: str
     after: str
+    num_runs: int = 0
     blocks: list[int] = field(default_factory=list)
     macs: list[float] = field(default_factory=list)
     latency: list[float] = field(default_factory=list)
@@ -40,7 +41,10 @@ def sweep_rows(records: dict[str, RunRecord]) -> list[Row]:
 
 def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     now, dense = step.measurement, record.baseline.measurement
-    row.macs.append(now.macs.total / dense.macs.total)
+    row.num_runs += 1
+    macs = now.macs.ratio_to(dense.macs)
+    if macs is not None:
+        row.macs.append(macs)
     latency = now.latency_at(_largest_batch(record))
     if latency is not None:
         row.latency.append(latency.ratio)

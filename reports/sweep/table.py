@@ -58,7 +58,7 @@ def _cells(row: Row) -> list[str]:
     passes = _spread(row.passes, 3)
     if row.as_naive:
         passes += f"; {sum(row.as_naive)} of {len(row.as_naive)} choices as naive"
-    return [row.variant, row.after, str(len(row.macs)), blocks, *spreads, _spread(row.change, 4, sign="+"), passes]
+    return [row.variant, row.after, str(row.num_runs), blocks, *spreads, _spread(row.change, 4, sign="+"), passes]
 
 
 def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:

@@ -31,6 +31,17 @@ def in_eval_mode(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:
+    """Returns the model, in which a parameter is frozen (requires_grad) where that of the same name is in the other.
+
+    Parameters that only `model` has keep their flags.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in other.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+    return model
+
+
 @contextlib.contextmanager
 def without_fast_path() -> Iterator[None]:
     """Keep nn.MultiheadAttention and nn.TransformerEncoder from hiding their operators in fused kernels."""

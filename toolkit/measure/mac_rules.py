@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from toolkit.base.errors import UserError
-from toolkit.measure.uncounted import CHEAP, MOVES
+from toolkit.measure.uncounted import CHEAP, CHEAP_ELSEWHERE, MOVES
 
 Values = Sequence[Any]  # torch._C.Value, the inputs or outputs of one node of the trace
 
@@ -40,6 +39,10 @@ def operator_handles() -> dict[str, Handle | None]:
         "inner": _contraction,
         "tensordot": _contraction,
         "scaled_dot_product_attention": _attention,
+        "bilinear": lambda inputs, _: math.prod(_shape(inputs[0])[:-1]) * math.prod(_shape(inputs[2])),
+        "cdist": lambda inputs, outputs: math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1],
+        **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+        **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _recurrent_cell),
     }
     handles: dict[str, Handle | None] = {f"aten::{name}": None for op in MOVES for name in (op, op + "_")}
     handles |= {f"aten::{name}": _calls(f"aten::{name}") for op in CHEAP for name in (op, op + "_")}
@@ -49,6 +52,8 @@ def operator_handles() -> dict[str, Handle | None]:
     handles |= {f"aten::{name}": _normalisation(at) for name, at in (("instance_norm", 1), ("rms_norm", 2))}
     handles["aten::batch_norm"] = _normalisation(1, per_element=1)  # in eval mode: a scale and a shift
     handles["aten::einsum"] = _einsum
+    handles |= {name: _calls(name) for name in CHEAP_ELSEWHERE}
+    handles["torchvision::deform_conv2d"] = _counter("deform_conv2d", _deformable_convolution)
     return handles
 
 
@@ -106,6 +111,23 @@ def _convolution(inputs: Values, outputs: Values) -> int:
     return math.prod(_shape(inputs[0] if transposed else outputs[0])) * math.prod(_shape(inputs[1])[1:])
 
 
+def _deformable_convolution(inputs: Values, outputs: Values) -> int:
+    return math.prod(_shape(outputs[0])) * math.prod(_shape(inputs[1])[1:])
+
+
+def _recurrent(inputs: Values, _: Values) -> int:
+    """Every weight matrix of every layer and direction is applied once for each step of each example."""
+    lists = [value.node() for value in inputs if value.node().kind() == "prim::ListConstruct"]
+    sizes = [_shape(value) for value in lists[-1].inputs()]  # of the weights; a list before it is of states
+    return math.prod(_shape(inputs[0])[:-1]) * sum(math.prod(size) for size in sizes if len(size) == 2)
+
+
+def _recurrent_cell(inputs: Values, _: Values) -> int:
+    """One step of each example; the weights are the two matrices after the states."""
+    first, second = inputs[2:4]
+    return math.prod(_shape(inputs[0])[:-1]) * (math.prod(_shape(first)) + math.prod(_shape(second)))
+
+
 def _einsum(inputs: Values, outputs: Values) -> Counter[str]:
     """Two operands as one batched matrix product; without a contracted index it is an elementwise product.
 
@@ -115,9 +137,7 @@ def _einsum(inputs: Values, outputs: Values) -> Counter[str]:
     if len(shapes) == 1:
         return Counter({"aten::einsum": 1})
     if len(shapes) > 2:
-        raise UserError(
-            "the multiply-adds of an einsum of more than two operands depend on its order; write it as two einsums"
-        )
+        raise NotImplementedError("the multiply-adds of an einsum of more than two operands depend on its order")
     terms, arrow, result = inputs[0].toIValue().replace(" ", "").partition("->")
     sizes = [_label_sizes(term, shape) for term, shape in zip(terms.split(","), shapes, strict=True)]
     shared = set(sizes[0]) & set(sizes[1])

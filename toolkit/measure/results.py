@@ -19,12 +19,32 @@ Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_lengt
 
 
 class Macs(Data):
-    """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this."""
+    """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this.
+
+    unknown: operators that may be heavy and have no count, with their number of calls. Where there is one, the count
+        is partial: `total` is what is known, and no ratio can be made of it.
+    """
 
     total: Annotated[int, Field(ge=0)]  # matrix products, convolutions, scaled dot-product attention
     normalisation: int  # kept apart: fvcore counts these per element, not as multiply-adds
     by_operator: dict[str, int]
     uncounted: dict[str, int]  # operator -> number of calls that carry no count
+    unknown: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def is_partial(self) -> bool:
+        return bool(self.unknown)
+
+    @property
+    def why_partial(self) -> str:
+        """Returns what has no count, in words, with three operators at the most."""
+        names = [f"{name} ({number} calls)" for name, number in self.unknown.items()]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{', '.join(names[:3])}{more} may be heavy and have no count"
+
+    def ratio_to(self, dense: Macs) -> float | None:
+        """Returns the share of another model's multiply-adds; None where a count is partial or the other's is 0."""
+        return None if self.is_partial or dense.is_partial or not dense.total else self.total / dense.total
 
 
 EAGER: Final = "eager"  # PyTorch, operator by operator

@@ -72,6 +72,8 @@ class Planner:
             PlanError: no plan of the family holds the limits, or none keeps the quality that was asked for.
         """
         started, passes = time.perf_counter(), self._passes
+        if any(limit.resource == MACS for limit in budget.limits):
+            self.profile.check_full_count(str(budget))
         tables = self.profile.tables
         solve(tables, budget, self._device, family, self._dense_s(budget))  # says what is feasible
         search = PlanSearch(self.profile, evaluations, seed, self.num_finalists, recover)
@@ -108,7 +110,7 @@ class Planner:
             bypassed={name: rank for name, rank in drops.items() if rank is not None},
             widths=widths_of(tables, choice),
             predicted=Predicted(
-                macs_ratio=counts[MACS],
+                macs_ratio=None if self.profile.dense_macs.is_partial else counts[MACS],
                 params_ratio=counts[PARAMS],
                 latency_ratio={key: cost(tables, choice, name) for key, name in latencies.items()},
             ),

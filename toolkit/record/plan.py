@@ -35,9 +35,12 @@ def removed_words(rank: Rank | None) -> str:
 
 
 class Predicted(Data):
-    """Ratios of the dense model; latency by what it is of, with the threads of the plan."""
+    """Ratios of the dense model; latency by what it is of, with the threads of the plan.
 
-    macs_ratio: float
+    macs_ratio: None where the multiply-adds of the dense model are a partial count.
+    """
+
+    macs_ratio: float | None
     params_ratio: float
     latency_ratio: dict[_Key, float]
 

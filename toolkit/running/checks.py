@@ -23,11 +23,13 @@ def check_outputs(
     model: nn.Module,
     dense: nn.Module,
     inputs: Callable[[int], tuple[Tensor, ...]],
+    smallest_batch: int = 1,
     others: Sequence[Path] = (),
 ) -> None:
-    """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at batches of 1 and 2.
+    """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at two batch sizes.
 
     inputs: gives the inputs for a number of examples.
+    smallest_batch: the first of the two numbers of examples, 1 for most models; the other is one more.
     others: more ways to run the dense model, on which the outputs must have its shapes too.
 
     Raises:
@@ -35,7 +37,7 @@ def check_outputs(
     """
     if model.training:
         raise StageError("the stage left the model in training mode")
-    for batch_size in (1, 2):
+    for batch_size in (smallest_batch, smallest_batch + 1):
         given = inputs(batch_size)
         with evaluating(model, dense):
             new, old = tensors_in(model(*given)), tensors_in(dense(*given))

@@ -17,12 +17,15 @@ from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
 
-def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -> Measurement:
-    """Returns what `recipe.measure` asks for. Both models are on the recipe's device."""
+def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, smallest_batch: int = 1) -> Measurement:
+    """Returns what `recipe.measure` asks for. Both models are on the recipe's device.
+
+    smallest_batch: examples that the models take at the least.
+    """
     quality = tuple(evaluate(task, model, split) for split in recipe.measure.splits)
-    inputs = tuple(part.to(recipe.device) for part in task.example_inputs(1))
+    inputs = tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch))
     return Measurement(
-        macs=count_macs(model, inputs),
+        macs=count_macs(model, inputs, smallest_batch),
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         latency=tuple(_latencies(model, dense, task, recipe)),
         quality=quality,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.console import Console
-from toolkit.base.errors import Fault, RecipeError, RecordError, StageError, UserError
+from toolkit.base.errors import Fault, RecipeError, StageError, UserError
 from toolkit.base.files import file_sha256
 from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
@@ -18,13 +18,15 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.checkpoint.trial import check_saving
 from toolkit.hooks.copies import copy_model
+from toolkit.hooks.modes import with_flags_of
 from toolkit.hooks.paths import Path as Pass
 from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.recipe.check import check, check_model, check_named
 from toolkit.recipe.recipe import Recipe
-from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
+from toolkit.record.run import RunRecord, StepRecord
+from toolkit.running.baseline import check_origin, origin_of, try_baseline
 from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, begin_record, open_record
 from toolkit.running.measuring import measure
@@ -34,6 +36,7 @@ from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.cards import make_task
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Task
+from toolkit.tasks.trial import inputs_of, load_baseline
 from toolkit.tasks.ways import paths_of
 
 
@@ -67,18 +70,18 @@ def run(
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
-        origin = _origin(recipe, folder)
-        if record.steps and record.baseline.detail != origin:
-            raise RecordError(f"{out / RUN_FILE} was begun with other weights; start afresh with another --out")
-        if record.finished:
-            console.line(f"{out} is already finished")
-            return record
         with reproducible(device):
             task, folded = folded_task(task)
+            dense = load_baseline(task)
+            origin = _origin(recipe, folder) | origin_of(dense, inputs_of(task, 1))
+            check_origin(record, origin, out)
+            if record.finished:
+                console.line(f"{out} is already finished")
+                return record
             for kind in dict.fromkeys(folded.values()):
                 names = ", ".join(name for name, own in folded.items() if own == kind)
                 console.line(f"folded: {names}: computed by {kind} so far, parameters of their own from here on")
-            begun = _Run(recipe, task, out, device, console)
+            begun = _Run(recipe, task, dense.to(device).eval(), out, device, console)
             begun.folded = tuple(folded)
             begun.check_baseline()
             if not record.steps:
@@ -103,10 +106,13 @@ def _refuse(faults: list[Fault]) -> None:
 class _Run:
     """One run in progress: what stays the same from step to step."""
 
-    def __init__(self, recipe: Recipe, task: Task, out: Path, device: torch.device, console: Console) -> None:
-        self.recipe, self.task, self.out, self.device, self.console = recipe, task, out, device, console
-        self.dense = task.load_baseline().to(device).eval()
-        self.dense_macs = self.count_macs(self.dense)
+    def __init__(
+        self, recipe: Recipe, task: Task, dense: nn.Module, out: Path, device: torch.device, console: Console
+    ) -> None:
+        self.recipe, self.task, self.dense = recipe, task, dense
+        self.out, self.device, self.console = out, device, console
+        self.smallest_batch = try_baseline(recipe, task, dense, device)
+        self.dense_macs = self.count_macs(dense)
         self.folded: tuple[str, ...] = ()
 
     def check_baseline(self) -> None:
@@ -115,21 +121,23 @@ class _Run:
         Raises:
             UserError: it does not, or cannot.
         """
-        fault = why_not_repeatable(self.dense, Pass(self.inputs(1)))
+        inputs = self.inputs(self.smallest_batch)
+        fault = why_not_repeatable(self.dense, Pass(inputs))
         if fault is not None:
             raise UserError(
                 f"task {self.task.name!r}: {fault}; no cut could be proved and no saved model recognised: make it "
                 "compute the same for the same inputs in eval mode"
             )
-        check_saving(self.dense, self.task.build_model().cpu(), self.inputs(1))
+        check_saving(self.dense, self.task.build_model().cpu(), inputs)
         for fault in paths_of(self.task, self.dense, self.device).refused:
             self.console.line(f"{fault}, so that nothing is proved for it")
 
-    def count_macs(self, model: nn.Module) -> int:
-        return count_macs(model, self.inputs(1)).total
+    def count_macs(self, model: nn.Module) -> int | None:
+        macs = count_macs(model, self.inputs(self.smallest_batch), self.smallest_batch)
+        return None if macs.is_partial else macs.total
 
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
-        return tuple(part.to(self.device) for part in self.task.example_inputs(batch_size))
+        return tuple(part.to(self.device) for part in inputs_of(self.task, batch_size))
 
     def go(self, record: RunRecord, origin: Detail) -> RunRecord:
         num_steps = len(self.recipe.stages) + 1
@@ -141,7 +149,7 @@ class _Run:
             detail = origin
             if index > 0:
                 model, detail = self._apply(index - 1, model)
-            measurement = measure(model, self.dense, self.task, self.recipe)
+            measurement = measure(model, self.dense, self.task, self.recipe, self.smallest_batch)
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
@@ -159,7 +167,7 @@ class _Run:
     def _last_model(self, record: RunRecord) -> nn.Module:
         done = len(record.steps) - 1
         if done <= 0:
-            return copy_model(self.dense).requires_grad_(True)
+            return copy_model(self.dense)
         return self._load(self._stage_folder(done - 1))
 
     def _stage_folder(self, index: int) -> Path:
@@ -182,11 +190,14 @@ class _Run:
             seed=self.recipe.seed * 1000 + index,
             console=self.console,
             rounds=RoundStore(self._rounds_folder(index), self._save, self._load),
+            smallest_batch=self.smallest_batch,
         )
         torch.manual_seed(context.seed)
         try:
             model, detail = STAGES[stage.type](model, self.task, stage, context)
-            check_outputs(model, self.dense, self.inputs, context.other_paths(self.task, self.dense))
+            check_outputs(
+                model, self.dense, self.inputs, self.smallest_batch, context.other_paths(self.task, self.dense)
+            )
             check_changed(before, model, stage.allow_no_change)
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
@@ -203,18 +214,20 @@ class _Run:
             model,
             self.dense,
             factory=factory_of(self.recipe),
-            example_inputs=self.inputs(1),
+            example_inputs=self.inputs(self.smallest_batch),
             recipe_sha256=self.recipe.sha256,
             folded=self.folded,
         )
 
     def _load(self, folder: Path) -> nn.Module:
-        return load_model(folder, self.task.build_model()).to(self.device).eval()
+        loaded = load_model(folder, self.task.build_model()).to(self.device).eval()
+        return with_flags_of(loaded, self.dense)
 
 
 def _summary(step: StepRecord, record: RunRecord) -> str:
     found = step.measurement
-    parts = [f"{found.macs.total / record.baseline.measurement.macs.total:.3f} of the dense MACs"]
+    ratio = found.macs.ratio_to(record.baseline.measurement.macs)
+    parts = ["the count of MACs is partial" if ratio is None else f"{ratio:.3f} of the dense MACs"]
     for latency in found.latency:
         where = "" if latency.key.where == record.recipe.device else f" on {latency.key.where}"
         parts.append(f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}{where}")

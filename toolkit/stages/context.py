@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.hooks.paths import Path
+from toolkit.hooks.trial import described, users_code
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
 from toolkit.tasks.task import Batch, Split, Task
 from toolkit.tasks.ways import paths_of
+
+PARTIAL = "that of this model is partial: the run record lists the operators without a count under `macs.unknown`"
 
 Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
 Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
@@ -24,25 +27,56 @@ Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
 
 @dataclass(frozen=True)
 class StageContext:
-    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to."""
+    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to.
+
+    dense_macs, count_macs: multiply-adds of one example; None where the count is a partial one.
+    smallest_batch: examples that the model takes at the least; it takes any larger number too.
+    """
 
     dense: nn.Module
-    dense_macs: int
-    count_macs: Callable[[nn.Module], int]
+    dense_macs: int | None
+    count_macs: Callable[[nn.Module], int | None]
     device: torch.device
     seed: int
     console: Console
     rounds: RoundStore = field(
         default_factory=RoundStore
     )  # where a stage of several rounds keeps those that are finished
+    smallest_batch: int = 1
 
     def macs_ratio(self, model: nn.Module) -> float:
-        return self.count_macs(model) / self.dense_macs
+        """Returns the share of the unmodified model's multiply-adds.
+
+        Raises:
+            StageError: one of the counts is partial.
+        """
+        ratio = self.known_macs_ratio(model)
+        if ratio is None:
+            raise StageError(f"a target in multiply-adds needs a full count, and {PARTIAL}")
+        return ratio
+
+    def known_macs_ratio(self, model: nn.Module) -> float | None:
+        """Returns the same; None where one of the counts is partial."""
+        if not self.dense_macs:
+            return None
+        macs = self.count_macs(model)
+        return None if macs is None else macs / self.dense_macs
 
     def batches(self, task: Task, split: Split, batch_size: int = 16, *, limit: int | None = None) -> Iterator[Batch]:
         """A fixed split's batches, or those of its first `limit` examples, with their inputs on the run's device."""
-        is_empty = True
-        for batch in task.batches(split, batch_size, limit=limit):
+        what, is_empty = f"batches of task {task.name!r} fails on {split!r}", True
+        with users_code(what):
+            batches = iter(task.batches(split, batch_size, limit=limit))
+        while True:
+            with users_code(what):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            if not isinstance(batch, Batch):
+                raise StageError(
+                    f"batches of task {task.name!r} gives {described(batch)}; it must give toolkit.Batch(inputs=(...), "
+                    "targets=...)"
+                )
             is_empty = False
             yield to_device(batch, self.device)
         if is_empty:
@@ -60,7 +94,8 @@ class StageContext:
         return paths_of(task, model, self.device).taken[1:]
 
     def example_inputs(self, task: Task) -> tuple[Tensor, ...]:
-        return tuple(part.to(self.device) for part in task.example_inputs(1))
+        """Returns example inputs on the run's device: one example, or as many as the model needs."""
+        return tuple(part.to(self.device) for part in task.example_inputs(self.smallest_batch))
 
 
 class Apply(Protocol[Settings_contra, Detail_co]):

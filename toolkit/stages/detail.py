@@ -114,10 +114,10 @@ class CutGroup(GroupWidth):
 
 
 class Target(Recorded):
-    """A share of the unmodified model's that was asked for, and what came of it."""
+    """A share of the unmodified model's that was asked for, and what came of it; None where it cannot be counted."""
 
     asked: float | None = None
-    achieved: float
+    achieved: float | None
 
 
 class KeptChannels(Recorded):

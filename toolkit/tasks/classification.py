@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from toolkit.base.errors import UserError
 from toolkit.hooks.state import load_state, versions_of
-from toolkit.tasks.classifier import Classifier
+from toolkit.hooks.state_dicts import plain_weights
+from toolkit.hooks.trial import described, told, try_model, users_code
+from toolkit.tasks.classifier import BINARY_CLASSES, Classifier, logits_of
+from toolkit.tasks.examples import Examples, ExampleSet
+from toolkit.tasks.overlap import check_apart
+from toolkit.tasks.rebuilt import check_rebuilt
 from toolkit.tasks.task import Batch, Split
-
-Examples = Dataset[Any] | Sequence[Tensor]
+from toolkit.tasks.trial import smallest_batch
 
 FROM_TRAINING: tuple[Split, ...] = ("score", "calibration", "holdout")
 
 MOST_FIXED_EXAMPLES = 512  # of each of those, unless told
+
+NUM_TRIED = 16  # examples that the trained model is tried on before any work
 
 
 class ClassificationTask(Classifier):
     """A `Task` around any module that gives logits [B, classes], or an object with such `logits` (transformers).
 
     `build_model` builds the architecture, `trained` are its trained weights or a trained model. Data are tensors
-    (inputs..., labels), or datasets whose items are (inputs..., label), the same at every reading. `augmented` are the
-    same training examples with random augmentation, read by training alone.
+    (inputs..., labels), or datasets whose items are (inputs..., label), the same at every reading. Labels are whole
+    numbers from 0; a model of one logit tells class 1 from class 0. `augmented` are the same training examples with
+    random augmentation, read by training alone. What `trained` has frozen (requires_grad) is not trained.
 
     The fixed splits for scoring, calibration and holdout are disjoint draws of `fixed_examples` each from `train`,
     by `seed`; validation and test are only measured on. `other_inputs` are as in `Task`.
@@ -47,38 +53,74 @@ class ClassificationTask(Classifier):
         seed: int = 0,
         other_inputs: Sequence[tuple[Tensor, ...]] = (),
     ) -> None:
-        """Raises UserError: the weights do not fit the architecture, or the data cannot be split as asked."""
+        """Raises UserError: weights, data or labels cannot be used, or the baseline is not the trained model."""
         self.name, self.protected, self.build_model = name, protected, build_model
         self.other_inputs = tuple(other_inputs)
         if train is test or train is validation or validation is test:
             raise UserError("train, validation and test must be different data: no figure would mean anything")
-        weights = trained.state_dict() if isinstance(trained, nn.Module) else trained
+        weights = _weights_of(trained, self._built())
         self._weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
-        self._versions = versions_of(weights)
-        self._train = _Examples("train", train)
-        self._augmented = self._train if augmented is None else _Examples("augmented", augmented)
+        self._versions = versions_of(trained.state_dict() if isinstance(trained, nn.Module) else trained)
+        self._trains = (
+            {key: part.requires_grad for key, part in trained.named_parameters()}
+            if isinstance(trained, nn.Module)
+            else {}
+        )
+        self._train = ExampleSet("train", train)
+        self._augmented = self._train if augmented is None else ExampleSet("augmented", augmented)
         if len(self._augmented) != len(self._train):
             raise UserError(f"augmented has {len(self._augmented)} examples, train {len(self._train)}: they must match")
-        measured: dict[Split, _Examples] = {
-            "validation": _Examples("validation", validation),
-            "test": _Examples("test", test),
+        measured: dict[Split, ExampleSet] = {
+            "validation": ExampleSet("validation", validation),
+            "test": ExampleSet("test", test),
         }
         count = min(MOST_FIXED_EXAMPLES, len(self._train) // 3) if fixed_examples is None else fixed_examples
         self._splits = _draw(self._train, count, seed) | {split: (own, own.all) for split, own in measured.items()}
-        self.load_baseline()
+        self._check_data(measured)
+        self._check_model(trained)
 
     def load_baseline(self) -> nn.Module:
-        model = self.build_model()
-        try:
-            load_state(model, self._weights, self._versions)
-        except RuntimeError as error:
-            raise UserError(f"the trained weights do not fit what build_model builds: {error}") from error
+        model = self._built()
+        load_state(model, self._weights, self._versions)
+        for key, part in model.named_parameters():
+            part.requires_grad_(self._trains.get(key, part.requires_grad))
         return model.cpu().eval()
+
+    def _built(self) -> nn.Module:
+        with users_code("build_model fails"):
+            model = self.build_model()
+        if not isinstance(model, nn.Module):
+            raise UserError(f"build_model gives {described(model)}; it must build a torch.nn.Module")
+        return model
+
+    def _check_data(self, measured: Mapping[Split, ExampleSet]) -> None:
+        """Tries the data out. Raises UserError: items, labels, or splits that share examples."""
+        for data in (self._train, *measured.values()):
+            data.check(repeats=True)
+        if self._augmented is not self._train:
+            self._augmented.check(repeats=False)
+        training = {data.name: data.data for data in (self._train, self._augmented)}
+        check_apart({**training, **{split: own.data for split, own in measured.items()}}, alike=training)
+
+    def _check_model(self, trained: nn.Module | Mapping[str, Tensor]) -> None:
+        """Tries the baseline out. Raises UserError: it does not run, gives no logits, or is not the trained model."""
+        baseline = self.load_baseline()
+        self._smallest_batch = smallest_batch(baseline, self.example_inputs)
+        examples, places = self._splits["score"]
+        batch = examples.batch(_repeated(places, max(min(NUM_TRIED, len(places)), self._smallest_batch)))
+        logits = logits_of(try_model(baseline, batch.inputs), len(batch.targets))
+        _check_logits(logits, batch.targets)
+        classes = max(logits.shape[1], BINARY_CLASSES)
+        for data in {id(own): own for own in (self._augmented, *(own for own, _ in self._splits.values()))}.values():
+            data.classes = classes
+            data.check(repeats=False)
+        if isinstance(trained, nn.Module):
+            check_rebuilt(trained, baseline, batch.inputs, "the model given as `trained`")
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         """Real examples, those of the scoring split, over again where there are too few."""
         examples, places = self._splits["score"]
-        return examples.batch([places[number % len(places)] for number in range(batch_size)]).inputs
+        return examples.batch(_repeated(places, batch_size)).inputs
 
     def num_examples(self, split: Split) -> int:
         return len(self._splits[split][1])
@@ -86,8 +128,12 @@ class ClassificationTask(Classifier):
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
         examples, places = self._splits[split]
         places = places[:limit]
-        for first in range(0, len(places), batch_size):
-            yield examples.batch(places[first : first + batch_size])
+        batch_size, first = max(batch_size, self._smallest_batch), 0
+        while first < len(places):
+            rest = len(places) - first - batch_size
+            size = batch_size if rest >= self._smallest_batch or rest <= 0 else batch_size + rest
+            yield examples.batch(places[first : first + size])
+            first += size
 
     def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
         """Epoch after epoch, shuffled; what is left over of an epoch is not used, as batch normalisation wants it."""
@@ -100,36 +146,7 @@ class ClassificationTask(Classifier):
                 yield self._augmented.batch(shuffled[first : first + batch_size])
 
 
-class _Examples:
-    """Rows of tensors, or items of a dataset, as batches; the last part of each is the label."""
-
-    def __init__(self, name: str, data: Examples) -> None:
-        self.data: Dataset[Any] = data if isinstance(data, Dataset) else _rows(name, data)
-        if not isinstance(self.data, Sized):
-            raise UserError(f"{name} has no length; give tensors, or a dataset with __len__ and __getitem__")
-        self.all = list(range(len(self.data)))
-        if not self.all:
-            raise UserError(f"{name} is empty")
-
-    def __len__(self) -> int:
-        return len(self.all)
-
-    def batch(self, places: Sequence[int]) -> Batch:
-        if isinstance(self.data, TensorDataset):
-            *inputs, labels = (tensor[list(places)] for tensor in self.data.tensors)
-        else:
-            *inputs, labels = default_collate([self.data[place] for place in places])
-        return Batch(tuple(inputs), labels)
-
-
-def _rows(name: str, tensors: Sequence[Tensor]) -> TensorDataset:
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    if len(shapes) < 2 or len({shape[:1] for shape in shapes}) != 1:
-        raise UserError(f"{name} must be inputs and labels of one length; the shapes are {shapes}")
-    return TensorDataset(*tensors)
-
-
-def _draw(train: _Examples, count: int, seed: int) -> dict[Split, tuple[_Examples, list[int]]]:
+def _draw(train: ExampleSet, count: int, seed: int) -> dict[Split, tuple[ExampleSet, list[int]]]:
     if count < 1 or count * len(FROM_TRAINING) > len(train):
         raise UserError(
             f"fixed_examples is {count}, but {', '.join(FROM_TRAINING)} are disjoint parts of train, which has "
@@ -137,3 +154,53 @@ def _draw(train: _Examples, count: int, seed: int) -> dict[Split, tuple[_Example
         )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
     return {split: (train, order[part * count : (part + 1) * count]) for part, split in enumerate(FROM_TRAINING)}
+
+
+def _repeated(places: Sequence[int], count: int) -> list[int]:
+    return [places[number % len(places)] for number in range(count)]
+
+
+def _weights_of(trained: Any, built: nn.Module) -> Mapping[str, Tensor]:
+    """Returns the trained weights by name.
+
+    built: a model to load them into.
+
+    Raises:
+        UserError: they do not fit. The message says what to pass instead.
+    """
+    is_module = isinstance(trained, nn.Module)
+    weights, what = (trained.state_dict(), "trained.state_dict()") if is_module else (trained, "trained")
+    own = built.state_dict()
+    try:
+        built.load_state_dict(weights)
+    except Exception as error:  # whatever was given in the place of weights
+        wrapped = [name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)]
+        if is_module and wrapped:
+            raise UserError(f"trained is {described(trained)} around the model: pass trained.{wrapped[0]}") from error
+        plain_weights(weights, own, what)
+        raise UserError(f"the weights do not fit what build_model builds: {told(error)}") from error
+    is_plain = all(isinstance(value, Tensor) for value in weights.values())
+    if is_plain and all(own[name].dtype == value.dtype for name, value in weights.items() if name in own):
+        return dict(weights)
+    return plain_weights(weights, own, what)
+
+
+def _check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Raises UserError: the trained model's outputs are no finite numbers, or are probabilities and no logits."""
+    if not bool(logits.isfinite().all()):
+        raise UserError(
+            f"the trained model's outputs on {len(logits)} training examples are not finite numbers (NaN or infinite); "
+            "look at its weights and at the data"
+        )
+    are_shares = bool(((logits >= 0) & (logits <= 1)).all())
+    if logits.shape[1] == 1:
+        if are_shares and len(logits) >= NUM_TRIED // 2 and bool((labels != labels[0]).any()):
+            raise UserError(
+                f"the trained model's one output is between 0 and 1 on all {len(logits)} examples that were tried, as "
+                "after a sigmoid; it must be a logit (class 1 above 0): leave the sigmoid out of the model"
+            )
+    elif are_shares and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        raise UserError(
+            "the trained model's outputs are probabilities that add up to 1, as after a softmax; the losses need "
+            "logits: leave the softmax out of the model"
+        )

@@ -11,26 +11,58 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.hooks.modes import evaluating
+from toolkit.hooks.trial import described, users_code
 from toolkit.measure.results import Quality
 from toolkit.tasks.task import Batch, Split, Task
+
+SHARES = ("accuracy", "precision", "recall", "F1", "f1", "AUC", "auc", "mAP", "IoU", "mIoU")
 
 
 def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
     """`task.evaluate` with the model in eval mode, whose own mode comes back; `limit` as in `Task.evaluate`.
 
     Raises:
-        StageError: the task gave no finite metric.
+        StageError: the task gave no usable metric: an error, something else than a `Quality`, a value that is not
+            finite or not within its own bounds, or one of another split or metric.
     """
     options = {} if limit is None else {"limit": limit}
-    with evaluating(model):
+    with evaluating(model), users_code(f"evaluate of task {task.name!r} fails on {split!r}"):
         try:
-            return task.evaluate(model, split, **options)
+            found: Any = task.evaluate(model, split, **options)
         except ValidationError as error:
             first = error.errors()[0]
+            place = first["loc"][0] if first["loc"] else "it"
             raise StageError(
-                f"task {task.name!r} gave no usable metric on {split!r}: {first['loc'][0]} is {first['input']!r}; "
-                "the model or its data is broken"
+                f"{_no_metric(task, split)}: {place} is {first['input']!r}; the model or its data is broken"
             ) from error
+    fault = _fault(found, task, split, limit)
+    if fault:
+        raise StageError(f"{_no_metric(task, split)}: {fault}")
+    assert isinstance(found, Quality)
+    return found
+
+
+def _no_metric(task: Task, split: Split) -> str:
+    return f"task {task.name!r} gave no usable metric on {split!r}"
+
+
+def _fault(found: Any, task: Task, split: Split, limit: int | None) -> str:
+    """Returns what is wrong with an answer of `Task.evaluate`, in words; an empty text if nothing is."""
+    if not isinstance(found, Quality):
+        return (
+            f"evaluate gives {described(found)}; it must return toolkit.measure.results.Quality(metric=..., split=..., "
+            "value=..., num_examples=...), whose value is a float"
+        )
+    if (found.metric, found.split) != (task.metric, split):
+        return f"it is {found.metric!r} on {found.split!r}; evaluate must give {task.metric!r} on {split!r}"
+    most = task.num_examples(split) if limit is None else min(limit, task.num_examples(split))
+    if not 1 <= found.num_examples <= most:
+        return f"it says that it is of {found.num_examples} examples, and there are {most}"
+    if found.metric in SHARES and not 0.0 <= found.value <= 1.0:
+        return f"{found.metric} is {found.value:g}; it is a share, from 0 to 1"
+    if found.interval is not None and not found.interval[0] <= found.value <= found.interval[1]:
+        return f"{found.value:g} is outside of its own interval, {found.interval[0]:g} to {found.interval[1]:g}"
+    return ""
 
 
 @torch.no_grad()
@@ -42,6 +74,7 @@ def mean_loss(model: nn.Module, batches: Iterable[Batch], loss: Callable[[Any, A
     total, count = 0.0, 0
     for batch in batches:
         size = len(batch.inputs[0])
-        total += float(loss(model(*batch.inputs), batch.targets)) * size
+        with users_code("the loss of the task fails"):
+            total += float(loss(model(*batch.inputs), batch.targets)) * size
         count += size
     return total / count

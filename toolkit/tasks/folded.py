@@ -8,6 +8,7 @@ from torch import nn
 
 from toolkit.hooks.folding import computed_tensors, fold_all, fold_tensors
 from toolkit.tasks.task import Task
+from toolkit.tasks.trial import load_baseline
 
 
 class FoldedTask:
@@ -41,5 +42,5 @@ def folded_task(task: Task) -> tuple[Task, dict[str, str]]:
     Raises:
         UserError: what computes a weight cannot be taken away.
     """
-    folded = computed_tensors(task.load_baseline())
+    folded = computed_tensors(load_baseline(task))
     return (cast("Task", FoldedTask(task, folded)), folded) if folded else (task, {})

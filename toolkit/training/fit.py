@@ -19,6 +19,7 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.state import load_state
 from toolkit.hooks.tensors import model_sha256
+from toolkit.hooks.trial import described, users_code
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
 
@@ -89,8 +90,14 @@ def fit(
     never stopped; batches already used are drawn and thrown away. The caller removes the file.
 
     Raises:
-        StageError: the loss or the validation is not a finite number, or the checkpoint is not of this training.
+        StageError: nothing can be trained, the loss or the validation is not a finite number, or the checkpoint is not
+            of this training.
     """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise StageError(
+            "there is nothing to train: all parameters of the model are frozen (requires_grad is False); unfreeze some "
+            "in the trained model that the task was made of, or leave this stage out"
+        )
     state = _begin(model, config)
     keeper = None
     if checkpoint is not None:
@@ -135,7 +142,8 @@ def _throw_away(batches: Iterator[Batch], count: int) -> None:
 
 
 def _next(batches: Iterator[Batch]) -> Batch:
-    batch = next(batches, None)
+    with users_code("the training batches cannot be made"):
+        batch = next(batches, None)
     if batch is None:
         raise StageError("the training batches have ended; train_batches of a task must be endless")
     return batch
@@ -178,13 +186,27 @@ def _step(
 ) -> float:
     model.train()
     optimiser.zero_grad(set_to_none=True)
-    value = loss(model, batch)
+    size = len(batch.inputs[0])
+    with users_code(f"a training step on {size} example{'' if size == 1 else 's'} fails", _hint_of(size)):
+        value = loss(model, batch)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise StageError(f"the training loss is {described(value)}; the loss of a task must be one number, a tensor")
     if not torch.isfinite(value):
         raise StageError(f"the training loss became {value.item()}; lower learning_rate")
-    value.backward()  # type: ignore[no-untyped-call]
+    if not value.requires_grad:
+        raise StageError(
+            "the training loss does not depend on any parameter that is trained: those that it depends on are frozen "
+            "(requires_grad is False), or the forward code of the model switches gradients off"
+        )
+    with users_code("the gradient of the training loss cannot be computed"):
+        value.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
     optimiser.step()
     return float(value.item())
+
+
+def _hint_of(size: int) -> str:
+    return "; batch normalisation needs at least two examples in training: raise batch_size" if size == 1 else ""
 
 
 def _validations_since_best(result: FitResult) -> int:

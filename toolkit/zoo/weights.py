@@ -19,7 +19,7 @@ from toolkit.hooks.state import load_state
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
 
-MOST_FAULTS = 5
+MOST_FAULTS = 3
 
 SPARE_BYTES = 16 * 2**20
 

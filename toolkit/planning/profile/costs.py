@@ -219,7 +219,7 @@ class CostProfiler:
 
     @staticmethod
     def _counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, float]:
-        macs = count_macs(model, inputs).total
+        macs = max(1, count_macs(model, inputs).total)  # a partial count may know of none
         return {MACS: macs, PARAMS: sum(parameter.numel() for parameter in model.parameters())}
 
     def _kind(self, label: str, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from torch import nn
 
+from toolkit.hooks.modes import with_flags_of
 from toolkit.planning.profile.losses import PlanScorer
 from toolkit.planning.tables import Drops, Width
 from toolkit.stages.channel_prune.settings import WidthRepair
@@ -57,7 +58,7 @@ class PlanJudge:
             "warmup_steps": min(recover.warmup_steps, steps // 2),
         }
         config = recover.model_copy(update=first)
-        tuned, _ = apply_recover(model.requires_grad_(True), models.task, config, models.context)
+        tuned, _ = apply_recover(with_flags_of(model, models.dense), models.task, config, models.context)
         return tuned.eval()
 
     @cached_property

@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.base.console import Console
-from toolkit.base.errors import UserError
+from toolkit.base.errors import PlanError, UserError
 from toolkit.base.files import content_sha256, write_atomically
 from toolkit.hooks.routes import routed_modules
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.measure.results import MeasurementKey
+from toolkit.measure.results import Macs, MeasurementKey
 from toolkit.planning.profile.correction import as_text, described
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import gather_costs, gather_losses, with_losses
@@ -36,6 +36,7 @@ from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import mean_loss
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Split, Task
+from toolkit.tasks.trial import inputs_of, smallest_batch
 
 
 @dataclass
@@ -61,17 +62,43 @@ class ModelProfile:
         return folded_task(self.task)[0].load_baseline().to(self.timing.device).eval()
 
     @cached_property
+    def smallest_batch(self) -> int:
+        """How many examples the model takes at the least."""
+        return smallest_batch(self.dense, self.inputs)
+
+    def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
+        return tuple(part.to(self.timing.device) for part in inputs_of(self.task, batch_size))
+
+    def macs_of(self, model: nn.Module) -> Macs:
+        """Returns the multiply-adds of one example."""
+        return count_macs(model, self.inputs(self.smallest_batch), self.smallest_batch)
+
+    @cached_property
+    def dense_macs(self) -> Macs:
+        return self.macs_of(self.dense)
+
+    def check_full_count(self, budget: str) -> None:
+        """Raises PlanError: the multiply-adds, which the budget limits, cannot be counted in full."""
+        if self.dense_macs.is_partial:
+            raise PlanError(
+                f"{budget}: a budget in multiply-adds needs a full count, and this model's is partial: "
+                f"{self.dense_macs.why_partial}; give a budget in latency or parameters"
+            )
+
+    @cached_property
     def context(self) -> StageContext:
-        def counted(model: nn.Module) -> int:
-            return count_macs(model, tuple(part.to(self.timing.device) for part in self.task.example_inputs(1))).total
+        def counted(model: nn.Module) -> int | None:
+            macs = self.macs_of(model)
+            return None if macs.is_partial else macs.total
 
         return StageContext(
             dense=self.dense,
-            dense_macs=counted(self.dense),
+            dense_macs=None if self.dense_macs.is_partial else self.dense_macs.total,
             count_macs=counted,
             device=self.timing.device,
             seed=0,
             console=self.console,
+            smallest_batch=self.smallest_batch,
         )
 
     @cached_property
@@ -117,7 +144,17 @@ class ModelProfile:
 
     @cached_property
     def profiler(self) -> CostProfiler:
-        return CostProfiler(self.dense, self.space, self.task.example_inputs, self.timing, self.costs)
+        too_few = [size for size in self.timing.batch_sizes if size < self.smallest_batch]
+        if too_few:
+            raise UserError(
+                f"{self.task.name}: latency at batch size {too_few[0]} cannot be measured: the model takes "
+                f"{self.smallest_batch} examples at the least"
+            )
+
+        def inputs(size: int) -> tuple[Tensor, ...]:
+            return inputs_of(self.task, max(size, self.smallest_batch))  # multiply-adds are counted at size 1
+
+        return CostProfiler(self.dense, self.space, inputs, self.timing, self.costs)
 
     @cached_property
     def cost_tables(self) -> Tables:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.base.settings import Data
@@ -13,16 +14,18 @@ from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.folding import computed_tensors, fold_all
+from toolkit.hooks.trial import try_model
 from toolkit.measure.macs import count_macs
 from toolkit.measure.module_shares import module_seconds
+from toolkit.measure.results import Macs
 
 
 class BlockOverview(Data):
-    """`macs` are what dropping the block saves; shares are of the whole model."""
+    """`macs` are what dropping the block saves; shares are of the whole model, None where its count is partial."""
 
     name: str
     macs: int
-    macs_share: float
+    macs_share: float | None
     num_params: int
     latency_share: float
 
@@ -42,7 +45,7 @@ class GroupOverview(Data):
 
 
 class Overview(Data):
-    """`not_cut`: why other layers keep their width."""
+    """`not_cut`: why other layers keep their width. `partial`: operators that may be heavy and have no count."""
 
     macs: int
     num_params: int
@@ -50,10 +53,16 @@ class Overview(Data):
     blocks: tuple[BlockOverview, ...]
     groups: tuple[GroupOverview, ...]
     not_cut: dict[str, str]
+    partial: dict[str, int] = Field(default_factory=dict)
 
 
 def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:
-    """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute."""
+    """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute.
+
+    Raises:
+        UserError: the model does not run on the inputs, or gives no tensor.
+    """
+    try_model(model, inputs)
     if computed_tensors(model):
         model = copy_model(model)
         fold_all(model)  # as every run does
@@ -62,9 +71,9 @@ def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[s
     layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}
     names = [*blocks, *dict.fromkeys(layer for own in layers.values() for layer in own)]
     shares = module_seconds(model, inputs, names)
-    total = count_macs(model, inputs).total
+    total = count_macs(model, inputs)
     return Overview(
-        macs=total,
+        macs=total.total,
         num_params=_num_params(model),
         batch_size=len(inputs[0]),
         blocks=tuple(_block(model, name, inputs, total, shares[name]) for name in blocks),
@@ -73,14 +82,22 @@ def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[s
             for group in structure.groups
         ),
         not_cut=structure.refused,
+        partial=total.unknown,
     )
 
 
-def _block(model: nn.Module, name: str, inputs: tuple[Tensor, ...], total: int, share: float) -> BlockOverview:
+def _block(model: nn.Module, name: str, inputs: tuple[Tensor, ...], total: Macs, share: float) -> BlockOverview:
     num_params = _num_params(model.get_submodule(name))
     with block_dropped(model, name):
-        saved = total - count_macs(model, inputs).total
-    return BlockOverview(name=name, macs=saved, macs_share=saved / total, num_params=num_params, latency_share=share)
+        left = count_macs(model, inputs)
+    saved, is_full = total.total - left.total, left.ratio_to(total) is not None
+    return BlockOverview(
+        name=name,
+        macs=saved,
+        macs_share=saved / total.total if is_full else None,
+        num_params=num_params,
+        latency_share=share,
+    )
 
 
 def _group(model: nn.Module, group: ChannelGroup, layers: tuple[str, ...], share: float) -> GroupOverview:

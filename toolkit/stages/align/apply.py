@@ -65,8 +65,8 @@ def align_model(
     inputs = context.example_inputs(task)
     blocks = _blocks_left(model, config, context, inputs)
     share = config.data_share if data_share is None else data_share
-    with _seeded(context), flags_kept(model):
-        adapted = _choose_trainable(model, blocks, inputs, config)
+    with _seeded(context), flags_kept(model) as frozen:
+        adapted = _choose_trainable(model, blocks, inputs, config, frozen)
         num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         result = fit(
             model,
@@ -99,10 +99,15 @@ def _blocks_left(model: nn.Module, config: Align, context: StageContext, inputs:
 
 
 def _choose_trainable(
-    model: nn.Module, blocks: tuple[str, ...], inputs: tuple[Tensor, ...], config: Align
+    model: nn.Module, blocks: tuple[str, ...], inputs: tuple[Tensor, ...], config: Align, frozen: frozenset[str]
 ) -> Adapted | None:
-    """Leave `requires_grad` on what is to be trained, and put adapters in if there are any."""
+    """Leave `requires_grad` on what is to be trained, and put adapters in if there are any.
+
+    frozen: names of parameters that the user has frozen. They are not trained, and their layers get no adapters.
+    """
     if config.trainable == "full":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name not in frozen)
         return None
     outside = outside_parameters(model, blocks, inputs)
     switches = (
@@ -110,10 +115,16 @@ def _choose_trainable(
         (config.train_embedding, outside.embedding),
         (config.train_head, outside.head),
     )
-    chosen = {name for is_on, names in switches if is_on for name in names}
+    chosen = {name for is_on, names in switches if is_on for name in names} - frozen
     kept = [parameter for name, parameter in model.named_parameters() if name in chosen]
     with without_fast_path():
         layers = find_targets(model, blocks, config.targets, execution_order(model, inputs))
+    if frozen.issuperset(f"{layer}.weight" for layer in layers):
+        raise StageError(
+            f"targets ({', '.join(config.targets)}) match no linear layer inside the model's blocks that is not frozen "
+            "(requires_grad is False); unfreeze some in the trained model"
+        )
+    layers = [layer for layer in layers if f"{layer}.weight" not in frozen]
     adapted = Adapted(model, plan_adapters(model, layers, config.lora_rank, config.lora_alpha))
     for parameter in kept:
         parameter.requires_grad_(True)

@@ -68,13 +68,17 @@ def _acting_on(tensors: Iterable[Tensor], parameters: dict[str, nn.Parameter]) -
 
 
 @contextmanager
-def flags_kept(model: nn.Module) -> Iterator[None]:
-    """Every floating-point parameter requires gradients; afterwards each has its own flag again."""
+def flags_kept(model: nn.Module) -> Iterator[frozenset[str]]:
+    """Every floating-point parameter requires gradients; afterwards each has its own flag again.
+
+    Gives the names of the parameters that were frozen, which are not to be trained.
+    """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     try:
         for parameter, _ in flags:
             parameter.requires_grad_(parameter.is_floating_point())
-        yield
+        yield frozen
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)

@@ -202,7 +202,7 @@ class _Drop:
 
     def _measure(self, model: nn.Module) -> Detail:
         """Validation too, unless it is settled what goes."""
-        found: Detail = {"macs_ratio": self.context.macs_ratio(model)}
+        found: Detail = {"macs_ratio": self.context.known_macs_ratio(model)}
         if self.config.blocks is None:
             found["validation"] = evaluate(self.task, model, "validation").value
         return found
@@ -226,7 +226,7 @@ class _Drop:
             "dropped": dropped,
             "remaining": [name for name in self.names if name not in dropped],
             "block_passes": total_passes(rounds),
-            "macs_ratio": self.context.macs_ratio(model),
+            "macs_ratio": self.context.known_macs_ratio(model),
         }
         return BlockDropDetail.model_validate(detail)
 
@@ -238,4 +238,6 @@ def _dropped(rounds: list[Detail]) -> list[str]:
 def _summary(detail: Detail) -> str:
     blocks = ", ".join(detail["all_dropped"])
     quality = f", validation {detail['validation']:.4f}" if "validation" in detail else ""
-    return f"dropped {blocks}, {detail['macs_ratio']:.3f} of the dense MACs{quality}"
+    ratio = detail["macs_ratio"]
+    macs = "" if ratio is None else f", {ratio:.3f} of the dense MACs"
+    return f"dropped {blocks}{macs}{quality}"

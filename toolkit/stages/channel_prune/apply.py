@@ -56,7 +56,7 @@ def apply_channel_prune(
     cut(model, choices)
     check_cut(reference, model, parts_of(choices), inputs, paths)
     repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
-    achieved = context.macs_ratio(model)
+    achieved = context.known_macs_ratio(model)
     _check_macs(achieved, is_there, plan, config)
     by_name = {choice.group.name: choice for choice in choices}
     detail = ChannelPruneDetail(
@@ -143,8 +143,13 @@ def _check_keep(plan: Sequence[Cut], config: ChannelPrune) -> None:
             )
 
 
-def _check_macs(achieved: float, is_there: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
-    if config.macs_ratio is None or is_there or abs(achieved - config.macs_ratio) <= config.macs_tolerance:
+def _check_macs(achieved: float | None, is_there: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
+    if (
+        config.macs_ratio is None
+        or achieved is None
+        or is_there
+        or abs(achieved - config.macs_ratio) <= config.macs_tolerance
+    ):
         return
     kinds = ", ".join(dict.fromkeys(entry.kind for entry in plan if entry.kept < entry.before)) or "nothing"
     raise StageError(

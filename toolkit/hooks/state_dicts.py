@@ -1,0 +1,186 @@
+"""Trained weights as people have them: recognises what is no bare state dict, and says what to pass instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from torch import Tensor, nn
+
+from toolkit.base.errors import UserError
+from toolkit.hooks.trial import described
+
+MOST_NAMES = 3
+
+# What wrappers put in front of the names of what they wrap.
+_WRAPPERS = {
+    "module.": "DataParallel or DistributedDataParallel",
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module.": "checkpoint_wrapper",
+}
+
+_AVERAGED = re.compile(r"ema|averaged|swa", re.IGNORECASE)
+
+
+def plain_weights(given: Any, own: Mapping[str, Any], what: str = "trained") -> dict[str, Tensor]:
+    """Returns the tensors by name, if they are weights for a model whose state dict is `own`.
+
+    given: what the user gave; `what` is its name in messages, an expression of Python.
+
+    Raises:
+        UserError: it is no bare state dict, or one of another model. The message says what to pass instead.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"{what} is {described(given)}; {_instead_of_no_mapping(given, what)}")
+    _refuse_checkpoint(given, own, what)
+    others = [str(name) for name, value in given.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(_no_tensors(given, others, own, what))
+    weights = {str(name): value for name, value in given.items()}
+    _refuse_prefix(weights, own, what)
+    faults = misfits({name: tuple(value.shape) for name, value in weights.items()}, own)
+    if faults:
+        raise UserError(f"the weights do not fit what build_model builds: {faults}")
+    for name, value in weights.items():
+        if value.is_floating_point() != own[name].is_floating_point() or value.is_complex() != own[name].is_complex():
+            kinds = [str(part.dtype).removeprefix("torch.") for part in (value, own[name])]
+            raise UserError(f"the weights do not fit what build_model builds: {name} is {kinds[0]}, not {kinds[1]}")
+    return weights
+
+
+def misfits(shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Any]) -> str:
+    """Returns how names and shapes differ from those of a model's state dict, in words; an empty text if in nothing."""
+    tensors = {name: tuple(value.shape) for name, value in own.items() if isinstance(value, Tensor)}
+    missing = [name for name in own if name not in shapes]
+    unknown = [name for name in shapes if name not in own]
+    unlike = [
+        f"{name} ({list(shapes[name])}, not {list(shape)})"
+        for name, shape in tensors.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    parts = (
+        (missing, "missing"),
+        (unknown, "not in the model"),
+        (unlike, "of another shape"),
+    )
+    return "; ".join(f"{len(names)} of {len(own)} {words}: {few(names)}" for names, words in parts if names)
+
+
+def few(names: Sequence[str]) -> str:
+    """Returns three names at the most, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
+
+
+def _instead_of_no_mapping(given: Any, what: str) -> str:
+    if isinstance(given, (str, PurePath)):
+        return f'load the file: torch.load({str(given)!r}, map_location="cpu", weights_only=True)'
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return "give the trained module itself, not its class"
+    if callable(given):
+        return "give what it returns: a trained module, or its state_dict()"
+    return f"{what} must be a trained torch.nn.Module or its state_dict()"
+
+
+def _refuse_checkpoint(given: Mapping[Any, Any], own: Mapping[str, Any], what: str) -> None:
+    """Raises UserError: the weights lie one level deeper, or there are none."""
+    inside = [name for name, value in given.items() if isinstance(value, nn.Module) or _is_state_dict(value)]
+    if inside and not any(name in own for name in given):
+        best = max(inside, key=lambda name: _num_common(given[name], own))  # the first of those that fit equally well
+        averaged = [name for name in inside if name != best and _AVERAGED.search(str(name))]
+        more = f" (there are averaged weights too: {what}[{averaged[0]!r}])" if averaged else ""
+        kind = "a module" if isinstance(given[best], nn.Module) else "weights"
+        raise UserError(
+            f"{what} is a whole checkpoint, with the keys {few([str(name) for name in given])}; its trained model is "
+            f"{kind} under {best!r}: pass {what}[{best!r}]{more}"
+        )
+    if {"state", "param_groups"} <= given.keys():
+        raise UserError(f"{what} is the state of an optimizer and holds no model; pass the model's state_dict()")
+    if not given:
+        raise UserError(f"{what} is an empty {type(given).__name__}; pass the model's state_dict()")
+
+
+def _is_state_dict(value: Any) -> bool:
+    """Whether most of a mapping's values are tensors under names; an optimizer's state goes by numbers."""
+    if not isinstance(value, Mapping) or not value or {"state", "param_groups"} <= value.keys():
+        return False
+    return sum(isinstance(name, str) and hasattr(part, "shape") for name, part in value.items()) * 2 > len(value)
+
+
+def _num_common(value: Any, own: Mapping[str, Any]) -> int:
+    names = value.state_dict() if isinstance(value, nn.Module) else value
+    found = sum(_without_wrappers(str(name)) in own for name in names)
+    return 2 * found + 1 if isinstance(value, nn.Module) else 2 * found
+
+
+def _no_tensors(given: Mapping[Any, Any], others: Sequence[str], own: Mapping[str, Any], what: str) -> str:
+    values = [given[name] for name in given if str(name) in others]
+    if all(hasattr(value, "__array_interface__") for value in values):
+        return (
+            f"{what} holds numpy arrays ({few(others)}): pass "
+            f"{{name: torch.from_numpy(array) for name, array in {what}.items()}}"
+        )
+    extra = [name for name in others if name.endswith("_extra_state")]
+    if extra and len(extra) == len(others):
+        if all(name not in own for name in extra):
+            return (
+                f"{what} holds state that is no tensor and that the model has no place for ({few(extra)}): pass it "
+                "without the names that end in _extra_state"
+            )
+        return (
+            f"{what} holds state that is no tensor ({few(extra)}); the toolkit saves tensors alone: keep that state in "
+            "a buffer instead of get_extra_state"
+        )
+    kinds = sorted({type(value).__name__ for value in values})
+    return f"{what} holds values that are no tensors ({few(others)}: {few(kinds)}); pass the model's state_dict()"
+
+
+def _without_wrappers(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(f".{wrapper}", ".").removeprefix(wrapper)
+    return name
+
+
+def _refuse_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> None:
+    """Raises UserError: the names would be the model's without what stands in front of all of them."""
+    if any(name in own for name in weights):
+        inner = [wrapper for wrapper in _WRAPPERS if any(f".{wrapper}" in name for name in weights)]
+        if not inner or any(f".{inner[0]}" in name for name in own):
+            return
+    else:
+        inner = []
+    fitting = sum(_without_wrappers(name) in own for name in weights)
+    for wrapper, by in _WRAPPERS.items():
+        if (fitting or wrapper in ("module.", "_orig_mod.")) and all(name.startswith(wrapper) for name in weights):
+            raise UserError(
+                f"all names of {what} begin with {wrapper!r}, as {by} saves them: pass "
+                f"{{name.removeprefix({wrapper!r}): value for name, value in {what}.items()}}"
+            )
+        if fitting and any(wrapper in name for name in weights):
+            raise UserError(
+                f"names of {what} hold {wrapper!r}, which {by} puts there: pass "
+                f"{{name.replace({wrapper!r}, ''): value for name, value in {what}.items()}}"
+            )
+    _refuse_place(weights, own, what)
+
+
+def _refuse_place(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> None:
+    """Raises UserError: the weights are those of a larger module that holds the model, or of a part of the model."""
+    first, given = next(iter(own), ""), next(iter(weights))
+    for name in weights:
+        place = name.removesuffix(first)
+        if name != place and place.endswith(".") and all(f"{place}{other}" in weights for other in own):
+            raise UserError(
+                f"the model's weights are those of {what} whose names begin with {place!r}: pass {{name.removeprefix"
+                f"({place!r}): value for name, value in {what}.items() if name.startswith({place!r})}}"
+            )
+    for name in own:
+        place = name.removesuffix(given)
+        if name != place and place.endswith(".") and all(f"{place}{other}" in own for other in weights):
+            raise UserError(
+                f"the weights do not fit what build_model builds: {what} holds those of its part {place[:-1]!r} alone; "
+                "load them there, and give the whole model"
+            )

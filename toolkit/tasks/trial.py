@@ -1,0 +1,97 @@
+"""Tries a task out before any work: what it gives as inputs, and how many examples its model takes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from toolkit.base.errors import UserError
+from toolkit.hooks.trial import described, try_model, users_code
+from toolkit.tasks.task import Task
+
+MOST_SMALLEST = 4  # examples: a model that needs more at the least has a batch size written into it
+
+LARGER = (5, 6, 7, 8, 12, 16, 24, 32)  # what such a model is tried with, for the message alone
+
+FIXED_BATCH = (
+    "a number of examples seems to be written in its code. The toolkit needs a model that takes any number: write -1, "
+    "or x.shape[0], in its place"
+)
+
+
+def load_baseline(task: Task) -> nn.Module:
+    """Returns `task.load_baseline()`.
+
+    Raises:
+        UserError: it raises, or gives no module.
+    """
+    with users_code(f"load_baseline of task {task.name!r} fails"):
+        model = task.load_baseline()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"load_baseline of task {task.name!r} gives {described(model)}; it must be a torch.nn.Module")
+    return model
+
+
+def inputs_of(task: Task, batch_size: int) -> tuple[Tensor, ...]:
+    """Returns `task.example_inputs(batch_size)`.
+
+    Raises:
+        UserError: it raises, or gives no tuple of tensors.
+    """
+    with users_code(f"example_inputs of task {task.name!r} fails"):
+        inputs = task.example_inputs(batch_size)
+    if not isinstance(inputs, (tuple, list)) or not inputs or not all(isinstance(part, Tensor) for part in inputs):
+        raise UserError(
+            f"example_inputs of task {task.name!r} gives {_parts(inputs)}; it must be a tuple of tensors, the model's "
+            "inputs by position, such as (images,)"
+        )
+    return tuple(inputs)
+
+
+def smallest_batch(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], what: str = "the model") -> int:
+    """Returns the number of examples that the model takes at the least; it takes one more, and twice as many, too.
+
+    inputs: gives example inputs by the number of examples, on the model's device.
+
+    Raises:
+        UserError: the model does not run at all, or not with any number of examples.
+    """
+    first: UserError | None = None
+    for size in range(1, MOST_SMALLEST + 1):
+        error = _refusal(model, inputs, size, what)
+        if error is None:
+            _check_rest(model, inputs, size, what)
+            return size
+        first = first or error
+    assert first is not None
+    taken = [size for size in LARGER if _refusal(model, inputs, size, what) is None]
+    if taken:
+        raise UserError(
+            f"{first}; it runs on {' and on '.join(map(str, taken[:3]))} examples: {FIXED_BATCH}"
+        ) from first
+    raise first
+
+
+def _check_rest(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> None:
+    """What runs on that many examples must run on one more and on twice as many."""
+    for more in sorted({size + 1, 2 * size}):
+        error = _refusal(model, inputs, more, what)
+        if error is not None:
+            raise UserError(f"{error}; it runs on {size}: {FIXED_BATCH}") from error
+
+
+def _refusal(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> UserError | None:
+    given = inputs(size)
+    try:
+        try_model(model, given, what)
+    except UserError as error:
+        return error
+    return None
+
+
+def _parts(inputs: Any) -> str:
+    if isinstance(inputs, (tuple, list)) and inputs:
+        return f"a {type(inputs).__name__} of {', '.join(map(described, inputs[:3]))}"
+    return described(inputs)
