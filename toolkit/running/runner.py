@@ -28,7 +28,8 @@ from toolkit.running.measuring import measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
-from toolkit.tasks.cards import make_task
+from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.task import Task
 
 
@@ -54,11 +55,9 @@ def run(
     out = Path("runs") / recipe.name if out is None else Path(out)
     if task is None:
         _refuse(check_named(recipe))
-        task = make_task(recipe.task, recipe.model, folder)
+        task = _built_in(recipe, folder)
     else:
-        if recipe.task_name != task.name:
-            raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {task.name!r}")
-        _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
+        recipe = _of_given_task(recipe, task)
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
@@ -75,6 +74,25 @@ def run(
             return begun.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
+
+
+def _built_in(recipe: Recipe, folder: Path | None) -> Task:
+    if recipe.own_task is not None:
+        raise UserError(
+            f"the recipe's task {recipe.task_name!r} is one of your own, made by {recipe.own_task.in_words()}; give it "
+            "again: --task FILE.py on the command line, run(recipe, task=...) in Python"
+        )
+    return make_task(recipe.task, recipe.model, folder)
+
+
+def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
+    """Returns the recipe with a note that its task is the user's own, if it is."""
+    if recipe.task_name != task.name:
+        raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {task.name!r}")
+    _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
+    if task.name in TASKS or recipe.own_task is not None:
+        return recipe
+    return recipe.of_own_task(TaskOrigin())
 
 
 def _origin(recipe: Recipe, folder: Path | None) -> Detail:
@@ -159,7 +177,7 @@ class _Run:
         try:
             model, detail = STAGES[stage.type](model, self.task, stage, context)
             check_outputs(model, self.dense, self.inputs)
-            check_changed(before, model, stage.allow_no_change)
+            check_changed(before, model, stage.allow_no_change or detail.kept_as_it_came())
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)
