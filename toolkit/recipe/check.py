@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toolkit.base.errors import Fault
+from toolkit.base.errors import Fault, UserError
 from toolkit.recipe.faults import shown
 from toolkit.recipe.recipe import Recipe
 from toolkit.stages.contract import StageSettings
@@ -40,6 +40,12 @@ def card_of(task: str | TaskSettings) -> TaskCard | None:
     """Returns the card of a task, with what the task's settings tell; None for a user's own task."""
     card = TASKS.get(task_name(task))
     return card if card is None or isinstance(task, str) else task.card(card)
+
+
+def check_same_task(recipe: Recipe, name: str) -> None:
+    """Raises UserError: the task that was made is not the one of the recipe."""
+    if recipe.task_name != name:
+        raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {name!r}")
 
 
 def check_own_task(task: str, model: ZooModel | None = None) -> list[Fault]:

@@ -82,6 +82,11 @@ class Recipe(Settings):
         return "depth" if "depth" in axes else "width" if "width" in axes else "dynamic" if axes else "none"
 
     @property
+    def trains(self) -> bool:
+        """Whether a stage trains the model."""
+        return any(stage.trains for stage in self.stages)
+
+    @property
     def sha256(self) -> str:
         """Hash of the resolved recipe (all defaults filled in), the same on every machine."""
         return content_sha256(self.model_dump(mode="json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, RecordError, StageError, UserError
-from toolkit.base.files import file_sha256
+from toolkit.base.files import file_sha256, write_atomically
 from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.recipe.check import check, check_model, check_named
+from toolkit.preflight.report import PREFLIGHT_FILE
+from toolkit.recipe.check import check, check_model, check_named, check_same_task
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, StepRecord
+from toolkit.running.before import look_before
 from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, begin_record, open_record
 from toolkit.running.measuring import measure
@@ -70,7 +73,9 @@ def run(
         with reproducible(device):
             begun = _Run(recipe, task, out, device, console)
             if not record.steps:
+                looked = look_before(recipe, task, begun.dense, console)
                 begin_record(record, out)
+                write_atomically(out / PREFLIGHT_FILE, looked.model_dump_json(indent=1) + "\n")
             return begun.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
@@ -87,8 +92,7 @@ def _built_in(recipe: Recipe, folder: Path | None) -> Task:
 
 def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
     """Returns the recipe with a note that its task is the user's own, if it is."""
-    if recipe.task_name != task.name:
-        raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {task.name!r}")
+    check_same_task(recipe, task.name)
     _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
     if task.name in TASKS or recipe.own_task is not None:
         return recipe
@@ -113,7 +117,10 @@ class _Run:
     def __init__(self, recipe: Recipe, task: Task, out: Path, device: torch.device, console: Console) -> None:
         self.recipe, self.task, self.out, self.device, self.console = recipe, task, out, device, console
         self.dense = task.load_baseline().to(device).eval()
-        self.dense_macs = self.count_macs(self.dense)
+
+    @cached_property
+    def dense_macs(self) -> int:
+        return self.count_macs(self.dense)
 
     def count_macs(self, model: nn.Module) -> int:
         return count_macs(model, self.inputs(1)).total

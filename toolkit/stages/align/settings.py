@@ -82,6 +82,10 @@ class Align(StageSettings):
             refuse_changed(self, names, "only with trainable: lora; full trains all weights")
         return self
 
+    @property
+    def trains(self) -> bool:
+        return True
+
     def in_words(self) -> str:
         teacher = "the dense model" if self.teacher == "static" else "the model as it came into this stage"
         weights: dict[str, float | None] = {"task": self.task_weight, "blocks": self.feature_weight}

@@ -55,6 +55,10 @@ class Recover(StageSettings):
             raise ValueError("momentum: only with optimizer: sgd; adamw has its own")
         return self
 
+    @property
+    def trains(self) -> bool:
+        return True
+
     def in_words(self) -> str:
         weights = f"task loss × {self.task_weight:g} + alignment × {self.alignment_weight:g}"
         steps = f"at most {self.max_steps} steps{early_stop(self.patience)}{kept_weights(self.select)}"
