@@ -105,7 +105,9 @@ def test_another_file_does_not_go_on_with_the_run(
     capsys.readouterr()
     assert apply.main(words) == 2
     error = capsys.readouterr().err
-    assert "was begun with the task of my_task.py:make_task (SHA-256 " in error and "but this one is of other.py" in error
+    assert (
+        "was begun with the task of my_task.py:make_task (SHA-256 " in error and "but this one is of other.py" in error
+    )
     assert "start afresh with another --out" in error
 
 
@@ -124,9 +126,7 @@ def test_a_note_that_cannot_be(own: dict[str, Any], message: str, tmp_path: Path
         load_recipe(path)
 
 
-def test_a_recipe_without_note_or_file_is_as_unknown_as_ever(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_without_note_or_file_is_as_unknown_as_ever(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main([str(folder / "recipe.yaml"), "--check"]) == 2
     error = capsys.readouterr().err
     assert 'task: "mine" is not a known task' in error and "your own: give its file with --task FILE.py" in error

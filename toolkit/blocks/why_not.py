@@ -17,7 +17,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass
-class _Seen:
+class _Passage:
     """What went into a module's last call, and what came out: the first tensors, described."""
 
     calls: int = 0
@@ -34,7 +34,7 @@ def why_not_blocks(model: nn.Module, inputs: tuple[Tensor, ...], blocks: Sequenc
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
-    seen = {name: _Seen() for name in candidates}
+    seen = {name: _Passage() for name in candidates}
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(without_fast_path())
@@ -64,7 +64,7 @@ def _has_layers(module: nn.Module) -> bool:
     return inner and any(parameter.ndim > 1 for parameter in module.parameters())
 
 
-def _watched(module: nn.Module, seen: _Seen) -> Iterator[torch.utils.hooks.RemovableHandle]:
+def _watched(module: nn.Module, seen: _Passage) -> Iterator[torch.utils.hooks.RemovableHandle]:
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.calls += 1
         seen.entered = _described((args, kwargs))
@@ -81,7 +81,7 @@ def _described(value: Any) -> tuple[tuple[int, ...], torch.dtype] | None:
     return (tuple(tensors[0].shape), tensors[0].dtype) if tensors else None
 
 
-def _reason(seen: _Seen, names: list[str]) -> str:
+def _reason(seen: _Passage, names: list[str]) -> str:
     entered, left = seen.entered or ((), None), seen.left or ((), None)
     reasons = (
         (

@@ -137,10 +137,10 @@ class _CellRunner:
             recipe = cell
         else:
             recipe = load_record(out).recipe if started_before else self.planner.recipe(cell, out)
-        task = None
+        given: dict[str, Task] = {}
         if self.own is not None and self.own[0].name == recipe.task_name:
-            task, recipe = self.own[0], recipe.of_own_task(self.own[1])
-        run(recipe, task=task, folder=self.folder, out=out, resume=started_before, console=self.console)
+            given, recipe = {"task": self.own[0]}, recipe.of_own_task(self.own[1])
+        run(recipe, **given, folder=self.folder, out=out, resume=started_before, console=self.console)
         if isinstance(cell, PlannedCell):
             load_plan_record(self.planner.record_folder(out)).save(out)
 

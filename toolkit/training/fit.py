@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from toolkit.base.console import Console
+from toolkit.base.console import Console, Progress
 from toolkit.base.errors import StageError
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import model_sha256
@@ -115,11 +115,7 @@ def fit(
         progress.advance(state.result.steps)
         while not state.finished:
             try:
-                _train_step(state, _next(objective.batches), objective.loss, config)
-                progress.advance()
-                if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
-                    point = _validate(state, objective.validate, config)
-                    progress.note(f"loss {point.loss:.4f}, validation {point.validation:.4f}")
+                _go_on(state, objective, config, progress)
             except _BrokenTrainingError as error:
                 if begun is None:
                     raise StageError(f"{error}; lower learning_rate") from error
@@ -155,6 +151,15 @@ def _next(batches: Iterator[Batch]) -> Batch:
     if batch is None:
         raise StageError("the training batches have ended; train_batches of a task must be endless")
     return batch
+
+
+def _go_on(state: FitState, objective: Objective, config: FitConfig, progress: Progress) -> None:
+    """One step, and a validation where it is due."""
+    _train_step(state, _next(objective.batches), objective.loss, config)
+    progress.advance()
+    if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
+        point = _validate(state, objective.validate, config)
+        progress.note(f"loss {point.loss:.4f}, validation {point.validation:.4f}")
 
 
 def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) -> None:
