@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toolkit
+from tests.helpers.random_tables import random_tables
 from tests.helpers.tiny_task import TinyTask
 from toolkit import apply, export, inspect, load_recipe, load_record, plan, profile, run, sweep
+from toolkit.base.console import Console
 from toolkit.base.errors import RecipeError, UserError
 from toolkit.base.files import file_sha256
+from toolkit.planning.profile.costs import TimingSettings
+from toolkit.planning.profile.model_profile import ModelProfile
+from toolkit.planning.session import Planner
+from toolkit.planning.settings import PlanSettings
 from toolkit.recipe.compose import compose
 from toolkit.recipe.recipe import Measure
 from toolkit.stages.block_drop.settings import BlockDrop
@@ -215,11 +222,16 @@ def test_planning_is_given_the_task(
         assert "give either the name of a task, such as tad-watch, or --task FILE.py" in capsys.readouterr().err
 
 
-def test_a_plan_says_whose_task_it_is_for(folder: Path, tmp_path: Path) -> None:
+def test_a_plan_says_whose_task_it_is_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_made_up(task: Any, settings: PlanSettings, console: Console) -> Planner:
+        profile = ModelProfile(task, TimingSettings(torch.device("cpu"), (1,), 2), tmp_path / "tables", console)
+        vars(profile)["tables"] = vars(profile)["cost_tables"] = random_tables(0, num_contexts=2)
+        return Planner(profile)
+
+    monkeypatch.setitem(toolkit.__dict__, "open_session", open_made_up)
     out, file = tmp_path / "planned.yaml", str(folder / "my_task.py")
-    words = ["--task", file, "--budget", "macs=0.8", "--evaluations", "0", "--family", "depth", "--examples", "8"]
-    words += ["--recover-steps", "0", "--round-to", "4", "--tables", str(tmp_path / "tables"), "--threads", "1"]
-    assert plan.main([*words, "--no-bypass", "--batch-sizes", "1", "--out", str(out)]) == 0
+    words = ["--task", file, "--budget", "latency=0.8", "--evaluations", "0", "--batch-sizes", "1", "--out", str(out)]
+    assert plan.main(words) == 0
     assert f"# Command: python -m toolkit.apply {out} --task {file}\n" in out.read_text()
     recipe = load_recipe(out)
     assert recipe.task == "mine" and recipe.own_task is not None and recipe.own_task.file == "my_task.py"

@@ -94,6 +94,6 @@ def _reason(seen: _Passage, names: list[str]) -> str:
         (seen.left is None, "it returns no tensor"),
         (left[0] != entered[0], "it changes the shape of the stream"),
         (left[1] != entered[1], "it changes the type of the stream"),
-        (True, "it adds nothing to what it is given: no connection leads around it"),
+        (True, "no sum of what it is given and of its own work was found in it"),
     )
     return next(reason for holds, reason in reasons if holds)

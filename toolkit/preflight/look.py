@@ -44,8 +44,10 @@ REMEDIES: Final[dict[Question, str]] = {
     "trains": "let the model take what the task's train_batches gives in training mode, and give what the task's loss "
     "takes; cutting and repair do without training",
     "saves": "let build_model build the same modules and parameters as the trained model has",
-    "counts": "write the layer with matrix products or convolutions; without a count, no target in multiply-adds can "
-    "be set",
+    "counts": "as it says; all ratios and targets of a run are in multiply-adds",
+    "blocks": "make the model run with gradients in eval mode",
+    "channels": "keep shapes independent of values: the search changes numbers inside the model, after which routing "
+    "by value (experts, early exits) takes other rows",
 }
 
 
@@ -118,6 +120,7 @@ class _Look:
         try:
             work()
         except (_RefusedError, UserError) as error:
+            change = "" if question in PARTS else change  # the parts say it, each for itself
             self.answers[question] = Answer(question=question, answer="no", reason=str(error), change=change)
         except Exception as error:  # whatever the user's code raises
             self.answers[question] = Answer(question=question, answer="no", reason=with_place(error), change=change)
@@ -149,7 +152,7 @@ class _Look:
             for group in structure.groups:
                 found.append(PartVerdict(name=group.name, can_go=True, kind=group.kind, units=group.num_units))
             for name, reason in structure.refused.items():
-                found.append(_refused(name, reason.removeprefix(f"{name} "), channel_remedy(reason)))
+                found.append(_refused(name, _sentence(name, reason), channel_remedy(reason)))
             if not structure.groups:
                 raise _RefusedError("no layer has channels of its own that could go without changing another's")
 
@@ -241,6 +244,12 @@ def _check_same(first: list[Tensor], second: list[Tensor], whose: str, close: fl
         off = float((one.double() - other.double()).abs().max())
         if off > close * float(one.double().abs().max()):
             raise _RefusedError(f"the outputs are others {whose}: off by up to {off:.3g}")
+
+
+def _sentence(name: str, reason: str) -> str:
+    """Returns the reason so that it can be read behind a list of names that share it."""
+    told = reason.removeprefix(f"{name} ")
+    return f"it {told}" if told.startswith(("is ", "computes ")) else told
 
 
 def _refused(name: str, reason: str, change: str) -> PartVerdict:

@@ -12,7 +12,14 @@ Question = Literal[
     "one_example", "several_examples", "repeats", "copies", "trains", "saves", "counts", "blocks", "channels"
 ]
 
-NEEDED: Final[tuple[Question, ...]] = ("one_example", "several_examples", "repeats", "copies", "saves")  # by every run
+NEEDED: Final[tuple[Question, ...]] = (
+    "one_example",
+    "several_examples",
+    "repeats",
+    "copies",
+    "saves",
+    "counts",
+)  # by every run
 
 
 class Answer(Data):

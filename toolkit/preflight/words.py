@@ -32,7 +32,7 @@ KINDS: Final = {
 
 def show_preflight(found: Preflight, console: Console) -> None:
     """Writes the table of questions, then what can go, then every refusal with its reason and its remedy."""
-    size = "not counted" if found.macs is None else f"{found.macs:,} multiply-adds for one example"
+    size = "multiply-adds not counted" if found.macs is None else f"{found.macs:,} multiply-adds for one example"
     console.line(f"{found.model}: {found.num_params:,} parameters, {size}")
     rows = [[QUESTIONS[one.question].format(batch_size=found.batch_size), _short(one, found)] for one in found.answers]
     console.table("", ["question", "answer"], rows)

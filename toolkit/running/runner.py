@@ -73,7 +73,7 @@ def run(
         with reproducible(device):
             begun = _Run(recipe, task, out, device, console)
             if not record.steps:
-                looked = look_before(recipe, task, begun.dense, console)
+                looked = look_before(recipe, task, begun.dense, console)  # before anything is written
                 begin_record(record, out)
                 write_atomically(out / PREFLIGHT_FILE, looked.model_dump_json(indent=1) + "\n")
             return begun.go(record, origin)
