@@ -26,6 +26,9 @@ LIGHT = (
     "toolkit.planning.settings",
     "toolkit.planning.solve",
     "toolkit.planning.tables",
+    "toolkit.preflight.remedies",
+    "toolkit.preflight.report",
+    "toolkit.preflight.words",
     "toolkit.recipe.*",
     "toolkit.record.*",
     "toolkit.schema",
@@ -38,6 +41,8 @@ LIGHT = (
     "toolkit.tasks.*.card",
     "toolkit.tasks.cards",
     "toolkit.tasks.contract",
+    "toolkit.tasks.origin",
+    "toolkit.tasks.task_file",
     "toolkit.zoo.names",
     "toolkit.zoo.settings",
 )

@@ -10,6 +10,7 @@ from .planning.plan_recipe import plan_recipe as plan_recipe
 from .planning.profile.overview import overview as overview
 from .planning.session import open_session as open_session
 from .planning.settings import PlanSettings as PlanSettings
+from .preflight.look import preflight_of as preflight_of
 from .recipe.compose import compose as compose
 from .recipe.read import load_recipe as load_recipe
 from .recipe.recipe import Measure as Measure

@@ -6,10 +6,12 @@ Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the u
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import toolkit
 from reports.drawing.words import MACS_NOTE
@@ -18,27 +20,38 @@ from reports.run.page import write_page
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError
-from toolkit.recipe.check import card_of
+from toolkit.preflight.words import show_preflight
+from toolkit.recipe.check import card_of, check_same_task
 from toolkit.recipe.estimate import duration_text, estimate_s
 from toolkit.recipe.read import dump_recipe, read_recipe
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.yaml_nodes import Lines
 from toolkit.record.run import RUN_FILE, RunRecord
+from toolkit.tasks.task_file import TaskFile, add_task_file_argument, given_task_file
+
+if TYPE_CHECKING:
+    from toolkit.tasks.task import Task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.build and not args.check:
+        parser.error("argument --build: goes with --check; a run builds the model anyway")
     return exit_code(lambda: _apply(args), f"interrupted; continue with: {_resume_command(args)}")
 
 
-def _apply(args: argparse.Namespace) -> None:
-    recipe, lines = read_recipe(args.recipe)
+def _apply(args: argparse.Namespace) -> int:
+    file = given_task_file(args)
+    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin)
     if args.device is not None:
         recipe = recipe.model_copy(update={"device": args.device})
     if args.check:
-        _show(recipe)
-    else:
-        _run(args.recipe, recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
+        _show(recipe, was_built=args.build)
+        return _preflight(recipe, file, args.recipe.parent) if args.build else 0
+    task = None if file is None else file.make()
+    _run(recipe, task, args.recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,22 +65,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="run there, whatever the recipe says")
     parser.add_argument("--resume", action="store_true", help="continue a stopped run after its last finished stage")
     parser.add_argument("--check", action="store_true", help="only check the recipe, show it and estimate its time")
+    parser.add_argument("--build", action="store_true", help="with --check: build the model too, and try it out")
+    add_task_file_argument(parser)
     return parser
 
 
-def _show(recipe: Recipe) -> None:
+def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
+    """Builds the recipe's model and says what can be done with it, in comments: the whole output stays YAML."""
+    task = toolkit.make_task(recipe.task, recipe.model, folder) if file is None else file.make()
+    check_same_task(recipe, task.name)
+    found = toolkit.preflight_of(task)
+    text = io.StringIO()
+    show_preflight(found, Console(text, terminal=False))
+    print("\n".join(f"# {line}".rstrip() for line in text.getvalue().splitlines()))
+    return 2 if found.in_the_way(trains=recipe.trains) else 0
+
+
+def _show(recipe: Recipe, was_built: bool) -> None:
     """Print the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
     card = card_of(recipe.task)
     seconds = None if card is None else estimate_s(recipe, card)
     duration = "depends on the model" if seconds is None else f"{duration_text(seconds)} on 2 idle CPU cores"
     sys.stdout.write(dump_recipe(recipe))
-    print(f"# The recipe is valid. Estimated run time: {duration}. Nothing was run.")
+    done = "No stage was run" if was_built else "Nothing was run"
+    print(f"# The recipe is valid. Estimated run time: {duration}. {done}.")
 
 
-def _run(file: Path, recipe: Recipe, lines: Lines, out: Path, resume: bool) -> None:
+def _run(recipe: Recipe, task: Task | None, file: Path, lines: Lines, out: Path, resume: bool) -> None:
     console = Console()
     try:
-        record = toolkit.run(recipe, folder=file.parent, out=out, resume=resume, console=console)
+        record = toolkit.run(recipe, task=task, folder=file.parent, out=out, resume=resume, console=console)
     except StageError as error:
         if error.stage_index is None:
             raise
@@ -94,6 +121,7 @@ def show_record(record: RunRecord, console: Console) -> None:
 def _resume_command(args: argparse.Namespace) -> str:
     words = ["python", "-m", "toolkit.apply", str(args.recipe)]
     words += [] if args.out is None else ["--out", str(args.out)]
+    words += [] if args.task_file is None else ["--task", args.task_file]
     words += [] if args.device is None else ["--device", args.device]
     return shlex.join([*words, "--resume"])
 

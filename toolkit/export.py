@@ -12,12 +12,13 @@ from pathlib import Path
 
 from toolkit.base.command import count, exit_code, number, tolerance
 from toolkit.base.console import Console
-from toolkit.checkpoint.factory import example_inputs_of
+from toolkit.checkpoint.factory import check_made_for, example_inputs_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
 from toolkit.exporting.export import export_model
 from toolkit.exporting.report import FORMATS, SUFFIX, TOLERANCE, ExportReport, ExportSettings
 from toolkit.running.folder import MODEL_FOLDER
+from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 
 REPEATS = 20
 
@@ -51,17 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=args.threads,
         latency_repeats=args.repeats,
     )
-    return exit_code(lambda: _export(args.directory, args.out, settings), "interrupted; nothing was kept")
+    return exit_code(lambda: _export(args, settings), "interrupted; nothing was kept")
 
 
-def _export(directory: Path, out: Path | None, settings: ExportSettings) -> None:
+def _export(args: argparse.Namespace, settings: ExportSettings) -> None:
+    directory: Path = args.directory
     folder = directory
     if not (folder / MANIFEST_FILE).exists() and (folder / MODEL_FOLDER / MANIFEST_FILE).exists():
         folder = folder / MODEL_FOLDER
-    path = out or directory / f"exported{SUFFIX[settings.format]}"
+    path = args.out or directory / f"exported{SUFFIX[settings.format]}"
     manifest = read_manifest(folder / MANIFEST_FILE)
-    inputs_of = example_inputs_of(manifest, folder / MANIFEST_FILE)
-    model = load_model(folder)
+    file = given_task_file(args)
+    if file is None:
+        inputs_of = example_inputs_of(manifest, folder / MANIFEST_FILE)
+        model = load_model(folder)
+    else:
+        task = file.make()
+        check_made_for(manifest, task.name, folder / MANIFEST_FILE)
+        inputs_of, model = task.example_inputs, load_model(folder, task.build_model())
     report = export_model(model, inputs_of, path, settings, weights_sha256=manifest.weights.sha256)
     show_report(report, path, Console())
 
@@ -111,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "read back and computed what the model does.",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="the folder of a run, or of a saved model")
+    add_task_file_argument(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/exported.onnx or DIR/exported.pt2")
     parser.add_argument(

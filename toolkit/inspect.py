@@ -1,38 +1,25 @@
 """python -m toolkit.inspect MODEL: what can be dropped and what can be cut, with its cost, as a table and as JSON.
 
-MODEL is a task (tad-watch), a model of a zoo (timm/vit_tiny_patch16_224), or the folder of a run or saved model.
-Exit codes: 0 done; 1 something unexpected; 2 something the user can fix.
+MODEL is a task (tad-watch), a model of a zoo (timm/vit_tiny_patch16_224), or the folder of a run. A task of your own
+comes from a Python file: --task FILE.py. With --check: can the model be compressed at all, and what is in the way?
+Exit codes: 0 done; 1 something unexpected; 2 something the user can fix, or, with --check, something in the way.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor, nn
 
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
-from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
-from toolkit.checkpoint.load import load_model
-from toolkit.checkpoint.manifest import MANIFEST_FILE
+from toolkit.base.settings import Data
 from toolkit.planning.profile.overview import Overview, overview
-from toolkit.record.run import RUN_FILE, load_record
-from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
-from toolkit.zoo.settings import ZooModel
-
-
-class InspectedModel(NamedTuple):
-    """A model with what it needs to be looked at: inputs for one example, and patterns of what may not be changed."""
-
-    model: nn.Module
-    inputs: tuple[Tensor, ...]
-    protected: tuple[str, ...]
+from toolkit.preflight.look import preflight_of
+from toolkit.preflight.named import add_model_arguments, find_model
+from toolkit.preflight.words import show_preflight
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,52 +27,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _inspect(args), "interrupted")
 
 
-def _inspect(args: argparse.Namespace) -> None:
-    inspected = _find(args.model, _arguments(args.arguments), args.input_size)
-    found = overview(inspected.model, inspected.inputs, inspected.protected)
-    if args.json is not None:
-        write_atomically(args.json, found.model_dump_json(indent=1) + "\n")
-    _show(args.model, found, Console())
+def _inspect(args: argparse.Namespace) -> int:
+    name, task, model = find_model(args)
+    console = Console()
+    if args.check:
+        looked = preflight_of(task, model, name=name)
+        _write(looked, args.json)
+        show_preflight(looked, console)
+        return 2 if looked.in_the_way() else 0
+    model = task.load_baseline() if model is None else model
+    found = overview(model, task.example_inputs(1), task.protected)
+    _write(found, args.json)
+    _show(name, found, console)
+    return 0
 
 
-def _find(name: str, arguments: dict[str, Any], input_size: int | None) -> InspectedModel:
-    if name in own_model_tasks():
-        task = make_task(name)
-        return InspectedModel(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
-    if Path(name).is_dir():
-        return _saved(Path(name))
-    if "/" in name:
-        task = make_task(any_model_task().name, ZooModel(name=name, arguments=arguments, input_size=input_size))
-        return InspectedModel(model=task.load_baseline(), inputs=task.example_inputs(1), protected=task.protected)
-    choices = ", ".join(own_model_tasks())
-    raise UserError(
-        f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
-        "transformers/TYPE, or the folder of a run"
-    )
-
-
-def _saved(folder: Path) -> InspectedModel:
-    """The compressed model of a run, with the inputs of its task."""
-    if not (folder / RUN_FILE).exists():
-        where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
-        raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
-    recipe = load_record(folder).recipe
-    if recipe.task_name not in TASKS:
-        raise UserError(
-            f"{folder}: was made for task {recipe.task_name!r}, which is not built in; use toolkit.overview"
-        )
-    task = make_task(recipe.task, recipe.model, folder)
-    return InspectedModel(model=load_model(folder), inputs=task.example_inputs(1), protected=task.protected)
-
-
-def _arguments(text: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"--arguments {text!r} is not JSON ({error}); such as '{{\"img_size\": 96}}'") from error
-    if not isinstance(found, dict):
-        raise UserError(f"--arguments {text!r} is not a JSON object; such as '{{\"img_size\": 96}}'")
-    return found
+def _write(found: Data, file: Path | None) -> None:
+    if file is not None:
+        write_atomically(file, found.model_dump_json(indent=1) + "\n")
 
 
 def _show(name: str, found: Overview, console: Console) -> None:
@@ -127,11 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.inspect", description="Show what can be dropped and cut in a model, and what it costs."
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="a task, a zoo model such as torchvision/resnet18, a run's folder"
-    )
-    parser.add_argument("--arguments", metavar="JSON", help="of a zoo model, such as '{\"img_size\": 96}'")
-    parser.add_argument("--input-size", type=int, metavar="N", help="of a zoo model: side, tokens or samples")
+    add_model_arguments(parser)
+    parser.add_argument("--check", action="store_true", help="try out in seconds what can be done, and say what cannot")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write it there too")
     return parser
 

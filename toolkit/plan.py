@@ -16,7 +16,7 @@ import toolkit
 from toolkit.base.command import exit_code, finite, not_negative, positive
 from toolkit.base.console import Console
 from toolkit.base.files import write_atomically
-from toolkit.planning.arguments import add_scoring_arguments, add_session_arguments, check_tasks, settings_of
+from toolkit.planning.arguments import add_scoring_arguments, add_session_arguments, given_task, settings_of
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS
 from toolkit.planning.search.runoff import FINALISTS
@@ -26,7 +26,6 @@ from toolkit.recipe.read import dump_recipe
 from toolkit.record.plan import PlanRecord, removed_words
 from toolkit.stages.channel_prune.settings import Heads
 from toolkit.stages.recover.settings import Recover
-from toolkit.tasks.cards import make_task
 
 if TYPE_CHECKING:
     from toolkit.planning.planned import Planned
@@ -47,16 +46,18 @@ def _plan(args: argparse.Namespace) -> None:
     )
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
-    check_tasks([args.task])
-    planner = toolkit.open_session(make_task(args.task), settings_of(args).timed_for([budget]), console=console)
+    task, origin = given_task(args)
+    planner = toolkit.open_session(task, settings_of(args).timed_for([budget]), console=console)
     recover = Recover(max_steps=args.recover_steps) if args.recover_steps else None
     planned = planner.plan(budget, args.family, args.evaluations, recover=recover)
     show_plan(planned, console)
     if args.out is not None:
         then = () if recover is None else (recover,)
         recipe = planned.recipe(then, seed=args.seed)
-        write_atomically(args.out, _header(args.out, planned.note) + dump_recipe(recipe))
-        console.line(f"recipe: {args.out}    (python -m toolkit.apply {args.out})")
+        recipe = recipe if origin is None else recipe.of_own_task(origin)
+        command = f"python -m toolkit.apply {args.out}{'' if args.task_file is None else f' --task {args.task_file}'}"
+        write_atomically(args.out, _header(command, planned.note) + dump_recipe(recipe))
+        console.line(f"recipe: {args.out}    ({command})")
 
 
 def show_plan(planned: Planned, console: Console) -> None:
@@ -106,7 +107,7 @@ def _width(group: PlanGroup, note: PlanRecord) -> str:
     return f"{name} {width}/{full}"
 
 
-def _header(path: Path, note: PlanRecord) -> str:
+def _header(command: str, note: PlanRecord) -> str:
     latencies = [
         f"{ratio:.3f} at batch {key.batch_size}" + ("" if key.where == note.device else f" on {key.where}")
         for key, ratio in note.predicted.latency_ratio.items()
@@ -115,7 +116,7 @@ def _header(path: Path, note: PlanRecord) -> str:
     latency = [f"latency {', '.join(latencies)}"] if latencies else []
     return (
         f"# Planned for {note.budget}: {note.family}, {note.device}, batch {note.batch_size}, {note.threads} threads.\n"
-        f"# Command: python -m toolkit.apply {path}\n"
+        f"# Command: {command}\n"
         f"# Predicted: {'; '.join([*macs, *latency]) or 'nothing'}\n"
     )
 

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import toolkit
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
-from toolkit.planning.arguments import add_session_arguments, check_tasks, settings_of
+from toolkit.planning.arguments import add_session_arguments, given_task, settings_of
 from toolkit.planning.tables import PlanCosts, latency_of
 from toolkit.record.plan import removed_words
-from toolkit.tasks.cards import make_task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _profile(args: argparse.Namespace) -> None:
     console = Console()
-    check_tasks([args.task])
-    planner = toolkit.open_session(make_task(args.task), settings_of(args), console=console)
+    task, _ = given_task(args)
+    planner = toolkit.open_session(task, settings_of(args), console=console)
     tables = planner.profile.cost_tables
     first, keys = tables.contexts[0], planner.profile.timing.keys
 

@@ -20,6 +20,7 @@ from toolkit.base.console import Console
 from toolkit.record.plan import PLAN_FILE
 from toolkit.record.run import FAILED_FILE
 from toolkit.sweeping.settings import read_sweep
+from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,12 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(args: argparse.Namespace, console: Console) -> int:
-    sweep, out = read_sweep(args.sweep), args.out
+    file = given_task_file(args)
+    own = None if file is None else (file.make(), file.origin)
+    sweep, out = read_sweep(args.sweep, None if own is None else own[0].name), args.out
     planned = [name for name, _ in sweep.planned_cells()]
     names = [*planned, *(name for name, _ in sweep.cells())]
     options = {"only": args.only, "retry_failed": args.retry_failed, "folder": args.sweep.parent, "console": console}
     done = []
-    for name in toolkit.run_sweep(sweep, out, **options):
+    for name in toolkit.run_sweep(sweep, out, own=own, **options):
         done.append(name)
         write_sweep_table(out, sweep.name, names)
     if any((out / name / PLAN_FILE).exists() for name in planned):
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="such as recipes/sweeps/hapt_depth.yaml")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="a folder for all runs")
+    add_task_file_argument(parser)
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="run these variants alone")
     parser.add_argument("--retry-failed", action="store_true", help="run cells again that failed before")
     return parser

@@ -40,10 +40,10 @@ def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.M
         Objective(
             task.train_batches(config.batch_size, config.seed),
             lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
-            lambda trained: evaluate(task, trained, "validation").value,
+            lambda trained: evaluate(task, trained, "validation"),
         ),
         FitConfig.of(config),
-        keep_best=True,
+        judge_start=False,
         console=console,
         title=f"train {config.task}",
     )

@@ -17,6 +17,8 @@ def draw_recovery(detail: TrainingDetail, title: str, dense: float | None, befor
     left, right = figure.subplots(1, 2, sharex=True)
     losses = [(point.step, point.loss) for point in detail.curve if point.loss is not None]
     values = [(point.step, point.validation) for point in detail.curve if point.validation is not None]
+    if detail.start is not None:
+        values.insert(0, (0, detail.start.validation))
     _line(left, losses, "training loss")
     _line(right, values, "validation metric")
     for level, style, colour, label in (

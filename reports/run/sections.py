@@ -119,7 +119,11 @@ def repairs(record: RunRecord) -> Section | None:
 
 
 def recovery(record: RunRecord) -> Section | None:
-    stopped = {"max_steps": "all its steps were used", "patience": "validation stopped improving"}
+    stopped = {
+        "max_steps": "all its steps were used",
+        "patience": "validation stopped improving",
+        "broken": "a number was not finite any more",
+    }
     drawings = []
     for number, detail in details_of(record.steps):
         training = detail.training()
@@ -129,8 +133,12 @@ def recovery(record: RunRecord) -> Section | None:
         dense, before = (level.value if level else None for level in levels)
         figure = draw_recovery(training, f"Stage {number}: fine-tuning", dense, before)
         reason = stopped.get(training.stopped, training.stopped)
-        kept = "" if training.kept_step is None else f" The weights of step {training.kept_step} were kept."
-        drawings.append(Drawing(f"recovery-{number}", figure, f"Ended after {training.steps} steps: {reason}.{kept}"))
+        caption = f"Ended after {training.steps} steps: {reason}."
+        if outcome := training.outcome():
+            caption += f" The stage {outcome}."
+        elif training.kept_step is not None:
+            caption += f" The weights of step {training.kept_step} were kept."
+        drawings.append(Drawing(f"recovery-{number}", figure, caption))
     return Section("Recovery", Safe(""), tuple(drawings)) if drawings else None
 
 

@@ -88,7 +88,7 @@ def test_the_model_computes_the_same_in_a_new_process(finished: Path, tmp_path: 
 
 def test_what_a_run_leaves_behind(recipe: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {"run.json", "recipe.resolved.yaml", "model", "stages", "report"}
+    assert names == {"run.json", "recipe.resolved.yaml", "preflight.json", "model", "stages", "report"}
     page = (finished / "report" / "index.html").read_text()
     assert "block_drop" in page and "channel_prune" in page and "average mAP" in page
     before = (finished / "run.json").read_bytes()

@@ -11,6 +11,7 @@ import toolkit
 from tests.helpers.random_tables import random_tables, with_bypasses
 from toolkit import plan, profile
 from toolkit.base.console import Console
+from toolkit.planning import arguments
 from toolkit.planning.budget import Budget
 from toolkit.planning.profile.costs import TimingSettings
 from toolkit.planning.profile.model_profile import ModelProfile
@@ -32,7 +33,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PlanSetting
         return Planner(profile)
 
     monkeypatch.setattr(toolkit, "open_session", open_made_up)
-    monkeypatch.setattr(plan, "make_task", lambda name: type("Named", (), {"name": name})())
+    monkeypatch.setattr(arguments, "make_task", lambda name: type("Named", (), {"name": name})())
     return opened
 
 
@@ -118,7 +119,7 @@ def test_bad_options(words: tuple[str, ...], capsys: pytest.CaptureFixture[str])
 
 def test_no_cuda_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(plan, "make_task", lambda name: type("Named", (), {"name": name})())
+    monkeypatch.setattr(arguments, "make_task", lambda name: type("Named", (), {"name": name})())
     assert plan.main(["tad-watch", "--budget", "macs=0.5", "--device", "cuda"]) == 2
     assert "torch finds no CUDA device here" in capsys.readouterr().err
     assert profile.main(["tad-watch", "--device", "cuda"]) == 2

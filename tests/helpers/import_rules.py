@@ -9,7 +9,7 @@ from tests.helpers.source import Module, Modules, functions, imported, imported_
 
 LAYERS = """
 base | hooks | stand_ins | measure zoo blocks | channels tasks exporting | repair training | stages | recipe
-| record checkpoint | running planning | sweeping | reports | commands | benchmarks
+| record checkpoint | preflight | running planning | sweeping | reports | commands | benchmarks
 """
 RANKS = {folder: rank for rank, layer in enumerate(LAYERS.split("|")) for folder in layer.split()}
 

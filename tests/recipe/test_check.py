@@ -74,7 +74,7 @@ def test_keep_that_changes_nothing() -> None:
 def test_unknown_task() -> None:
     assert check_task("tad-watch") == []
     assert [fault.message for fault in check_task("tad")] == [
-        f'"tad" is not a known task; choose one of: {", ".join(TASKS)}'
+        f'"tad" is not a known task; choose one of: {", ".join(TASKS)}; your own: give its file with --task FILE.py'
     ]
     with pytest.raises(UserError, match="'tad' is not a known task; choose one of: tad-watch"):
         make_task("tad")

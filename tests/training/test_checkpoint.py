@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from tests.helpers.qualities import quality_of
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.tasks.task import Batch
@@ -61,14 +63,14 @@ def train(
     *,
     killed_at: int | None = None,
     config: FitConfig = CONFIG,
-    keep_best: bool = True,
+    judge_start: bool = False,
     console: Console,
 ) -> FitResult:
     return fit(
         model,
-        Objective(batches(killed_at), squared, validate),
+        Objective(batches(killed_at), squared, lambda trained: quality_of(validate(trained))),
         config,
-        keep_best=keep_best,
+        judge_start=judge_start,
         console=console,
         title="t",
         checkpoint=path,
@@ -82,21 +84,24 @@ def same_bits(first: nn.Module, second: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-@pytest.mark.parametrize("keep_best", [False, True])
-def test_killed_at_any_moment_and_resumed(ema_decay: float, keep_best: bool, tmp_path: Path, quiet: Console) -> None:
-    config = FitConfig(20, 0.05, 0.01, warmup_steps=3, validate_every=4, ema_decay=ema_decay)
+@pytest.mark.parametrize("select", ["best", "last"])
+@pytest.mark.parametrize("judge_start", [False, True])
+def test_killed_at_any_moment_and_resumed(
+    ema_decay: float, select: Literal["best", "last"], judge_start: bool, tmp_path: Path, quiet: Console
+) -> None:
+    config = FitConfig(20, 0.05, 0.01, warmup_steps=3, validate_every=4, ema_decay=ema_decay, select=select)
     whole = make_model()
-    expected = train(whole, None, config=config, keep_best=keep_best, console=quiet)
+    expected = train(whole, None, config=config, judge_start=judge_start, console=quiet)
     for killed_at in (2, 4, 9, 18):
         path = tmp_path / f"{killed_at}.safetensors"
         with pytest.raises(Killed):
-            train(make_model(), path, killed_at=killed_at, config=config, keep_best=keep_best, console=quiet)
+            train(make_model(), path, killed_at=killed_at, config=config, judge_start=judge_start, console=quiet)
         assert path.exists() == (killed_at > EVERY)
         model = make_model()
         torch.manual_seed(123 if path.exists() else 0)  # another process is in another random state
         if not path.exists():
             model = make_model()
-        result = train(model, path, config=config, keep_best=keep_best, console=quiet)
+        result = train(model, path, config=config, judge_start=judge_start, console=quiet)
         assert result == expected
         assert same_bits(model, whole)
 

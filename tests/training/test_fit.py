@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.qualities import quality_of
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.tasks.task import Batch
@@ -26,15 +28,14 @@ def train(
     config: FitConfig,
     quiet: Console,
     validate: Callable[[nn.Module], float],
-    keep_best: bool = True,
     loss: Callable[[nn.Module, Batch], Tensor] = squared,
 ) -> FitResult:
     batch = Batch((torch.eye(4),), torch.arange(4.0)[:, None])
     return fit(
         model,
-        Objective(iter(lambda: batch, None), loss, validate),
+        Objective(iter(lambda: batch, None), loss, lambda trained: quality_of(validate(trained))),
         config,
-        keep_best=keep_best,
+        judge_start=False,
         console=quiet,
         title="t",
     )
@@ -62,10 +63,10 @@ def test_patience_stops_and_the_best_weights_come_back(quiet: Console) -> None:
     assert not model.training
 
 
-def test_without_keep_best_the_last_weights_stay(quiet: Console) -> None:
+def test_with_select_last_the_last_weights_stay(quiet: Console) -> None:
     torch.manual_seed(0)
     model, values = nn.Linear(4, 1), iter([0.9, 0.1, 0.1, 0.1])
-    result = train(model, CONFIG, quiet, lambda _: next(values), keep_best=False)
+    result = train(model, replace(CONFIG, select="last"), quiet, lambda _: next(values))
     assert result.best_step == 20
 
 
@@ -87,5 +88,8 @@ def test_a_loss_that_is_not_a_number_stops(quiet: Console) -> None:
 
 
 def test_a_validation_that_is_not_a_number_is_never_the_best(quiet: Console) -> None:
-    with pytest.raises(StageError, match="validation is nan"):
-        train(nn.Linear(4, 1), CONFIG, quiet, lambda _: float("nan"))
+    def broken(_: nn.Module) -> float:
+        raise StageError("its outputs are not finite numbers")
+
+    with pytest.raises(StageError, match="after 5 steps its outputs are not finite numbers; lower learning_rate"):
+        train(nn.Linear(4, 1), CONFIG, quiet, broken)

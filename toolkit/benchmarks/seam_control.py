@@ -55,10 +55,10 @@ def _trained(task: DetectionTask, steps: int, seed: int, console: Console, title
         Objective(
             task.train_batches(16, seed),
             lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
-            lambda trained: task.evaluate(trained, "validation").value,
+            lambda trained: task.evaluate(trained, "validation"),
         ),
         FitConfig(steps, 2e-3, 0.05, 50, 100, ema_decay=0.99),
-        keep_best=True,
+        judge_start=False,
         console=console,
         title=title,
     )

@@ -41,10 +41,18 @@ def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[
     task = _task_of(factory)
     if task is None:
         raise ExportError(
-            f"{place}: this model was built by code of its user's own, so that its inputs are not known here; export "
-            "it from Python: toolkit.export_model(model, example_inputs_of, path, settings)"
+            f"{place}: this model was built by code of its user's own, so that its inputs are not known here; name the "
+            "file that makes its task with --task FILE.py, or "
+            "export it from Python: toolkit.export_model(model, example_inputs_of, path, settings)"
         )
     return make_task(task).example_inputs
+
+
+def check_made_for(manifest: Manifest, task: str, place: Path) -> None:
+    """Raises ExportError: the model was not made for the task of this name."""
+    made_for = manifest.factory.get("task", manifest.factory.get(ZOO))
+    if made_for != task:
+        raise ExportError(f"{place}: the model was made for {made_for!a}, but the task file makes the task {task!r}")
 
 
 ZOO = any_model_task().name  # the key of a factory that names a model of a zoo

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.base.command import positive
 from toolkit.base.errors import UserError
 from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
 from toolkit.planning.settings import PlanSettings
 from toolkit.record.plan import CRITERIA, SCORED_ON
-from toolkit.tasks.cards import own_model_tasks
+from toolkit.tasks.cards import make_task, own_model_tasks
+from toolkit.tasks.origin import TaskOrigin
+from toolkit.tasks.task_file import add_task_file_argument, given_task_file
+
+if TYPE_CHECKING:
+    from toolkit.tasks.task import Task
 
 
 def check_tasks(names: list[str]) -> None:
@@ -19,8 +25,23 @@ def check_tasks(names: list[str]) -> None:
     for name in names:
         if name not in choices:
             raise UserError(
-                f"{name!r} is not a known task; choose one of: {', '.join(choices)} (your own: toolkit.plan_recipe)"
+                f"{name!r} is not a known task; choose one of: {', '.join(choices)} (your own: --task FILE.py)"
             )
+
+
+def given_task(args: argparse.Namespace) -> tuple[Task, TaskOrigin | None]:
+    """Returns the task of the arguments below, and where it comes from if it is the user's own.
+
+    Raises:
+        UserError: not one of TASK and --task is given, the task is not known, or the user's file makes none.
+    """
+    file = given_task_file(args)
+    if (args.task is None) == (file is None):
+        raise UserError("give either the name of a task, such as tad-watch, or --task FILE.py with one of your own")
+    if file is not None:
+        return file.make(), file.origin
+    check_tasks([args.task])
+    return make_task(args.task), None
 
 
 def settings_of(args: argparse.Namespace) -> PlanSettings:
@@ -37,7 +58,8 @@ def settings_of(args: argparse.Namespace) -> PlanSettings:
 
 def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     """What planning and profiling share."""
-    parser.add_argument("task", metavar="TASK", help="such as tad-watch")
+    parser.add_argument("task", metavar="TASK", nargs="?", help="such as tad-watch")
+    add_task_file_argument(parser)
     add_timing_arguments(parser)
     parser.add_argument(
         "--round-to", type=positive, default=ROUND_TO, metavar="N", help="widths are multiples of N (default: 8)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toolkit.base.errors import Fault
+from toolkit.base.errors import Fault, UserError
 from toolkit.recipe.faults import shown
 from toolkit.recipe.recipe import Recipe
 from toolkit.stages.contract import StageSettings
@@ -18,6 +18,8 @@ from toolkit.tasks.reference import task_name
 from toolkit.zoo.names import argument_faults, split_name
 from toolkit.zoo.settings import ZooModel
 
+OWN = "your own: give its file with --task FILE.py"
+
 
 def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
     """All faults of meaning, without lines. Without a card (a user's own task) only what holds for every task."""
@@ -25,7 +27,9 @@ def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
 
 
 def check_named(recipe: Recipe) -> list[Fault]:
-    """All faults of a recipe whose task is one of those that are known here, without lines."""
+    """All faults of a recipe whose task is one of those that are known here or the user's own, without lines."""
+    if recipe.own_task is not None:
+        return check_own_task(recipe.task_name, recipe.model) + check(recipe, None)
     faults = check_task(recipe.task)
     if recipe.task_name not in TASKS:
         return faults
@@ -38,10 +42,23 @@ def card_of(task: str | TaskSettings) -> TaskCard | None:
     return card if card is None or isinstance(task, str) else task.card(card)
 
 
+def check_same_task(recipe: Recipe, name: str) -> None:
+    """Raises UserError: the task that was made is not the one of the recipe."""
+    if recipe.task_name != name:
+        raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {name!r}")
+
+
+def check_own_task(task: str, model: ZooModel | None = None) -> list[Fault]:
+    """What can be said of the user's own task without it."""
+    if task in TASKS:
+        return [Fault(("task",), f"{shown(task)} is built in, so own_task says nothing about it; leave own_task out")]
+    return check_model(task, model)
+
+
 def check_task(task: str | TaskSettings) -> list[Fault]:
     name = task_name(task)
     if name not in TASKS:
-        return [Fault(("task",), f"{shown(name)} is not a known task; choose one of: {', '.join(TASKS)}")]
+        return [Fault(("task",), f"{shown(name)} is not a known task; choose one of: {', '.join(TASKS)}; {OWN}")]
     if not isinstance(task, str):
         return [Fault(("task", *place), message) for place, message in task.faults()]
     settings = TASKS[name].settings

@@ -11,12 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from toolkit.base.errors import Fault
-from toolkit.recipe.check import card_of, check_model, check_named, check_stages, check_task
+from toolkit.recipe.check import card_of, check_model, check_named, check_own_task, check_stages, check_task
 from toolkit.recipe.faults import shown
 from toolkit.recipe.read_settings import read_settings
 from toolkit.recipe.recipe import RECIPE_VERSION, Recipe
 from toolkit.recipe.yaml_nodes import Lines
 from toolkit.stages.settings import Stage
+from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
 
@@ -24,17 +25,31 @@ from toolkit.zoo.settings import ZooModel
 def load_recipe(path: Path | str) -> Recipe:
     """Read, validate and check the recipe at `path`.
 
+    The resolved recipe of a run is read too where the run's task was the user's own: `own_task` in it says so.
+
     Raises:
         RecipeError: with every fault found. Only a file that is not YAML at all gives one fault alone.
     """
     return read_recipe(path)[0]
 
 
-def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
-    """As `load_recipe`, with the line of every value, for messages about a stage that fails later."""
-    return read_settings(
-        Path(path), Recipe, check_named, check_form=_form_faults, check_sound_parts=_checks_of_what_is_valid
+def read_recipe(path: Path | str, own_task: TaskOrigin | None = None) -> tuple[Recipe, Lines]:
+    """As `load_recipe`, with the line of every value, for messages about a stage that fails later.
+
+    own_task: where the recipe's task comes from, if it is the user's own; the recipe that is returned says so.
+    """
+
+    def told(recipe: Recipe) -> Recipe:
+        return recipe if own_task is None else recipe.of_own_task(own_task)
+
+    recipe, lines = read_settings(
+        Path(path),
+        Recipe,
+        lambda recipe: check_named(told(recipe)),
+        check_form=_form_faults,
+        check_sound_parts=lambda data: _checks_of_what_is_valid(data, own_task is not None),
     )
+    return told(recipe), lines
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -57,7 +72,7 @@ def _form_faults(data: dict[str, Any]) -> list[Fault]:
     return []
 
 
-def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
+def _checks_of_what_is_valid(data: dict[str, Any], is_own_task: bool) -> list[Fault]:
     """The faults of meaning in the sound parts of a recipe that has other faults too."""
     task, stages = data.get("task"), data.get("stages")
     sound: dict[int, Stage] = {}
@@ -70,6 +85,8 @@ def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
         reference = TypeAdapter[TaskReference](TaskReference).validate_python(task)
     except ValidationError:  # reported already
         return check_stages(sound, None)
+    if is_own_task or isinstance(data.get("own_task"), dict):
+        return check_own_task(task_name(reference)) + check_stages(sound, None)
     faults = check_task(reference)
     if not faults:
         with contextlib.suppress(ValidationError):

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from toolkit.base.files import content_sha256
 from toolkit.base.settings import Positive, Settings, refuse_twice
 from toolkit.stages.settings import Stage
+from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
 
@@ -43,14 +44,16 @@ class Recipe(Settings):
     """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
     `task` is a name, or a mapping with the settings of a task that takes any. `model` is given for task `zoo`, whose
-    model it says, and for no other.
+    model it says, and for no other. `own_task` says that the task is the user's own; a run writes it, for its recipe to
+    be read again.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"model"})
+    later: ClassVar[frozenset[str]] = frozenset({"model", "own_task"})
 
     version: Literal[1] = RECIPE_VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
     task: TaskReference
+    own_task: TaskOrigin | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     device: Literal["cpu", "cuda"]
     model: ZooModel | None = None
@@ -61,6 +64,15 @@ class Recipe(Settings):
     def task_name(self) -> str:
         return task_name(self.task)
 
+    def of_own_task(self, origin: TaskOrigin) -> Recipe:
+        """Returns the recipe with the note of where the user's own task comes from."""
+        return self.model_copy(update={"own_task": origin})
+
+    def is_same_but_for_its_task_file(self, other: Recipe) -> bool:
+        """Returns whether both say the same, whatever file makes the user's own task."""
+        one, two = (recipe.model_copy(update={"own_task": None}) for recipe in (self, other))
+        return one.sha256 == two.sha256
+
     @property
     def family(self) -> Family:
         """Which axes the recipe cuts, as its stages say; dynamic only where nothing else is cut."""
@@ -68,6 +80,11 @@ class Recipe(Settings):
         if axes >= {"depth", "width"}:
             return "combined"
         return "depth" if "depth" in axes else "width" if "width" in axes else "dynamic" if axes else "none"
+
+    @property
+    def trains(self) -> bool:
+        """Whether a stage trains the model."""
+        return any(stage.trains for stage in self.stages)
 
     @property
     def sha256(self) -> str:

@@ -9,10 +9,10 @@ from toolkit.recipe.recipe import Recipe
 
 def recipe_schema() -> dict[str, Any]:
     """The schema of a recipe file. Stricter than the Python model: a file names every stage's type, and every top-level
-    key but `model`.
+    key but those that came later.
     """
     schema = Recipe.model_json_schema()
-    schema["required"] = [name for name in Recipe.model_fields if name != "model"]
+    schema["required"] = [name for name in Recipe.model_fields if name not in Recipe.later]
     for definition in schema["$defs"].values():
         if "type" in definition.get("properties", {}):  # any JSON value is a definition without them
             definition["required"] = ["type", *definition.get("required", [])]

@@ -44,10 +44,18 @@ def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
     if not (out / RUN_FILE).exists():
         raise UserError(f"{out} holds no {RUN_FILE}, so there is nothing to resume; start without --resume")
     record = load_record(out)
-    if record.recipe_sha256 != recipe.sha256:
+    is_of_this_version = record.recipe_sha256 == record.recipe.sha256
+    if not is_of_this_version or not record.recipe.is_same_but_for_its_task_file(recipe):
         raise RecordError(
             f"{out / RUN_FILE} belongs to another recipe, or another version of it; "
             "choose another --out, or remove the folder"
+        )
+    began, now = record.recipe.own_task, recipe.own_task
+    if began is not None and now is not None and began.is_other_than(now):
+        raise RecordError(
+            f"{out / RUN_FILE} was begun with the task of {began.in_words()}, but this one is of {now.in_words()}: "
+            "it may make another model or read other data; go on with the file as it was, or start afresh with another "
+            "--out"
         )
     if record.environment != environment:
         changed = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError, UserError
-from toolkit.base.files import file_sha256
+from toolkit.base.files import file_sha256, write_atomically
 from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
@@ -23,18 +23,21 @@ from toolkit.hooks.paths import Path as Pass
 from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.recipe.check import check, check_model, check_named
+from toolkit.preflight.report import PREFLIGHT_FILE
+from toolkit.recipe.check import check, check_model, check_named, check_same_task
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RunRecord, StepRecord
 from toolkit.running.baseline import check_origin, origin_of, try_baseline
+from toolkit.running.before import look_before
 from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, begin_record, open_record
 from toolkit.running.measuring import measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
-from toolkit.tasks.cards import make_task
+from toolkit.tasks.cards import TASKS, make_task
 from toolkit.tasks.folded import folded_task
+from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.task import Task
 from toolkit.tasks.trial import inputs_of, load_baseline
 from toolkit.tasks.ways import paths_of
@@ -62,11 +65,9 @@ def run(
     out = Path("runs") / recipe.name if out is None else Path(out)
     if task is None:
         _refuse(check_named(recipe))
-        task = make_task(recipe.task, recipe.model, folder)
+        task = _built_in(recipe, folder)
     else:
-        if recipe.task_name != task.name:
-            raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {task.name!r}")
-        _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
+        recipe = _of_given_task(recipe, task)
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
@@ -85,10 +86,30 @@ def run(
             begun.folded = tuple(folded)
             begun.check_baseline()
             if not record.steps:
+                looked = look_before(recipe, task, begun.dense, console)  # before anything is written
                 begin_record(record, out)
+                write_atomically(out / PREFLIGHT_FILE, looked.model_dump_json(indent=1) + "\n")
             return begun.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
+
+
+def _built_in(recipe: Recipe, folder: Path | None) -> Task:
+    if recipe.own_task is not None:
+        raise UserError(
+            f"the recipe's task {recipe.task_name!r} is one of your own, made by {recipe.own_task.in_words()}; give it "
+            "again: --task FILE.py on the command line, run(recipe, task=...) in Python"
+        )
+    return make_task(recipe.task, recipe.model, folder)
+
+
+def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
+    """Returns the recipe with a note that its task is the user's own, if it is."""
+    check_same_task(recipe, task.name)
+    _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
+    if task.name in TASKS or recipe.own_task is not None:
+        return recipe
+    return recipe.of_own_task(TaskOrigin())
 
 
 def _origin(recipe: Recipe, folder: Path | None) -> Detail:
@@ -195,10 +216,9 @@ class _Run:
         torch.manual_seed(context.seed)
         try:
             model, detail = STAGES[stage.type](model, self.task, stage, context)
-            check_outputs(
-                model, self.dense, self.inputs, self.smallest_batch, context.other_paths(self.task, self.dense)
-            )
-            check_changed(before, model, stage.allow_no_change)
+            others = context.other_paths(self.task, self.dense)
+            check_outputs(model, self.dense, self.inputs, self.smallest_batch, others)
+            check_changed(before, model, stage.allow_no_change or detail.kept_as_it_came())
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)

@@ -46,6 +46,11 @@ class StageSettings(Settings):
         """The number of blocks that the settings say will be dropped; 0 where they do not say."""
         return 0
 
+    @property
+    def trains(self) -> bool:
+        """Whether the stage takes gradient steps."""
+        return False
+
     def in_words(self) -> str:
         """Returns what the stage does in one phrase for people; without a subclass's own words, its settings."""
         settings = self.model_dump(mode="json", exclude={"type"})

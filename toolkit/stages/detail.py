@@ -6,7 +6,16 @@ kept: records may come from an older or a newer version.
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict
+
+FEW_EXAMPLES: Final = 100  # below it, and without an interval, a difference is said to be uncertain
+
+TEACHER_ONLY: Final = (
+    "the inputs are made up and have no labels, so that the training only distils the unmodified model: the figures "
+    "say how well the model imitates it, not how good it is at its work"
+)
 
 
 class Recorded(BaseModel):
@@ -54,13 +63,81 @@ class CurvePoint(Recorded):
     validation: float | None = None
 
 
+class StartPoint(Recorded):
+    """How good the model was on validation data before the first step of a training.
+
+    margin: half of the 95 % interval of that figure; None where the task gives no interval.
+    """
+
+    validation: float
+    num_examples: int
+    margin: float | None = None
+
+    def noise_words(self, difference: float) -> str:
+        """Returns what the number of examples makes of a difference of this size."""
+        if self.margin is not None and abs(difference) < self.margin:
+            return (
+                f"; the 95 % interval of one such figure on {self.num_examples} examples is ±{self.margin:.4f}, "
+                "so that the difference may be chance"
+            )
+        if self.margin is None and self.num_examples < FEW_EXAMPLES:
+            return f"; {self.num_examples} examples are few, so that a small difference may be chance"
+        return f" ({self.num_examples} examples)"
+
+
 class TrainingDetail(Recorded):
-    """How a training went. `stopped` is "max_steps" or "patience"; the weights of `kept_step` were kept."""
+    """How a training went. `stopped` is "max_steps", "patience" or "broken"; the weights of `kept_step` were kept.
+
+    kept_step: 0 is the model as it came into the training.
+    start: how good that was; None in older records, whose trainings did not look at it.
+    select: what was kept, the "best" or the "last" weights.
+    metric: of the validation figures.
+    failure: what broke the training.
+    teacher_only: the task has no labels, so that the training could only distil.
+    """
 
     steps: int
     stopped: str
     kept_step: int | None = None
     curve: tuple[CurvePoint, ...]
+    start: StartPoint | None = None
+    select: str | None = None
+    metric: str | None = None
+    failure: str | None = None
+    teacher_only: bool | None = None
+
+    def outcome(self) -> str | None:
+        """Returns which weights were kept and why, in one sentence; None for older records."""
+        if self.start is None:
+            return None
+        told = {point.step: point.validation for point in self.curve if point.validation is not None}
+        words = self._as_it_came(told) if self.kept_step == 0 else self._trained(told)
+        return f"{words}; {TEACHER_ONLY}" if self.teacher_only else words
+
+    def _as_it_came(self, told: dict[int, float]) -> str:
+        assert self.start is not None
+        came = f"{self.metric} {self.start.validation:.4f} on validation as it came"
+        broken = f"after {self.steps} steps the training broke down ({self.failure})" if self.failure else ""
+        if not told:
+            return f"kept the model as it came: {broken}; a lower learning_rate may help"
+        best = max(told.values())
+        noise = self.start.noise_words(best - self.start.validation)
+        trained = f"{best:.4f} at best in {self.steps} steps of training{noise}"
+        return f"kept the model as it came: {came}, {trained}{f'; {broken}' if broken else ''}"
+
+    def _trained(self, told: dict[int, float]) -> str:
+        assert self.start is not None
+        value = told.get(self.kept_step or 0, self.start.validation)
+        difference = value - self.start.validation
+        which = (
+            "the last weights, as select: last says"
+            if self.select == "last"
+            else f"the weights of step {self.kept_step}"
+        )
+        verdict = ": the training made it worse" if difference < 0 else ""
+        figures = f"{self.metric} {value:.4f} on validation, {self.start.validation:.4f} as the model came{verdict}"
+        broken = f"; after {self.steps} steps the training broke down ({self.failure})" if self.failure else ""
+        return f"kept {which}: {figures}{self.start.noise_words(difference)}{broken}"
 
 
 class Round(Recorded):
@@ -146,6 +223,11 @@ class StageDetail(Recorded):
     def training(self) -> TrainingDetail | None:
         """Returns how the training of the stage went, if the stage trains as a whole."""
         return None
+
+    def kept_as_it_came(self) -> bool:
+        """Returns whether the stage chose to hand on the very model that it was given."""
+        training = self.training()
+        return training is not None and training.kept_step == 0
 
     def has_view(self) -> bool:
         """Returns whether reports can draw something of this detail."""

@@ -19,11 +19,15 @@ from toolkit.record.run import FAILED_FILE, RUN_FILE, load_record
 from toolkit.running.runner import run
 from toolkit.sweeping.settings import PlannedCell, Sweep
 from toolkit.tasks.cards import make_task
+from toolkit.tasks.origin import TaskOrigin
+from toolkit.tasks.task import Task
 
 with suppress(ImportError):  # not on Windows, where two processes in one folder are not noticed
     import fcntl
 
 LOCK_FILE = ".lock"
+
+OwnTask = tuple[Task, TaskOrigin]
 
 
 def run_sweep(
@@ -34,18 +38,20 @@ def run_sweep(
     retry_failed: bool = False,
     folder: Path | None = None,
     console: Console | None = None,
+    own: OwnTask | None = None,
 ) -> Iterator[str]:
     """Runs the cells of `sweep` into folders under `out`, and yields each folder's name when its cell is done.
 
     Finished cells are left alone and stopped ones continue. A cell that fails in a way that its run explains leaves
     a file that says so, and the sweep goes on; `retry_failed` runs such cells again. `only` names variants; the
-    others are left out. A relative path of weights in a recipe starts from `folder`.
+    others are left out. A relative path of weights in a recipe starts from `folder`. `own` is the user's own task,
+    which cells with its name are run with, and where it comes from.
 
     Raises:
         UserError: another process is running this sweep.
     """
     console = console or Console()
-    runner = _CellRunner(CellPlanner(sweep, out / "tables", console), retry_failed, folder, console)
+    runner = _CellRunner(CellPlanner(sweep, out / "tables", console, own), retry_failed, folder, console, own)
     every: list[tuple[str, Recipe | PlannedCell]] = [*sweep.planned_cells(), *sweep.cells()]
     cells = [cell for cell in every if only is None or cell[0].partition("/")[0] in only]
     out.mkdir(parents=True, exist_ok=True)
@@ -59,8 +65,8 @@ def run_sweep(
 class CellPlanner:
     """Plans cells; what is scored and timed for one of them serves the others."""
 
-    def __init__(self, sweep: Sweep, tables: Path, console: Console) -> None:
-        self.sweep, self.tables, self.console = sweep, tables, console
+    def __init__(self, sweep: Sweep, tables: Path, console: Console, own: OwnTask | None = None) -> None:
+        self.sweep, self.tables, self.console, self.own = sweep, tables, console, own
         self.planners: dict[str, Planner] = {}
 
     def record_folder(self, out: Path) -> Path:
@@ -89,7 +95,8 @@ class CellPlanner:
                 criterion=plans.criterion,
                 scored_on=plans.scored_on,
             ).timed_for(budgets)
-            self.planners[cell.task] = open_session(make_task(cell.task), settings, console=self.console)
+            task = self.own[0] if self.own is not None and self.own[0].name == cell.task else make_task(cell.task)
+            self.planners[cell.task] = open_session(task, settings, console=self.console)
         planned = self.planners[cell.task].plan(cell.budget, cell.family, plans.evaluations)
         planned.note.save(self.record_folder(out))
         recipe = planned.recipe(plans.then, seed=cell.seed)
@@ -102,6 +109,7 @@ class _CellRunner:
     retry_failed: bool
     folder: Path | None
     console: Console = field(default_factory=Console)
+    own: OwnTask | None = None
 
     def run(self, out: Path, cell: Recipe | PlannedCell) -> None:
         """One run, begun or continued; a failure that the run itself explains is written down."""
@@ -131,7 +139,10 @@ class _CellRunner:
             recipe = cell
         else:
             recipe = load_record(out).recipe if started_before else self.planner.recipe(cell, out)
-        run(recipe, folder=self.folder, out=out, resume=started_before, console=self.console)
+        given: dict[str, Task] = {}
+        if self.own is not None and self.own[0].name == recipe.task_name:
+            given, recipe = {"task": self.own[0]}, recipe.of_own_task(self.own[1])
+        run(recipe, **given, folder=self.folder, out=out, resume=started_before, console=self.console)
         if isinstance(cell, PlannedCell):
             load_plan_record(self.planner.record_folder(out)).save(out)
 

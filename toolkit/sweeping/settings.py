@@ -106,21 +106,25 @@ class Sweep(Settings):
         ]
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, own_task: str | None = None) -> Sweep:
     """Read a sweep, with the same strictness as recipes.
+
+    own_task: the name of the user's own task, if there is one; the sweep uses it.
 
     Raises:
         RecipeError: with every fault, its file and line.
     """
-    return read_settings(path, Sweep, _faults)[0]
+    return read_settings(path, Sweep, lambda sweep: _faults(sweep, own_task))[0]
 
 
-def _faults(sweep: Sweep) -> list[Fault]:
+def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:
     """Faults of meaning: each variant is checked once per task, and reported once."""
     found: dict[Fault, None] = {}
     seeds = [column.seed for column in sweep.seeds]
+    if own_task is not None and own_task not in {column.task for column in sweep.seeds}:
+        found[Fault(("seeds",), f"the task of your file is {own_task!r}, but no seed has it")] = None
     for index, column in enumerate(sweep.seeds):
-        for fault in check_task(column.task):
+        for fault in [] if column.task == own_task else check_task(column.task):
             found[Fault(("seeds", index, *fault.path), fault.message)] = None
         for fault in check_model(column.task, sweep.model):
             found[fault] = None

@@ -30,6 +30,11 @@ def any_model_task() -> TaskCard:
     return next(card for card in TASKS.values() if card.takes_model)
 
 
+def has_labels(name: str) -> bool:
+    """Returns whether a task learns from labels; a user's own task is taken to."""
+    return name not in TASKS or TASKS[name].has_labels
+
+
 def make_task(task: str | TaskSettings, model: ZooModel | None = None, folder: Path | None = None) -> Task:
     """The task of that name or with those settings, with its data and trained model at hand.
 

@@ -54,6 +54,7 @@ class TaskCard:
     kinds: the kinds of channel that can be pruned.
     settings: the class of the settings that a recipe may give the task.
     takes_model: the recipe says the model of this task under its key `model`.
+    has_labels: the targets come from data. Where they come from the unmodified model, a training only distils.
     """
 
     name: str
@@ -66,3 +67,4 @@ class TaskCard:
     costs: TaskCosts | None
     settings: type[TaskSettings] | None = None
     takes_model: bool = False
+    has_labels: bool = True

@@ -33,19 +33,42 @@ class FitPoint:
     validation: float
 
 
+@dataclass(frozen=True)
+class FitStart:
+    """How good the model was on validation data before the first step.
+
+    margin: half of the 95 % interval of that figure; None where the task gives no interval.
+    """
+
+    validation: float
+    num_examples: int
+    margin: float | None
+
+
 @dataclass
 class FitResult:
-    """`stopped` is "max_steps" or "patience"; `best_step` is the step whose weights were kept."""
+    """How a training went.
+
+    stopped: "max_steps", "patience", or "broken" where a loss or an output was no finite number any more.
+    best_step: the step whose weights were kept; 0 is the model as it came.
+    start: None where the starting point was not judged.
+    failure: what broke the training; empty where nothing did.
+    """
 
     steps: int = 0
     stopped: str = "max_steps"
     best_step: int = 0
     curve: list[FitPoint] = field(default_factory=list)
+    start: FitStart | None = None
+    failure: str = ""
 
 
 @dataclass
 class FitState:
-    """A training in progress. `average` is the model itself where no weights are averaged."""
+    """A training in progress. `average` is the model itself where no weights are averaged.
+
+    best_state: the weights of the best validated step; None while that is the starting point, or where none are kept.
+    """
 
     model: nn.Module
     average: nn.Module
@@ -141,7 +164,9 @@ def _restore(state: FitState, plain: dict[str, Any], tensors: dict[str, Tensor])
         moments.setdefault(int(index), {})[key] = tensor
     state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})
     result = plain["result"]
-    state.result = FitResult(**{**result, "curve": [FitPoint(**point) for point in result["curve"]]})
+    curve = [FitPoint(**point) for point in result["curve"]]
+    start = None if result["start"] is None else FitStart(**result["start"])
+    state.result = FitResult(**{**result, "curve": curve, "start": start})
     state.since_point, state.finished = plain["since_point"], plain["finished"]
     state.best_value = -math.inf if plain["best_value"] is None else plain["best_value"]
     if plain["has_best"]:

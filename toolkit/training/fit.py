@@ -13,15 +13,16 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from toolkit.base.console import Console
+from toolkit.base.console import Console, Progress
 from toolkit.base.errors import StageError
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating
-from toolkit.hooks.state import load_state
 from toolkit.hooks.tensors import model_sha256
 from toolkit.hooks.trial import described, users_code
+from toolkit.measure.results import Quality
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
+from toolkit.training.start import judge_starting_point, keep_chosen, put_tensors, tensors_of
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 
@@ -32,6 +33,7 @@ class FitConfig:
 
     ema_decay: of the averaged weights, which are the ones validated and kept; 0 turns averaging off.
     momentum: of SGD; AdamW does not use it.
+    select: which weights are kept: those of the best validation, or the last ones.
     """
 
     max_steps: int
@@ -44,6 +46,7 @@ class FitConfig:
     ema_decay: float = 0.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
+    select: Literal["best", "last"] = "best"
 
     @classmethod
     def of(cls, settings: BaseModel) -> FitConfig:
@@ -70,7 +73,11 @@ class Objective:
 
     batches: Iterator[Batch]
     loss: Loss
-    validate: Callable[[nn.Module], float]
+    validate: Callable[[nn.Module], Quality]
+
+
+class _BrokenTrainingError(StageError):
+    """A loss, a gradient or an output is no finite number any more: no further step makes sense."""
 
 
 def fit(
@@ -78,46 +85,51 @@ def fit(
     objective: Objective,
     config: FitConfig,
     *,
-    keep_best: bool,
+    judge_start: bool,
     console: Console,
     title: str,
     checkpoint: Path | None = None,
     checkpoint_every: int = 50,
 ) -> FitResult:
-    """Train `model` in place. With `keep_best`, ends with the weights of the best validation, else with the last.
+    """Trains `model` in place and leaves it in eval mode with the weights that `config.select` says.
 
-    Where `checkpoint` is a file that the same training left, it goes on from there, with the same result as if it had
-    never stopped; batches already used are drawn and thrown away. The caller removes the file.
+    judge_start: the model is a trained one, so that its starting point is judged on validation data like every other
+        candidate. With `select: best` the model comes back as it came, to the bit, unless a step is better; a training
+        that breaks down ends there with the best that it had. Patience counts the validations of the training alone.
+    checkpoint: where it is a file that the same training left, the training goes on from there, with the same result
+        as if it had never stopped; batches already used are drawn and thrown away. The caller removes the file.
 
     Raises:
-        StageError: nothing can be trained, the loss or the validation is not a finite number, or the checkpoint is not
-            of this training.
+        StageError: nothing can be trained, the loss or the validation is not a finite number and there is nothing to
+            go back to, or the checkpoint is not of this training.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise StageError(
             "there is nothing to train: all parameters of the model are frozen (requires_grad is False); unfreeze some "
             "in the trained model that the task was made of, or leave this stage out"
         )
+    begun = tensors_of(model) if judge_start and config.select == "best" else None
     state = _begin(model, config)
     keeper = None
     if checkpoint is not None:
-        keeper = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [config.identity(), keep_best]))
-        if keeper.load(state):
-            console.line(f"{title}: continuing after step {state.result.steps}")
-            _throw_away(objective.batches, state.result.steps)
+        keeper = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [config.identity(), judge_start]))
+    if keeper is not None and keeper.load(state):
+        console.line(f"{title}: continuing after step {state.result.steps}")
+        _throw_away(objective.batches, state.result.steps)
+    elif judge_start:
+        judge_starting_point(state, objective.validate)
     with console.progress(title, config.max_steps) as progress:
         progress.advance(state.result.steps)
         while not state.finished:
-            _train_step(state, _next(objective.batches), objective.loss, config)
-            progress.advance()
-            if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
-                point = _validate(state, objective.validate, config, keep_best)
-                progress.note(f"loss {point.loss:.4f}, validation {point.validation:.4f}")
+            try:
+                _go_on(state, objective, config, progress)
+            except _BrokenTrainingError as error:
+                if begun is None:
+                    raise StageError(f"{error}; lower learning_rate") from error
+                state.result.stopped, state.result.failure, state.finished = "broken", str(error), True
             if keeper is not None and (state.finished or state.result.steps % keeper.every == 0):
                 keeper.save(state)
-    if state.best_state is None:
-        state.best_state, state.result.best_step = state.average.state_dict(), state.result.steps
-    load_state(model, state.best_state)
+    keep_chosen(state, begun, config.select)
     model.eval()
     return state.result
 
@@ -149,6 +161,15 @@ def _next(batches: Iterator[Batch]) -> Batch:
     return batch
 
 
+def _go_on(state: FitState, objective: Objective, config: FitConfig, progress: Progress) -> None:
+    """One step, and a validation where it is due."""
+    _train_step(state, _next(objective.batches), objective.loss, config)
+    progress.advance()
+    if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
+        point = _validate(state, objective.validate, config)
+        progress.note(f"loss {point.loss:.4f}, validation {point.validation:.4f}")
+
+
 def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) -> None:
     step = state.result.steps + 1
     _set_rate(state.optimiser, config, step)
@@ -158,19 +179,20 @@ def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) ->
     state.result.steps = step
 
 
-def _validate(state: FitState, validate: Callable[[nn.Module], float], config: FitConfig, keep_best: bool) -> FitPoint:
+def _validate(state: FitState, validate: Callable[[nn.Module], Quality], config: FitConfig) -> FitPoint:
     """Note a point of the curve and the best weights; the training is finished at its last step or without patience."""
     result = state.result
     with evaluating(state.average):
-        value = validate(state.average)
-    if not math.isfinite(value):
-        raise StageError(f"validation is {value} after {result.steps} steps; the model or its data is broken")
+        try:
+            value = validate(state.average).value
+        except StageError as error:
+            raise _BrokenTrainingError(f"after {result.steps} steps {error}") from error
     point = FitPoint(result.steps, sum(state.since_point) / len(state.since_point), value)
     result.curve.append(point)
     state.since_point = []
     if value > state.best_value:
         state.best_value, result.best_step = value, result.steps
-        state.best_state = copy.deepcopy(state.average.state_dict()) if keep_best else None
+        state.best_state = copy.deepcopy(state.average.state_dict()) if config.select == "best" else None
     state.finished = result.steps == config.max_steps
     if config.patience and _validations_since_best(result) >= config.patience:
         state.finished, result.stopped = True, "patience"
@@ -192,7 +214,7 @@ def _step(
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise StageError(f"the training loss is {described(value)}; the loss of a task must be one number, a tensor")
     if not torch.isfinite(value):
-        raise StageError(f"the training loss became {value.item()}; lower learning_rate")
+        raise _BrokenTrainingError(f"the training loss became {value.item()}")
     if not value.requires_grad:
         raise StageError(
             "the training loss does not depend on any parameter that is trained: those that it depends on are frozen "
@@ -200,7 +222,9 @@ def _step(
         )
     with users_code("the gradient of the training loss cannot be computed"):
         value.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
+    if not torch.isfinite(norm):
+        raise _BrokenTrainingError(f"the gradient of the training loss became {norm.item()}")
     optimiser.step()
     return float(value.item())
 
@@ -210,7 +234,9 @@ def _hint_of(size: int) -> str:
 
 
 def _validations_since_best(result: FitResult) -> int:
-    return sum(point.step > result.best_step for point in result.curve)
+    """Of the training alone: a model that is good as it came may get worse for a while before it gets better."""
+    best = max(result.curve, key=lambda point: point.validation)
+    return sum(point.step > best.step for point in result.curve)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -238,5 +264,4 @@ def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.lerp_(weight, 1 - decay)
         else:
             mean.copy_(weight)
-    for kept, value in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(value)
+    put_tensors(average, dict(model.named_buffers()))

@@ -100,6 +100,11 @@ def checked(name: str, arguments: Arguments) -> tuple[str, str]:
     if library == "timm" and library_of("timm").is_model(model) and "." not in model:
         return library, model  # sorting timm's thousand names takes a while
     known = _KNOWN[library]()
+    if model not in known and library == "torchvision" and model in library_of("torchvision").models.list_models():
+        raise UserError(
+            f"{name} takes other inputs than a batch of images, as models of detection and optical flow do, or is "
+            "quantised; write a task of your own for it and give its file with --task FILE.py"
+        )
     if model not in known:
         close = difflib.get_close_matches(model, known, n=8, cutoff=0.3)
         raise UserError(f"{name} is not known; close to it are: {', '.join(close) or 'none'}")

@@ -265,7 +265,7 @@ def test_alignment_brings_the_features_nearer(tiny_task: TinyTask, tiny_context:
     only = AlignLoss(tiny_task, tiny_context.dense, left, Align(task_weight=0.0, class_weight=0.0))
     before = structure(model)
     first = float(only(model, batch).detach())
-    config = Align(**QUICK | {"max_steps": 40, "learning_rate": 1e-2})
+    config = Align(**QUICK | {"max_steps": 40, "learning_rate": 1e-2, "select": "last"})
     detail = align_model(model, tiny_context.dense, tiny_task, config, tiny_context)
     assert float(only(model, batch).detach()) < 0.8 * first
     assert structure(model) == before and not model.training

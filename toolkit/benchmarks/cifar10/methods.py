@@ -24,6 +24,7 @@ RECOVER: Final[Mapping[str, Any]] = {
     "max_steps": 100,
     "warmup_steps": 10,
     "validate_every": 100,
+    "select": "last",  # every cell shows what the training makes of its model
 }
 
 FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over

@@ -54,6 +54,7 @@ class PlanJudge:
         first = {
             "max_steps": steps,
             "patience": None,
+            "select": "last",  # plans are told apart by what the steps do; validation data is not for choosing plans
             "validate_every": steps,
             "warmup_steps": min(recover.warmup_steps, steps // 2),
         }

@@ -48,6 +48,11 @@ class Adapted:
         self._lora.merge_and_unload(safe_merge=True)
         assert _description(self._model) == self._before, "a merged model must be as it was before it had adapters"
 
+    def remove(self) -> None:
+        """Take the adapters out again without adding them: their layers have the weights of before, to the bit."""
+        self._lora.unload()
+        assert _description(self._model) == self._before, "a model must be as it was before it had adapters"
+
     def detail(self) -> tuple[AdapterDetail, ...]:
         return tuple(AdapterDetail(**asdict(adapter)) for adapter in self.adapters)
 

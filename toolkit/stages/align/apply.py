@@ -27,10 +27,10 @@ from toolkit.stages.align.loss import AlignLoss
 from toolkit.stages.align.settings import Align
 from toolkit.stages.align.trainable import flags_kept, norm_parameters, outside_parameters
 from toolkit.stages.context import StageContext, to_device
-from toolkit.stages.curve import curve_of
+from toolkit.stages.curve import training_of
+from toolkit.stages.detail import TrainingDetail
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Batch, Task
-from toolkit.training.checkpoint import FitResult
 from toolkit.training.fit import FitConfig, Objective, fit
 
 
@@ -56,8 +56,9 @@ def align_model(
 ) -> AlignDetail:
     """Train `model` in place towards `teacher`, in eval mode, which has at least the blocks that the model has.
 
-    All randomness comes from `context.seed`. `data_share` stands in for the configuration's. `checkpoint` is a file
-    that an interrupted call goes on from, when it is called again with the same model; the caller removes it.
+    With `select: best` the model stays as it was given where no step is better on validation data. All randomness
+    comes from `context.seed`. `data_share` stands in for the configuration's. `checkpoint` is a file that a stopped
+    call goes on from, when it is called again with the same model; the caller removes it.
 
     Raises:
         StageError: there are no blocks or targets, a weight has no term, or a loss is not a finite number.
@@ -65,6 +66,7 @@ def align_model(
     inputs = context.example_inputs(task)
     blocks = _blocks_left(model, config, context, inputs)
     share = config.data_share if data_share is None else data_share
+    settings, title = FitConfig.of(config), f"align ({config.trainable})"
     with _seeded(context), flags_kept(model) as frozen:
         adapted = _choose_trainable(model, blocks, inputs, config, frozen)
         num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -73,17 +75,20 @@ def align_model(
             Objective(
                 _train_batches(task, config, context, share),
                 AlignLoss(task, teacher, blocks, config),
-                lambda trained: evaluate(task, trained, "validation").value,
+                lambda trained: evaluate(task, trained, "validation"),
             ),
-            FitConfig.of(config),
-            keep_best=config.patience is not None,
+            settings,
+            judge_start=True,
             console=context.console,
-            title=f"align ({config.trainable})",
+            title=title,
             checkpoint=checkpoint,
         )
-        if adapted is not None:
+        if adapted is not None and result.best_step == 0:
+            adapted.remove()
+        elif adapted is not None:
             adapted.merge()
-    return _detail(config, blocks, adapted, share, num_trained, result)
+    training = training_of(result, settings, task, context.console, title)
+    return _detail(config, blocks, adapted, share, num_trained, training)
 
 
 def _blocks_left(model: nn.Module, config: Align, context: StageContext, inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
@@ -154,7 +159,7 @@ def _detail(
     adapted: Adapted | None,
     data_share: float,
     num_trained: int,
-    result: FitResult,
+    training: TrainingDetail,
 ) -> AlignDetail:
     return AlignDetail(
         teacher=config.teacher,
@@ -163,8 +168,5 @@ def _detail(
         adapters=() if adapted is None else adapted.detail(),
         num_trained_params=num_trained,
         data_share=data_share,
-        steps=result.steps,
-        stopped=result.stopped,
-        kept_step=result.best_step,
-        curve=curve_of(result),
+        **dict(training),
     )

@@ -10,7 +10,7 @@ from toolkit.base.settings import Positive, Ratio, Weight, refuse_changed
 from toolkit.stages.align.detail import AlignDetail
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import DetailClass
-from toolkit.stages.words import early_stop
+from toolkit.stages.words import early_stop, kept_weights
 from toolkit.tasks.contract import TaskCosts
 
 ATTENTION_LAYERS: Final = ("q", "k", "v", "qkv", "proj", "query", "key", "value")
@@ -30,14 +30,20 @@ class Align(StageSettings):
     switch that is on covers: all norms, what acts before the first block, what acts after the last one. Adapters add
     `lora_alpha / lora_rank` * B A x; a rank of null is a quarter of the layer's inputs, an alpha of null is the rank
     (the paper's alpha 1 without 1/r). `trainable: full`: all weights.
+
+    `patience`: stops after that many validations without improvement over the best one of the training. `select`:
+    `best` keeps the weights with the best validation, of which the model as it came is the first; `last` keeps the last
+    ones, whatever validation says.
     """
 
     detail: ClassVar[DetailClass] = AlignDetail
+    later: ClassVar[frozenset[str]] = frozenset({"select"})
 
     type: Literal["align"] = "align"
     teacher: Literal["static", "dynamic"] = "static"
     max_steps: Positive = 300
     patience: Positive | None = None
+    select: Literal["best", "last"] = "best"
     validate_every: Positive = 50
     batch_size: Positive = 16
     data_share: Ratio = 1.0  # of the training data; below 1, a subset that the seed fixes
@@ -76,6 +82,10 @@ class Align(StageSettings):
             refuse_changed(self, names, "only with trainable: lora; full trains all weights")
         return self
 
+    @property
+    def trains(self) -> bool:
+        return True
+
     def in_words(self) -> str:
         teacher = "the dense model" if self.teacher == "static" else "the model as it came into this stage"
         weights: dict[str, float | None] = {"task": self.task_weight, "blocks": self.feature_weight}
@@ -85,7 +95,7 @@ class Align(StageSettings):
         trained = ["low-rank adapters on attention", *(name for name, is_on in switches.items() if is_on)]
         what = "all weights" if self.trainable == "full" else ", ".join(trained)
         how = f"trained: {what}; loss: {loss}"
-        steps = f"at most {self.max_steps} steps{early_stop(self.patience)}"
+        steps = f"at most {self.max_steps} steps{early_stop(self.patience)}{kept_weights(self.select)}"
         return f"aligns outputs and every block with {teacher} ({how}) for {steps}"
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:

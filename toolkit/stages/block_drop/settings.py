@@ -130,6 +130,10 @@ class BlockDrop(StageSettings):
     def num_dropped(self) -> int:
         return len(self.blocks) if self.blocks is not None else self.num_blocks or 0
 
+    @property
+    def trains(self) -> bool:
+        return self.align is not None
+
     def in_words(self) -> str:
         rank = f" of rank {self.rank}" if self.rank is not None else ""
         repair = f"; {REPAIR_WORDS[self.repair].format(rank=rank)}" if self.repair != "none" else ""

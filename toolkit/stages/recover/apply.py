@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.hooks.held import attributes_kept
 from toolkit.stages.context import StageContext, to_device
-from toolkit.stages.curve import curve_of
+from toolkit.stages.curve import training_of
 from toolkit.stages.recover.detail import RecoverDetail
 from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import evaluate
@@ -23,10 +23,11 @@ def apply_recover(
 ) -> tuple[nn.Module, RecoverDetail]:
     """Train all weights on task loss + alignment of the predictions with the dense model's.
 
-    A training that was interrupted goes on from the checkpoint that it left.
+    With `select: best` the model comes back as it was given where no step is better on validation data, also where the
+    loss is no finite number any more. A training that was interrupted goes on from the checkpoint that it left.
 
     Raises:
-        StageError: the loss is not a finite number, or the task has nothing to align.
+        StageError: the loss is not a finite number and the last weights are asked for, or nothing can be aligned.
     """
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
@@ -43,23 +44,21 @@ def apply_recover(
             total = total + config.alignment_weight * torch.stack(list(terms.values())).sum()
         return total
 
+    settings = FitConfig.of(config)
     result = fit(
         model,
         Objective(
             _on_device(task.train_batches(config.batch_size, context.seed), context.device),
             loss,
-            lambda trained: evaluate(task, trained, "validation").value,
+            lambda trained: evaluate(task, trained, "validation"),
         ),
-        FitConfig.of(config),
-        keep_best=config.patience is not None,
+        settings,
+        judge_start=True,
         console=context.console,
         title="recover",
         checkpoint=context.rounds.alignment(1),
     )
-    detail = RecoverDetail(
-        steps=result.steps, stopped=result.stopped, kept_step=result.best_step, curve=curve_of(result)
-    )
-    return model, detail
+    return model, RecoverDetail(**dict(training_of(result, settings, task, context.console, "recover")))
 
 
 def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

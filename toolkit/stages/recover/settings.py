@@ -10,25 +10,28 @@ from toolkit.base.settings import Positive
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import DetailClass
 from toolkit.stages.recover.detail import RecoverDetail
-from toolkit.stages.words import early_stop
+from toolkit.stages.words import early_stop, kept_weights
 from toolkit.tasks.contract import TaskCosts
 
 
 class Recover(StageSettings):
     """Fine-tune with the dense model as teacher: task loss + alignment of the predictions.
 
-    Runs `max_steps`; with `patience`, stops after that many validations without improvement and keeps the best.
+    Runs `max_steps`; with `patience`, stops after that many validations without improvement over the best one of the
+    training. `select`: `best` keeps the weights with the best validation, of which the model as it came is the first;
+    `last` keeps the last ones, whatever validation says.
     `optimizer`: AdamW, or stochastic gradient descent with `momentum`. Both follow the same schedule of the learning
     rate. In AdamW, `weight_decay` is decoupled from the gradient. With sgd it is the L2 penalty of `torch.optim.SGD`,
     for which a hundredth of the default is usual.
     """
 
     detail: ClassVar[DetailClass] = RecoverDetail
-    later: ClassVar[frozenset[str]] = frozenset({"optimizer", "momentum"})
+    later: ClassVar[frozenset[str]] = frozenset({"optimizer", "momentum", "select"})
 
     type: Literal["recover"] = "recover"
     max_steps: Positive = 300
     patience: Positive | None = None
+    select: Literal["best", "last"] = "best"
     validate_every: Positive = 50
     batch_size: Positive = 16
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
@@ -52,9 +55,13 @@ class Recover(StageSettings):
             raise ValueError("momentum: only with optimizer: sgd; adamw has its own")
         return self
 
+    @property
+    def trains(self) -> bool:
+        return True
+
     def in_words(self) -> str:
         weights = f"task loss × {self.task_weight:g} + alignment × {self.alignment_weight:g}"
-        steps = f"at most {self.max_steps} steps{early_stop(self.patience)}"
+        steps = f"at most {self.max_steps} steps{early_stop(self.patience)}{kept_weights(self.select)}"
         how = f"; SGD with momentum {self.momentum:g}" if self.optimizer == "sgd" else ""
         return f"fine-tunes with the dense model as teacher ({weights}{how}) for {steps}"
 

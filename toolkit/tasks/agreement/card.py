@@ -14,4 +14,5 @@ CARD = TaskCard(
     kinds=None,
     costs=None,
     takes_model=True,
+    has_labels=False,
 )

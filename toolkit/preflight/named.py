@@ -1,0 +1,92 @@
+"""The model that a command line names, with its task: built in, of a zoo, of a run, or the user's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from toolkit.base.errors import UserError
+from toolkit.checkpoint.load import load_model
+from toolkit.checkpoint.manifest import MANIFEST_FILE
+from toolkit.record.run import RUN_FILE, load_record
+from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
+from toolkit.tasks.task import Task
+from toolkit.tasks.task_file import TaskFile, add_task_file_argument, given_task_file
+from toolkit.zoo.settings import ZooModel
+
+
+class InspectedModel(NamedTuple):
+    """What is looked at: what it is called, its task, and the model; None is the task's own."""
+
+    name: str
+    task: Task
+    model: nn.Module | None
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `find_model` reads."""
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a task, a zoo model such as torchvision/resnet18, a run's folder"
+    )
+    add_task_file_argument(parser)
+    parser.add_argument("--arguments", metavar="JSON", help="of a zoo model, such as '{\"img_size\": 96}'")
+    parser.add_argument("--input-size", type=int, metavar="N", help="of a zoo model: side, tokens or samples")
+
+
+def find_model(args: argparse.Namespace) -> InspectedModel:
+    """Returns what the arguments above name.
+
+    Raises:
+        UserError: they name nothing, or nothing that can be built.
+    """
+    file, name = given_task_file(args), args.model
+    if file is None and name is None:
+        raise UserError("give a MODEL, or --task FILE.py with a task of your own")
+    if name is not None and Path(name).is_dir():
+        return _saved(Path(name), file)
+    if file is not None:
+        if name is not None:
+            raise UserError(f"{name!r} is not the folder of a run; with --task give such a folder, or no MODEL")
+        return InspectedModel(args.task_file, file.make(), None)
+    if name in own_model_tasks():
+        return InspectedModel(name, make_task(name), None)
+    if "/" in name:
+        chosen = ZooModel(name=name, arguments=_arguments(args.arguments), input_size=args.input_size)
+        return InspectedModel(name, make_task(any_model_task().name, chosen), None)
+    choices = ", ".join(own_model_tasks())
+    raise UserError(
+        f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
+        "transformers/TYPE, the folder of a run, or --task FILE.py"
+    )
+
+
+def _saved(folder: Path, file: TaskFile | None) -> InspectedModel:
+    """The compressed model of a run, with its task."""
+    if not (folder / RUN_FILE).exists():
+        where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
+        raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
+    recipe = load_record(folder).recipe
+    if file is not None:
+        task = file.make()
+        if task.name != recipe.task_name:
+            raise UserError(f"{folder}: was made for task {recipe.task_name!r}, but {file.path} makes {task.name!r}")
+        return InspectedModel(str(folder), task, load_model(folder, task.build_model()))
+    if recipe.task_name not in TASKS:
+        raise UserError(
+            f"{folder}: was made for task {recipe.task_name!r}, which is not built in; name its file: --task FILE.py"
+        )
+    return InspectedModel(str(folder), make_task(recipe.task, recipe.model, folder), load_model(folder))
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"--arguments {text!r} is not JSON ({error}); such as '{{\"img_size\": 96}}'") from error
+    if not isinstance(found, dict):
+        raise UserError(f"--arguments {text!r} is not a JSON object; such as '{{\"img_size\": 96}}'")
+    return found

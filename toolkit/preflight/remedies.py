@@ -1,0 +1,59 @@
+"""What would have to change for a part that is refused, by the reason against it. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NOTHING: Final = "nothing; that is as it should be"
+
+UNKNOWN: Final = "no remedy is known; it keeps its width and costs nothing more than that"
+
+# Words in the reason, and the remedy. The first that fits is taken.
+_OF_CHANNELS: Final = (
+    ("is an output of the model", NOTHING),
+    ("no layer reads it", "nothing; what reads it is no layer that could be narrowed with it"),
+    (
+        "layers that it does not call",
+        "call the layer, as in self.fc(x), where the module computes with its weights, as in "
+        "F.linear(x, self.fc.weight); recurrent layers and nn.MultiheadAttention do the latter and keep their widths",
+    ),
+    ("is protected", "take it out of the task's `protected` names"),
+    (
+        "reaches all of them",
+        "keep channels apart where this layer's outputs go: a reshape, a shuffle or a sum over channels mixes them",
+    ),
+    ("is the rank of", "nothing; choose a smaller rank where the block is replaced"),
+    (
+        "it cannot be cut",
+        "take sizes from the tensor (x.shape[-1]) or from an attribute of the module, not from a number in forward",
+    ),
+    (
+        "it computes something else",
+        "keep channels independent of how many there are: a mean or a norm over all of them, or a scale by their "
+        "number, changes with the width",
+    ),
+    ("called", "give every use of the layer a module of its own"),
+)
+
+_OF_BLOCKS: Final = (
+    ("is not run", "nothing if it is for training alone; else give example inputs that run it"),
+    ("times in one pass", "give every call a module of its own"),
+    ("goes by several names", "keep it under one name"),
+    ("changes the shape", "nothing; blocks that change the resolution or the width of the stream have to stay"),
+    ("changes the type", "hand on the type that came in"),
+    ("takes no tensor", "pass the stream as an argument of the block"),
+    ("returns no tensor", "return the stream as a tensor, alone or in a tuple, list or mapping"),
+    (
+        "no sum of what it is given",
+        "nothing where it adds nothing, as only work that is added to a stream can be left out; where it does, write "
+        "the sum as x + f(x), not in place on a part of a tensor",
+    ),
+)
+
+
+def channel_remedy(reason: str) -> str:
+    return next((remedy for words, remedy in _OF_CHANNELS if words in reason), UNKNOWN)
+
+
+def block_remedy(reason: str) -> str:
+    return next((remedy for words, remedy in _OF_BLOCKS if words in reason), "no remedy is known; it stays")

@@ -1,0 +1,64 @@
+"""The starting point of a training, which is a candidate like every model that is validated on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.hooks.modes import evaluating
+from toolkit.hooks.state import load_state
+from toolkit.measure.results import Quality
+from toolkit.training.checkpoint import FitStart, FitState
+
+
+def judge_starting_point(state: FitState, validate: Callable[[nn.Module], Quality]) -> None:
+    """Notes how good the model is before its first step; from now on the best weights have to be better.
+
+    Raises:
+        StageError: the model gives no usable metric as it came.
+    """
+    with evaluating(state.model):
+        quality = validate(state.model)
+    low, high = quality.interval or (None, None)
+    margin = None if low is None or high is None else (high - low) / 2
+    state.result.start = FitStart(quality.value, quality.num_examples, margin)
+    state.best_value = quality.value
+
+
+def keep_chosen(state: FitState, begun: dict[str, Tensor] | None, select: Literal["best", "last"]) -> None:
+    """Puts the chosen weights into the model.
+
+    begun: what `tensors_of` gave before the first step, where the starting point is a candidate.
+    """
+    if select == "last":
+        state.result.best_step = state.result.steps
+        load_state(state.model, state.average.state_dict())
+    elif state.best_state is not None:
+        load_state(state.model, state.best_state)
+    else:
+        assert begun is not None, "a training from nothing ends with a validation"
+        put_tensors(state.model, begun)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of all parameters and buffers by name, of those too that a state_dict leaves out."""
+    return {name: tensor.detach().clone() for name, tensor in _named_tensors(model).items()}
+
+
+@torch.no_grad()
+def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts copies of the tensors into the model, in the places of the parameters and buffers with these names."""
+    current = _named_tensors(model)
+    for name, tensor in tensors.items():
+        if name in current and current[name].shape == tensor.shape:
+            current[name].copy_(tensor)
+        else:  # a buffer in whose place the forward method puts another one
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, tensor.detach().clone())
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
