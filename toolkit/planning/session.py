@@ -110,7 +110,7 @@ class Planner:
             bypassed={name: rank for name, rank in drops.items() if rank is not None},
             widths=widths_of(tables, choice),
             predicted=Predicted(
-                macs_ratio=None if self.profile.dense_macs.is_partial else counts[MACS],
+                macs_ratio=None if tables.macs_are_partial else counts[MACS],
                 params_ratio=counts[PARAMS],
                 latency_ratio={key: cost(tables, choice, name) for key, name in latencies.items()},
             ),

@@ -98,6 +98,7 @@ class Tables(Data):
     """`contexts[0]` is the unmodified width. `dense_loss` is the task's, on the scoring split.
 
     `counts_add_up`: sums of multiply-adds and parameters are exact; not so where groups share a layer.
+    `macs_are_partial`: some of the dense model's operators have no count, so that its multiply-adds are no resource.
     """
 
     dense_loss: float
@@ -105,6 +106,7 @@ class Tables(Data):
     groups: tuple[PlanGroup, ...]
     contexts: tuple[Context, ...]
     counts_add_up: bool = True
+    macs_are_partial: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> Tables:

@@ -160,7 +160,8 @@ class ModelProfile:
     def cost_tables(self) -> Tables:
         """Without losses."""
         with reproducible(self.timing.device):
-            return gather_costs(self.space, self.profiler, self.console)
+            found = gather_costs(self.space, self.profiler, self.console)
+        return found.model_copy(update={"macs_are_partial": self.dense_macs.is_partial})
 
     @cached_property
     def tables(self) -> Tables:
