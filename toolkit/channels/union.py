@@ -90,7 +90,7 @@ def _joined(one: ChannelGroup, other: ChannelGroup) -> ChannelGroup | None:
         return None
     more = [part for part in other.slots if part not in one.slots]
     order = {"out": 0, "through": 1, "tensor": 1, "in": 2}
-    slots = tuple(sorted((*one.slots, *more), key=lambda slot: order[slot.role]))
+    slots = tuple(sorted((*more, *one.slots), key=lambda slot: order[slot.role]))  # the last reader is the first way's
     kind = one.kind if one.kind == other.kind else "embedding"
     return replace(one, kind=kind, slots=slots)
 

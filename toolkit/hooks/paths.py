@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,8 @@ class Path:
         """Returns copies of the output tensors; what is still random follows the seed. Only inside `taken`."""
         if self.training:
             torch.manual_seed(seed)
+            np.random.seed(seed)  # models draw from the global one
+            random.seed(seed)
         return [part.clone() for part in tensors_in(model(*(part.clone() for part in self.inputs)))]
 
 
@@ -83,10 +87,19 @@ def find_paths(model: nn.Module, examples: Callable[[int], Inputs], others: Sequ
 def _fault(model: nn.Module, path: Path) -> str | None:
     with path.taken(model), torch.no_grad():
         try:
-            outputs = path.run(model)
+            outputs, again = path.run(model), path.run(model)
         except FAULTS as error:
             return " ".join(str(error).split())[:160] or type(error).__name__
-    return None if outputs else "it returns no tensor"
+    if not outputs:
+        return "it returns no tensor"
+    return None if _alike(outputs, again) else "no seed makes it repeat itself"
+
+
+def _alike(first: list[Tensor], second: list[Tensor]) -> bool:
+    shapes = [[part.shape for part in one] for one in (first, second)]
+    return shapes[0] == shapes[1] and all(
+        torch.allclose(one, other, equal_nan=True) for one, other in zip(first, second, strict=True)
+    )
 
 
 def called(model: nn.Module, path: Path) -> list[str]:

@@ -153,7 +153,7 @@ def reader_sites(
     kept = {
         slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
     }
-    readers = {name for choice in changed for name in choice.group.consumers}
+    readers = {name for choice in changed for name in choice.group.consumers if name in order}  # not of training mode
     sites = []
     fitted = {*(name for name in readers if can_be_fitted(model.get_submodule(name))), *others}
     for layer in sorted(fitted, key=order.index):
