@@ -204,3 +204,11 @@ def test_made_up_inputs_are_only_distilled_and_the_stage_says_so(tmp_path: Path)
     assert detail.teacher_only
     assert "have no labels, so that the training only distils the unmodified model" in stream.getvalue()
     assert "agreement" in stream.getvalue()
+
+
+@pytest.mark.parametrize("settings", [Recover, Align])
+def test_the_default_leaves_no_trace_in_what_is_hashed(settings: type[Recover] | type[Align]) -> None:
+    assert "select" not in settings().model_dump(mode="json")
+    assert settings.model_validate({"select": "last"}).model_dump(mode="json")["select"] == "last"
+    assert "keeps the last weights whatever validation says" in settings.model_validate({"select": "last"}).in_words()
+    assert "keeps" not in settings().in_words()
