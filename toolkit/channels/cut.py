@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from toolkit.channels.groups import ChannelGroup, Role, Slot
-from toolkit.channels.layers import has_computed_weights, is_conv, is_grouped
+from toolkit.channels.layers import has_computed_weights, is_conv, is_transposed_linear
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,10 @@ def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
     flags = [(name, part.requires_grad) for name, part in module.named_parameters(recurse=False)]
     if isinstance(module, nn.Linear):
         (tp.prune_linear_out_channels if outputs else tp.prune_linear_in_channels)(module, gone)
+    elif is_transposed_linear(module):
+        for name in ("weight", "bias") if outputs else ("weight",):
+            _narrow_tensor(module, name, -1 if outputs else 0, set(gone))
+        module.nx, module.nf = module.get_parameter("weight").shape
     elif is_conv(module):
         (tp.prune_conv_out_channels if outputs else tp.prune_conv_in_channels)(module, gone)
     else:
@@ -150,13 +155,16 @@ def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
 
 def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
     """A norm, a scale, a convolution in groups: everything that it has one of for each channel."""
+    if isinstance(module, _ConvNd):
+        _narrow_grouped(module, gone)
+        return
     size = _channels_of(module)
     left = size - len(gone)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if size in tensor.shape:
             _narrow_tensor(module, name, tensor.shape.index(size), gone)
     for name, value in list(vars(module).items()):
-        if name in ("groups", "num_groups"):
+        if name == "num_groups":
             setattr(module, name, value * left // size)
         elif type(value) is int and value == size:
             setattr(module, name, left)
@@ -164,9 +172,22 @@ def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
             setattr(module, name, (left,))
 
 
+def _narrow_grouped(module: _ConvNd, gone: set[int]) -> None:
+    """Whole groups go, each with its own inputs and outputs, of which there may be other numbers."""
+    inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
+    groups = {channel // inputs for channel in gone}
+    if len(groups) * inputs != len(gone):
+        raise ValueError("a convolution in groups loses whole groups only")
+    rows = {group * outputs + row for group in groups for row in range(outputs)}
+    is_transposed = isinstance(module, _ConvTransposeNd)
+    _narrow_tensor(module, "weight", 0, gone if is_transposed else rows)
+    if module.bias is not None:
+        _narrow_tensor(module, "bias", 0, rows)
+    module.groups -= len(groups)
+    module.in_channels, module.out_channels = inputs * module.groups, outputs * module.groups
+
+
 def _channels_of(module: nn.Module) -> int:
-    if is_grouped(module):
-        return module.in_channels  # type: ignore[return-value]
     return max(max(part.shape) for part in module.parameters(recurse=False))
 
 

@@ -40,8 +40,20 @@ def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
     return tree_map(lambda *parts: change(*parts) if isinstance(parts[0], Tensor) else parts[0], *values)
 
 
+def unlike(first: Tensor, second: Tensor) -> Tensor:
+    """Returns where two tensors of one shape differ, as bool of that shape. Two NaN, of rows of padding, are equal."""
+    return (first != second) & ~(first.isnan() & second.isnan())
+
+
+def equal(first: Tensor, second: Tensor) -> bool:
+    """Says whether two tensors have the same shape and the same numbers; two NaN are the same number."""
+    if first.shape != second.shape:
+        return False
+    return torch.equal(first, second) or not bool(unlike(first, second).any())
+
+
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
-    return len(first) == len(second) and all(map(torch.equal, first, second))
+    return len(first) == len(second) and all(map(equal, first, second))
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

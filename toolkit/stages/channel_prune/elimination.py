@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.groups import ChannelGroup
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.repair.layers import can_be_fitted, rows_of
+from toolkit.repair.layers import can_be_fitted, matrix_of, rows_of
 
 DAMPING = 1e-3  # of the mean diagonal of X^T X
 
@@ -50,7 +50,7 @@ def _grams(model: nn.Module, layers: set[str], batches: Iterable[Inputs]) -> dic
 
 def _scores(model: nn.Module, group: ChannelGroup, gram: Tensor) -> Tensor:
     layer = model.get_submodule(group.reader.module)
-    weights = layer.get_parameter("weight").detach().double().flatten(1).T
+    weights = matrix_of(layer, layer.get_parameter("weight"))
     weights = torch.cat([weights, weights.new_zeros(1, weights.shape[1])])
     per_index = (len(weights) - 1) // group.reader.size  # the places of a convolution's kernel
     ridge = DAMPING * gram.diagonal().mean().clamp(min=1e-30)

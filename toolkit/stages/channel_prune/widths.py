@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.channels.cut import KeptUnits
 from toolkit.channels.groups import ChannelGroup
+from toolkit.channels.layers import num_outputs
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
 from toolkit.stages.detail import CutGroup
 
@@ -113,10 +114,7 @@ def original_width(dense: nn.Module, group: ChannelGroup, kind: WidthKind) -> in
     """Units (or channels of a head) that the group had in the unmodified model."""
     first = next(slot for slot in group.slots if slot.role == "out")
     now = first.size
-    weight = dense.get_submodule(first.module).weight
-    assert isinstance(weight, Tensor)
-    is_second = type(dense.get_submodule(first.module)).__name__.startswith(("Embedding", "ConvTranspose"))
-    was = weight.shape[1 if is_second else 0]
+    was = num_outputs(dense.get_submodule(first.module))
     if group.kind != "attention":
         return round(was * group.num_units / now)
     heads = _original_heads(dense, group)
