@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from toolkit.channels.groups import ChannelGroup, Role, Slot
+from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot
 from toolkit.channels.layers import has_computed_weights, is_conv, is_transposed_linear
 
 
@@ -113,19 +114,28 @@ def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
 
 
 def patch_attributes(model: nn.Module, choice: KeptUnits) -> None:
-    """Tell the forward code of an attention module how many heads it has now, and how wide they are."""
+    """Tells the forward code how many units there are now, and how wide they are.
+
+    Raises:
+        ValueError: a number would not be whole.
+    """
     group = choice.group
-    if not group.owner:
-        return
-    owner, heads, size = model.get_submodule(group.owner), len(choice.units), choice.head_dim
-    values: Mapping[tuple[str, ...], int] = {
-        group.width_attributes: heads * size,
-        group.dim_attributes: size,
-        group.head_attributes: heads,
-    }
-    for names, value in values.items():
-        for name in names:
-            setattr(owner, name, value)
+    units, channels = Fraction(len(choice.units), group.num_units), Fraction(choice.head_dim, group.head_dim)
+    shares = {"units": units, "channels": channels, "width": units * channels}
+    for patch in group.patches:
+        module, share = model.get_submodule(patch.module), shares[patch.follows]
+        old = getattr(module, patch.attribute)
+        if isinstance(old, int):
+            new: Any = _whole(old * share, patch)
+        else:
+            new = type(old)([_whole(one * share, patch) if at in patch.places else one for at, one in enumerate(old)])
+        setattr(module, patch.attribute, new)
+
+
+def _whole(value: Fraction, patch: Patch) -> int:
+    if value.denominator != 1:
+        raise ValueError(f"{patch.module}.{patch.attribute} would be {float(value):g}, which is no whole number")
+    return int(value)
 
 
 def _torch_pruning() -> Any:
@@ -143,7 +153,8 @@ def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
     elif is_transposed_linear(module):
         for name in ("weight", "bias") if outputs else ("weight",):
             _narrow_tensor(module, name, -1 if outputs else 0, set(gone))
-        module.nx, module.nf = module.get_parameter("weight").shape
+        for size, attribute in zip(module.get_parameter("weight").shape, ("nx", "nf"), strict=True):
+            setattr(module, attribute, size)
     elif is_conv(module):
         (tp.prune_conv_out_channels if outputs else tp.prune_conv_in_channels)(module, gone)
     else:

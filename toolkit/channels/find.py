@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits, cut, parts_of
-from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.groups import ChannelGroup, Patch, Structure
+from toolkit.channels.patches import around, trials, with_dims
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.propose import propose_groups
-
-_INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
 
 
 def find_groups(
@@ -26,11 +25,19 @@ def find_groups(
     """
     proposed = propose_groups(model, inputs, blocks, protected)
     refused = dict(proposed.refused)
-    groups = list(_settled(model, proposed.groups, inputs, refused))
+    known = _Settled(model, inputs)
+    groups = list(_without(proposed.groups, lambda group: known.settle(group, group.kind == "attention"), refused))
     if groups and _fault(model, groups, inputs) is not None:
-        faults = {group.name: _fault(model, [group], inputs) for group in groups}
-        refused |= {name: fault for name, fault in faults.items() if fault is not None}
-        groups = [group for group in groups if faults[group.name] is None]
+        groups = list(_without(groups, lambda group: known.settle(group, group.kind != "attention"), refused))
+    together: list[ChannelGroup] = []
+    if groups and _fault(model, groups, inputs) is not None:
+        for group in groups:
+            fault = _fault(model, [*together, group], inputs)
+            if fault is None:
+                together.append(group)
+            else:
+                refused[group.name] = f"{fault} (together with the channels that are cut before it)"
+        groups = together
     return Structure(tuple(groups), refused)
 
 
@@ -45,37 +52,65 @@ def half_dims_of(group: ChannelGroup) -> KeptUnits:
     return KeptUnits(group, tuple(range(group.num_units)), (inner,) * group.num_units)
 
 
-def _settled(
-    model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...], refused: dict[str, str]
+def _without(
+    groups: Sequence[ChannelGroup],
+    settle: Callable[[ChannelGroup], tuple[ChannelGroup | None, str]],
+    refused: dict[str, str],
 ) -> Iterator[ChannelGroup]:
-    """Attention groups with those attributes that have to be patched, found once for each class of owner."""
-    known: dict[tuple[type, tuple[str, ...]], tuple[ChannelGroup | None, str]] = {}
+    """The groups as they are settled; why the others cannot be cut is noted in `refused`."""
     for group in groups:
-        if group.kind != "attention":
-            yield group
-            continue
-        key = (type(model.get_submodule(group.owner)), group.width_attributes)
-        if key not in known:
-            known[key] = _settle(model, group, inputs)
-        pattern, fault = known[key]
-        if pattern is None:
+        settled, fault = settle(group)
+        if settled is None:
             refused[group.name] = fault
         else:
-            yield replace(group, width_attributes=pattern.width_attributes, dims_are_free=pattern.dims_are_free)
+            yield settled
 
 
-def _settle(model: nn.Module, group: ChannelGroup, inputs: tuple[Tensor, ...]) -> tuple[ChannelGroup | None, str]:
-    names = group.width_attributes
-    likely = tuple(name for name in names if any(word in name for word in _INNER_NAMES))
-    first = ""
-    for chosen in dict.fromkeys([likely, (), names, *((name,) for name in names)]):
-        trial = replace(group, width_attributes=chosen)
-        fault = _fault(model, [trial], inputs)
-        if fault is None:
-            dims = group.head_dim > 1 and _fault_of(model, [half_dims_of(trial)], inputs) is None
-            return replace(trial, dims_are_free=dims), ""
-        first = first or fault
-    return None, first
+@dataclass
+class _Settled:
+    """Groups with those attributes that have to be patched, found once for layers and modules that are alike."""
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    known: dict[object, tuple[ChannelGroup | None, str]] = field(default_factory=dict)
+
+    def settle(self, group: ChannelGroup, is_open: bool) -> tuple[ChannelGroup | None, str]:
+        """Returns the group, or None and why it cannot be cut; one that is not `is_open` as it is."""
+        if not is_open:
+            return group, ""
+        choices = list(trials(self.model, group))
+        places = around(self.model, group)
+        kinds = tuple(type(self.model.get_submodule(place)) for place in places)
+        layers = tuple(type(self.model.get_submodule(slot.module)) for slot in group.slots)
+        key = (group.signature, kinds, layers, tuple(_renamed(chosen, places) for chosen in choices))
+        if key not in self.known:
+            found, fault = self._try_out(group, choices)
+            self.known[key] = found and replace(found, patches=_renamed(found.patches, places)), fault
+        pattern, fault = self.known[key]
+        if pattern is None:
+            return None, fault
+        patches = tuple(replace(patch, module=places[int(patch.module)]) for patch in pattern.patches)
+        return replace(group, patches=patches, dims_are_free=pattern.dims_are_free), ""
+
+    def _try_out(self, group: ChannelGroup, choices: Sequence[tuple[Patch, ...]]) -> tuple[ChannelGroup | None, str]:
+        first = ""
+        for chosen in choices:
+            trial = replace(group, patches=chosen)
+            fault = _fault(self.model, [trial], self.inputs)
+            if fault is not None:
+                first = first or fault
+                continue
+            if group.kind != "attention" or group.head_dim < 2:
+                return trial, ""
+            narrow = with_dims(self.model, trial)
+            is_free = _fault_of(self.model, [half_dims_of(narrow)], self.inputs) is None
+            return replace(narrow if is_free else trial, dims_are_free=is_free), ""
+        return None, first
+
+
+def _renamed(patches: Sequence[Patch], places: Sequence[str]) -> tuple[Patch, ...]:
+    """The patches with the number of each module among `places` for its name."""
+    return tuple(replace(patch, module=str(places.index(patch.module))) for patch in patches)
 
 
 def _fault(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...]) -> str | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class Replay:
             name: iter([with_noise(call.output, f"{name} {place}") for place, call in enumerate(self._calls[name])])
             for name in self.layers
         }
-        ours = {name: lambda *_, n=name, **__: next(noise[n]) for name in self.layers}
+        ours = {name: _handing_out(outputs) for name, outputs in noise.items()}
         try:
             for part in old:
                 part.copy_(0.5 + torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part))
@@ -121,7 +122,7 @@ class Replay:
     def _replaced(self, forwards: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
         with ExitStack() as stack:
             for name, forward in forwards.items():
-                stack.enter_context(forward_replaced(self._modules[name], lambda _, own=forward: own))
+                stack.enter_context(forward_replaced(self._modules[name], partial(_other, forward)))
             yield
 
     def respond(self, changes: Mapping[Source, Mask]) -> Response:
@@ -208,7 +209,15 @@ class Replay:
             tensor.copy_(old)
 
 
-def _put_back(old: Mapping[Tensor, Tensor]) -> None:
+def _other(forward: Callable[..., Any], _: Callable[..., Any]) -> Callable[..., Any]:
+    return forward
+
+
+def _handing_out(outputs: Iterator[Any]) -> Callable[..., Any]:
+    return lambda *_, **__: next(outputs)
+
+
+def _put_back(old: Mapping[nn.Parameter, Tensor]) -> None:
     for part, value in old.items():
         part.copy_(value)
 

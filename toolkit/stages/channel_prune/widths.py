@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.channels.cut import KeptUnits
-from toolkit.channels.groups import ChannelGroup
+from toolkit.channels.groups import ChannelGroup, Patch
 from toolkit.channels.layers import num_outputs
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
 from toolkit.stages.detail import CutGroup
@@ -113,17 +113,20 @@ def width_now(group: ChannelGroup, kind: WidthKind) -> int:
 def original_width(dense: nn.Module, group: ChannelGroup, kind: WidthKind) -> int:
     """Units (or channels of a head) that the group had in the unmodified model."""
     first = next(slot for slot in group.slots if slot.role == "out")
-    now = first.size
-    was = num_outputs(dense.get_submodule(first.module))
-    if group.kind != "attention":
-        return round(was * group.num_units / now)
-    heads = _original_heads(dense, group)
-    return heads if kind == "heads" else round(group.head_dim * (was / heads) / (now / group.num_units))
+    was = num_outputs(dense.get_submodule(first.module)) / first.size  # times as many channels
+    heads = was * group.num_units
+    if group.kind == "attention":  # heads may be narrower too
+        counts = {patch.follows: patch for patch in reversed(group.patches) if patch.value}
+        if "units" in counts:
+            heads = group.num_units * _growth(dense, counts["units"])
+        elif "channels" in counts:
+            heads /= _growth(dense, counts["channels"])
+    return round(heads if kind != "head_dim" else group.head_dim * was * group.num_units / heads)
 
 
-def _original_heads(dense: nn.Module, group: ChannelGroup) -> int:
-    owner = dense.get_submodule(group.owner)
-    return int(getattr(owner, group.head_attributes[0])) if group.head_attributes else group.num_units
+def _growth(dense: nn.Module, patch: Patch) -> float:
+    """How many times as large a number was in the unmodified model."""
+    return float(getattr(dense.get_submodule(patch.module), patch.attribute)) / patch.value
 
 
 def _share_out(

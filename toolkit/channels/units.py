@@ -1,0 +1,150 @@
+"""Where the units of a cluster lie in every layer: tried as rows and parts, seen by changing some units at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from toolkit.channels.clusters import Cluster, part_of
+from toolkit.channels.groups import Places, Slot
+from toolkit.channels.layers import num_outputs
+from toolkit.channels.layout import candidate_layouts, random_units, spread_units
+from toolkit.channels.replay import Replay, Response, Source
+
+_PROBES = 2
+
+_MOST_LAYOUTS = 8  # of a layer's outputs that are tried: each takes passes of the model
+
+
+def unit_slots(model: nn.Module, replay: Replay, cluster: Cluster, num_units: int) -> tuple[Slot, ...] | None:
+    """Where the units lie in every layer, if a change of some of them always changes just them; None otherwise."""
+    if num_units < 2:
+        return None
+    read = {layer: list(_layouts_at(indices.tolist(), num_units)) for layer, indices in cluster.read.items()}
+    sizes = {name: num_outputs(model.get_submodule(name)) for name in cluster.producers}
+    layouts = {name: list(candidate_layouts(size, num_units))[:_MOST_LAYOUTS] for name, size in sizes.items()}
+    if not all(read.values()) or not all(layouts.values()):
+        return None
+    outs = {name: found[0] for name, found in layouts.items()}
+    found = _fits(replay, outs, sizes, read)
+    if found is None and max(map(len, layouts.values())) > 1:  # not all in a row: look at one layer at a time
+        outs = {
+            name: next((p for p in could if _fits(replay, {name: p}, sizes, dict(read), alone=True) is not None), ())
+            for name, could in layouts.items()
+        }
+        found = _fits(replay, outs, sizes, read) if all(outs.values()) else None
+    through = None if found is None else _through(found, num_units)
+    if through is None or cluster.through.keys() != through.keys():
+        return None
+    slots = [Slot(name, "out", places) for name, places in outs.items()]
+    slots += [slot for slot in through.values() if slot is not None]
+    slots += [Slot(layer, "in", places[0]) for layer, places in read.items()]
+    return in_order(replay, slots)
+
+
+def slots_of_some(
+    model: nn.Module, replay: Replay, cluster: Cluster, num_units: int
+) -> tuple[tuple[Slot, ...], list[str]] | None:
+    """As `unit_slots`, for those of the layers alone whose outputs have units, and the names of the others.
+
+    All heads may share keys and values, as in multi-query attention: heads of the queries can go, the keys stay.
+    """
+    sizes = {name: num_outputs(model.get_submodule(name)) for name in cluster.producers}
+    read = {layer: list(_layouts_at(indices.tolist(), num_units)) for layer, indices in cluster.read.items()}
+    if num_units < 2 or not all(read.values()):
+        return None
+    for first in cluster.producers:
+        left, members = dict(read), list[str]()
+        for name in dict.fromkeys([first, *cluster.producers]):
+            could = list(candidate_layouts(sizes[name], num_units))[:_MOST_LAYOUTS]
+            trial = ((places, dict(left)) for places in could)
+            fits = (own for p, own in trial if _fits(replay, {name: p}, sizes, own, alone=True) is not None)
+            found = next(fits, None)
+            if found is None and name == first:
+                break
+            if found is not None:
+                left = found
+                members.append(name)
+        in_a_row = all(
+            layouts[0] == next(_layouts_at(cluster.read[layer].tolist(), num_units)) for layer, layouts in left.items()
+        )
+        if not members or not in_a_row:
+            continue
+        slots = unit_slots(model, replay, part_of(model, replay, cluster, members), num_units)
+        if slots is not None:
+            return slots, [name for name in cluster.producers if name not in members]
+    return None
+
+
+def in_order(replay: Replay, slots: Iterable[Slot]) -> tuple[Slot, ...]:
+    """Outputs first, inputs last, each in execution order."""
+    order = {name: place for place, name in enumerate(replay.order)}
+    return tuple(sorted(slots, key=lambda slot: (slot.role != "out", slot.role == "in", order[slot.module])))
+
+
+def _fits(
+    replay: Replay,
+    outs: dict[str, Places],
+    sizes: dict[str, int],
+    read: dict[str, list[Places]],
+    *,
+    alone: bool = False,
+) -> list[tuple[Response, list[int]]] | None:
+    """The responses to changes of random units of all these layers, if each reader changed in just those units.
+
+    Of the layouts in `read` those that the responses contradict are taken out, if one is left for each reader. A layer
+    `alone` need not reach all channels of the units.
+    """
+    left = dict(read)
+    num_units = len(next(iter(outs.values())))
+    responses = []
+    for seed in range(_PROBES):
+        units = random_units(num_units, seed)
+        found = replay.respond({Source(name): spread_units(outs[name], units, sizes[name]) for name in outs})
+        if found.outputs_changed or not found.read:
+            return None
+        for layer, mask in found.read.items():
+            could = left.get(layer, [])
+            spread = [(places, spread_units(places, units, len(mask))) for places in could]
+            left[layer] = [p for p, all_of in spread if torch.equal(mask & all_of, mask if alone else all_of | mask)]
+            if not left[layer]:
+                return None
+        responses.append((found, units))
+    read.update(left)
+    return responses
+
+
+def _layouts_at(indices: Sequence[int], num_units: int) -> Iterator[Places]:
+    """The layouts that units could have among these inputs of a layer."""
+    for places in candidate_layouts(len(indices), num_units):
+        yield tuple(tuple(indices[place] for place in unit) for unit in places)
+
+
+def _through(found: list[tuple[Response, list[int]]], num_units: int) -> dict[str, Slot | None] | None:
+    """Where the units lie in each leaf on the way, None where all units share the leaf, as heads do a norm of queries;
+    None in all where they cannot be told apart in one."""
+    slots: dict[str, Slot | None] = {}
+    for name in found[0][0].through:
+        slots[name] = next(_possible_slots(name, found, num_units), None)
+        if slots[name] is None and not _is_shared(name, found):
+            return None
+    return slots
+
+
+def _is_shared(name: str, found: list[tuple[Response, list[int]]]) -> bool:
+    masks = [mask for response, _ in found for mask in response.through.get(name, {}).values()]
+    return all(bool(mask.all()) for mask in masks)
+
+
+def _possible_slots(name: str, found: list[tuple[Response, list[int]]], num_units: int) -> Iterator[Slot]:
+    masks = found[0][0].through[name]
+    for dim in sorted(masks, reverse=True):
+        size = len(masks[dim])
+        for places in candidate_layouts(size, num_units):
+            if all(
+                name in response.through and torch.equal(response.through[name][dim], spread_units(places, units, size))
+                for response, units in found
+            ):
+                yield Slot(name, "through", places, dim=dim)
