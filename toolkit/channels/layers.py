@@ -24,8 +24,9 @@ def batch_norm_scale(module: nn.Module) -> Tensor | None:
 def is_transposed_linear(module: nn.Module) -> bool:
     """Says whether a module is x @ weight + bias with weight [inputs, outputs]: what GPT-2 calls Conv1D."""
     weight = getattr(module, "weight", None)
-    is_matrix = type(module).__name__ == "Conv1D" and isinstance(weight, Tensor) and weight.ndim == 2
-    return is_matrix and (getattr(module, "nx", None), getattr(module, "nf", None)) == tuple(weight.shape)
+    if type(module).__name__ != "Conv1D" or not isinstance(weight, Tensor):
+        return False
+    return (getattr(module, "nx", None), getattr(module, "nf", None)) == tuple(weight.shape)
 
 
 def mixes_channels(module: nn.Module) -> bool:

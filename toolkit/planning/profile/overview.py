@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from toolkit.base.settings import Data
 from toolkit.blocks.drop import block_dropped
-from toolkit.blocks.find import find_blocks
+from toolkit.blocks.find import look_for_blocks
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup
 from toolkit.measure.macs import count_macs
@@ -40,7 +40,7 @@ class GroupOverview(Data):
 
 
 class Overview(Data):
-    """`not_cut`: why other layers keep their width."""
+    """`not_cut`: why other layers keep their width; `not_dropped`: why other modules like the blocks are none."""
 
     macs: int
     num_params: int
@@ -48,11 +48,13 @@ class Overview(Data):
     blocks: tuple[BlockOverview, ...]
     groups: tuple[GroupOverview, ...]
     not_cut: dict[str, str]
+    not_dropped: dict[str, str] = {}
 
 
 def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:
     """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute."""
-    blocks = find_blocks(model, inputs)
+    found = look_for_blocks(model, inputs)
+    blocks = found.names
     structure = find_groups(model, inputs, blocks, protected)
     layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}
     names = [*blocks, *dict.fromkeys(layer for own in layers.values() for layer in own)]
@@ -68,6 +70,7 @@ def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[s
             for group in structure.groups
         ),
         not_cut=structure.refused,
+        not_dropped=found.refused,
     )
 
 
