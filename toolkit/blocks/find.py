@@ -54,7 +54,11 @@ def look_for_blocks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Fou
     residual = {name: visit for name, visit in visits.items() if visit.is_residual()}
     shared = {name for name, visit in residual.items() if visit.calls > 1 or visit.many_names}
     chosen = set(_without_stacks(model, list(residual), shared)) - shared
-    faults = {name: fault_of_drop(model, name, residual[name], example_inputs, outputs) for name in chosen}
+    faults = {
+        name: fault_of_drop(model, name, visit, example_inputs, outputs)
+        for name, visit in residual.items()
+        if name in chosen
+    }
     refused = {name: fault for name, fault in faults.items() if fault is not None}
     blocks = {name: visit for name, visit in residual.items() if name in chosen and name not in refused}
     refused |= {name: _why_shared(residual[name]) for name in _outermost(sorted(shared))}

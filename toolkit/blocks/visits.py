@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,19 +139,23 @@ def _watch_module(
 
 
 def _streams_in_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments that are floating-point tensors without a node, as a detached stream is, get one."""
-    moved: Callable[[Any], Any] = lambda one: _in_graph(one) if _is_cut_off(one) else one  # noqa: E731
-    return tuple(map(moved, args)), {name: moved(one) for name, one in kwargs.items()}
+    return tuple(map(_with_node, args)), {name: _with_node(value) for name, value in kwargs.items()}
 
 
-def _is_cut_off(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.grad_fn is None and value.is_leaf
+def _with_node(value: Any) -> Any:
+    """A floating-point tensor without a node, as a detached stream is, gets one; so does a view, which loses its node
+    when it is changed in place."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    if value.grad_fn is None:
+        return _in_graph(value)
+    return value.clone() if value._is_view() else value
 
 
 def _in_graph(tensor: Tensor) -> Tensor:
     """A copy that has a node in the autograd graph and may be changed in place, if it is of a type that can."""
-    copy = tensor.clone()
-    return copy.detach().requires_grad_().clone() if copy.is_floating_point() else copy
+    copy = tensor.detach().clone()
+    return copy.requires_grad_().clone() if copy.is_floating_point() else copy
 
 
 @contextlib.contextmanager

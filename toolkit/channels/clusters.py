@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -53,19 +53,6 @@ def reached(model: nn.Module, replay: Replay, name: str, channels: Sequence[int]
         chosen[:] = False
         chosen[list(channels)] = True
     return replay.respond({Source(name): chosen})
-
-
-def part_of(model: nn.Module, replay: Replay, cluster: Cluster, producers: Sequence[str]) -> Cluster:
-    """The cluster as if only some of its layers wrote to it."""
-    parts = [Cluster([name], _indices(found), found.through) for name, found in _each(model, replay, producers)]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = _joined(whole, part)
-    return whole
-
-
-def _each(model: nn.Module, replay: Replay, producers: Sequence[str]) -> Iterator[tuple[str, Response]]:
-    return ((name, reached(model, replay, name)) for name in producers)
 
 
 def _indices(found: Response) -> dict[str, Tensor]:

@@ -55,7 +55,8 @@ class KeptUnits:
 
     def kept(self, slot: Slot) -> list[int]:
         """Indices that stay in the slot's dimension, in order."""
-        return sorted(index for unit, inner in self._stays() for index in _part(slot.places[unit], inner, self.group))
+        stays = (_part(slot.places[unit], inner, self.group) for unit, inner in self._stays())
+        return sorted([*slot.shared, *(index for part in stays for index in part)])
 
     def gone(self, slot: Slot) -> list[int]:
         kept = set(self.kept(slot))

@@ -25,7 +25,8 @@ class Slot:
 
     `out`: the outputs of a layer; `in`: the inputs of one. `through`: a layer that works on every channel alone, or
     on its statistics (norms, depthwise and grouped convolutions, scales), whose input has the channels at dimension
-    `dim`. `tensor`: dimension `dim` of the parameter or buffer `tensor` that a module of other layers owns.
+    `dim`. `tensor`: dimension `dim` of the parameter or buffer `tensor` that a module of other layers owns. `shared`:
+    indices of no unit, which stay.
     """
 
     module: str
@@ -33,6 +34,7 @@ class Slot:
     places: Places
     dim: int = 0
     tensor: str = ""
+    shared: tuple[int, ...] = ()
 
     @cached_property
     def size(self) -> int:

@@ -17,7 +17,9 @@ from toolkit.channels.layout import granules
 from toolkit.channels.places import learnt_slots
 from toolkit.channels.replay import Replay, replaying
 from toolkit.channels.tensor_slots import tensor_slots
-from toolkit.channels.units import slots_of_some, unit_slots
+from toolkit.channels.units import block_slots, unit_slots
+
+_MOST_LAYERS_OF_HEADS = 8  # that are looked at block by block: each takes passes of the model
 
 
 class _NotSeparableError(Exception):
@@ -77,8 +79,8 @@ def _describe(
         slots = unit_slots(model, replay, cluster, count.number)
         if slots is not None:
             return _attention(_group(model, "attention", slots, count.number, modules), count), ()
-    for count in counts if len(names) > 1 else ():
-        found = slots_of_some(model, replay, cluster, count.number)
+    for count in counts if len(names) <= _MOST_LAYERS_OF_HEADS else ():
+        found = block_slots(model, replay, cluster, count.number)
         if found is not None:
             return _attention(_group(model, "attention", found[0], count.number, modules), count), found[1]
     raise _NotSeparableError("a change of some of its channels reaches all of them")

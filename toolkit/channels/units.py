@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 
-from toolkit.channels.clusters import Cluster, part_of
+from toolkit.channels.clusters import Cluster
 from toolkit.channels.groups import Places, Slot
 from toolkit.channels.layers import num_outputs
 from toolkit.channels.layout import candidate_layouts, random_units, spread_units
 from toolkit.channels.replay import Replay, Response, Source
 
 _PROBES = 2
+
+_MOST_BLOCKS = 128  # of a layer's outputs that are looked at one by one
 
 _MOST_LAYOUTS = 8  # of a layer's outputs that are tried: each takes passes of the model
 
@@ -44,38 +47,75 @@ def unit_slots(model: nn.Module, replay: Replay, cluster: Cluster, num_units: in
     return in_order(replay, slots)
 
 
-def slots_of_some(
+def block_slots(
     model: nn.Module, replay: Replay, cluster: Cluster, num_units: int
 ) -> tuple[tuple[Slot, ...], list[str]] | None:
-    """As `unit_slots`, for those of the layers alone whose outputs have units, and the names of the others.
+    """As `unit_slots`, where each layer's outputs are looked at block by block; and the layers that all units share.
 
-    All heads may share keys and values, as in multi-query attention: heads of the queries can go, the keys stay.
+    One layer may make the queries, keys and values of heads of which there are not as many of each. All heads may share
+    keys and values, as in multi-query attention: heads of the queries can go, what they share stays.
     """
     sizes = {name: num_outputs(model.get_submodule(name)) for name in cluster.producers}
-    read = {layer: list(_layouts_at(indices.tolist(), num_units)) for layer, indices in cluster.read.items()}
-    if num_units < 2 or not all(read.values()):
+    if num_units < 2 or any(len(indices) % num_units for indices in cluster.read.values()):
         return None
-    for first in cluster.producers:
-        left, members = dict(read), list[str]()
-        for name in dict.fromkeys([first, *cluster.producers]):
-            could = list(candidate_layouts(sizes[name], num_units))[:_MOST_LAYOUTS]
-            trial = ((places, dict(left)) for places in could)
-            fits = (own for p, own in trial if _fits(replay, {name: p}, sizes, own, alone=True) is not None)
-            found = next(fits, None)
-            if found is None and name == first:
+    read = {layer: [next(_layouts_at(indices.tolist(), num_units))] for layer, indices in cluster.read.items()}
+    homes = {name: _homes_of(replay, name, sizes[name], num_units, read) for name in sizes}
+    if any(home is None for home in homes.values()):
+        return None
+    known = {name: home for name, home in homes.items() if home is not None}
+    outs = {
+        name: tuple(tuple(i for i, unit in enumerate(home) if unit == one) for one in range(num_units))
+        for name, home in known.items()
+        if any(unit is not None for unit in home)
+    }
+    found = _fits(replay, outs, sizes, read) if outs and all(map(all, outs.values())) else None
+    through = None if found is None else _through(found, num_units)
+    if through is None:
+        return None
+    slots = [
+        Slot(name, "out", places, shared=tuple(i for i, unit in enumerate(known[name]) if unit is None))
+        for name, places in outs.items()
+    ]
+    slots += [slot for slot in through.values() if slot is not None]
+    slots += [Slot(layer, "in", places[0]) for layer, places in read.items()]
+    return in_order(replay, slots), [name for name in cluster.producers if name not in outs]
+
+
+def _homes_of(
+    replay: Replay, name: str, size: int, num_units: int, read: dict[str, list[Places]]
+) -> list[int | None] | None:
+    """The unit of each output of a layer, None where all units share it; None in all where some share one.
+
+    Blocks of outputs are changed one at a time, finer ones until no finer ones tell more.
+    """
+    per_unit = math.gcd(size, *(len(unit) for layouts in read.values() for unit in layouts[0]))
+    best: list[int | None] | None = None
+    for length in (one for one in range(per_unit, 0, -1) if per_unit % one == 0 and size // one <= _MOST_BLOCKS):
+        homes: list[int | None] | None = []
+        for first in range(0, size, length):
+            chosen = torch.zeros(size, dtype=torch.bool)
+            chosen[first : first + length] = True
+            units = _units_in(replay.respond({Source(name): chosen}), read)
+            if len(units) not in (1, num_units):
+                homes = None
                 break
-            if found is not None:
-                left = found
-                members.append(name)
-        in_a_row = all(
-            layouts[0] == next(_layouts_at(cluster.read[layer].tolist(), num_units)) for layer, layouts in left.items()
-        )
-        if not members or not in_a_row:
-            continue
-        slots = unit_slots(model, replay, part_of(model, replay, cluster, members), num_units)
-        if slots is not None:
-            return slots, [name for name in cluster.producers if name not in members]
-    return None
+            homes += [units.pop() if len(units) == 1 else None] * length
+        if homes is not None and best is not None and homes.count(None) == best.count(None):
+            return best
+        best = homes or best
+        if best is not None and None not in best:
+            return best
+    return best
+
+
+def _units_in(found: Response, read: dict[str, list[Places]]) -> set[int]:
+    """The units of which a place changed."""
+    return {
+        unit
+        for layer, mask in found.read.items()
+        for unit, places in enumerate(read[layer][0] if layer in read else ())
+        if bool(mask[list(places)].any())
+    }
 
 
 def in_order(replay: Replay, slots: Iterable[Slot]) -> tuple[Slot, ...]:

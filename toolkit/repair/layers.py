@@ -42,6 +42,15 @@ def rows_of(layer: nn.Module, inputs: Tensor, output_shape: torch.Size, with_off
     return Rows(torch.cat([rows.inputs, rows.inputs.new_ones(len(rows.inputs), 1)], dim=1), rows.pick)
 
 
+def without_padding(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Returns the rows [places, numbers of each part] that are finite in all parts: those of padding may be NaN.
+
+    Where no row is finite, all are returned: what is broken is found where the rows are used.
+    """
+    finite = torch.stack([part.isfinite().all(1) for part in parts]).all(0)
+    return parts if bool(finite.all()) or not bool(finite.any()) else tuple(part[finite] for part in parts)
+
+
 def _linear_rows(inputs: Tensor) -> Rows:
     return Rows(inputs.flatten(0, -2), lambda outputs: outputs.flatten(0, -2))
 

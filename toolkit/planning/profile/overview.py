@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.base.settings import Data
@@ -48,7 +49,7 @@ class Overview(Data):
     blocks: tuple[BlockOverview, ...]
     groups: tuple[GroupOverview, ...]
     not_cut: dict[str, str]
-    not_dropped: dict[str, str] = {}
+    not_dropped: dict[str, str] = Field(default_factory=dict)
 
 
 def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:

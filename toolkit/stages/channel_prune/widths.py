@@ -67,10 +67,19 @@ def plan_cuts(
         own = [group for group in groups if kind in kinds_of(group)]
         for group, asked in _share_out(own, kind, ratio, dense, config, scores):
             original, now = original_width(dense, group, kind), width_now(group, kind)
-            multiple = 1 if kind == "heads" else _units_of(config.round_to, group, kind)
-            cuts.append(Cut(group, kind, original, now, asked, rounded(asked, multiple, now)))
+            cuts.append(Cut(group, kind, original, now, asked, rounded(asked, _multiple(group, kind, config), now)))
     order = {group.name: place for place, group in enumerate(groups)}
     return sorted(cuts, key=lambda cut: order[cut.group.name])
+
+
+def _multiple(group: ChannelGroup, kind: WidthKind, config: ChannelPrune) -> int:
+    return 1 if kind == "heads" else _units_of(config.round_to, group, kind)
+
+
+def possible_widths(cut: Cut, config: ChannelPrune) -> tuple[int, ...]:
+    """All widths that rounding could give the group, from the narrowest one to the one that it has."""
+    multiple = _multiple(cut.group, cut.kind, config)
+    return tuple(dict.fromkeys([*range(multiple, cut.before, multiple), cut.before]))
 
 
 def given_cuts(groups: Sequence[ChannelGroup], dense: nn.Module, widths: Mapping[str, int | Heads]) -> list[Cut]:
@@ -113,7 +122,7 @@ def width_now(group: ChannelGroup, kind: WidthKind) -> int:
 def original_width(dense: nn.Module, group: ChannelGroup, kind: WidthKind) -> int:
     """Units (or channels of a head) that the group had in the unmodified model."""
     first = next(slot for slot in group.slots if slot.role == "out")
-    was = num_outputs(dense.get_submodule(first.module)) / first.size  # times as many channels
+    was = (num_outputs(dense.get_submodule(first.module)) - len(first.shared)) / first.size  # times as many channels
     heads = was * group.num_units
     if group.kind == "attention":  # heads may be narrower too
         counts = {patch.follows: patch for patch in reversed(group.patches) if patch.value}
