@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits, cut, parts_of
-from toolkit.channels.groups import ChannelGroup, Patch, Structure
+from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot, Structure
 from toolkit.channels.patches import around, trials, with_dims
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.propose import propose_groups
@@ -28,7 +28,12 @@ def find_groups(
     known = _Settled(model, inputs)
     groups = list(_without(proposed.groups, lambda group: known.settle(group, group.kind == "attention"), refused))
     if groups and _fault(model, groups, inputs) is not None:
-        groups = list(_without(groups, lambda group: known.settle(group, group.kind != "attention"), refused))
+        faults: dict[str, str] = {}
+        settled = list(_without(groups, lambda group: known.settle(group, group.kind != "attention"), faults))
+        joined = list(_joined(model, [group for group in groups if group.name in faults], inputs))
+        refused |= {name: fault for name, fault in faults.items() if name not in _names(joined)}
+        order = {group.name: place for place, group in enumerate(groups)}
+        groups = sorted([*settled, *joined], key=lambda group: order[group.name])
     together: list[ChannelGroup] = []
     if groups and _fault(model, groups, inputs) is not None:
         for group in groups:
@@ -64,6 +69,29 @@ def _without(
             refused[group.name] = fault
         else:
             yield settled
+
+
+def _joined(model: nn.Module, failed: Sequence[ChannelGroup], inputs: tuple[Tensor, ...]) -> Iterator[ChannelGroup]:
+    """Groups that can be cut together where none of them can be cut alone, as two layers whose outputs are stacked."""
+    sets: dict[tuple[str, int, str], list[ChannelGroup]] = {}
+    for group in failed:
+        sets.setdefault((group.name.rpartition(".")[0], group.num_units, group.kind), []).append(group)
+    for alike in (found for found in sets.values() if len(found) > 1):
+        slots: dict[tuple[str, Role, int, str], Slot] = {}
+        for slot in (slot for group in alike for slot in group.slots):
+            key = slot.module, slot.role, slot.dim, slot.tensor
+            both = zip(slots[key].places, slot.places, strict=True) if key in slots else ()
+            slots[key] = replace(slot, places=tuple((*one, *other) for one, other in both) or slot.places)
+        ordered = sorted(slots.values(), key=lambda slot: (slot.role != "out", slot.role == "in"))
+        signature = " ".join(group.signature for group in alike)
+        whole = replace(alike[0], slots=tuple(ordered), signature=signature)
+        if _fault(model, [whole], inputs) is None:
+            yield whole
+
+
+def _names(groups: Sequence[ChannelGroup]) -> set[str]:
+    """The layers that write to one of the groups."""
+    return {name for group in groups for name in group.producers}
 
 
 @dataclass

@@ -28,10 +28,15 @@ def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, A
             continue
         before = vars(originals[name])
         for attribute, value in vars(module).items():
-            if attribute in before and fault_of_patch(before[attribute], value) is None and value != before[attribute]:
+            if attribute in before and _is_other(before[attribute], value):
                 plain = tuple(value) if isinstance(value, (tuple, list)) else value
                 changed.setdefault(name, {})[attribute] = plain
     return changed
+
+
+def _is_other(old: object, new: object) -> bool:
+    """Whether an attribute was changed as compression may change it. NaN is equal to NaN."""
+    return fault_of_patch(old, new) is None and new != old and not (old != old and new != new)  # noqa: PLR0124
 
 
 def _fresh_stand_ins(dense: nn.Module, model: nn.Module) -> dict[str, nn.Module]:
