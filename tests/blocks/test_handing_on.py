@@ -285,6 +285,27 @@ def test_modules_like_the_blocks_are_named_with_the_reason() -> None:
         apply_block_drop(context.dense, task, config, context)
 
 
+class Repeats(nn.Module):
+    """One block over and over, and one that stands in two places under different names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again, self.first = InPlace("where"), InPlace("where")
+        self.second = self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (self.again, self.again, self.first, self.again, self.second):
+            x = block(x)
+        return x
+
+
+def test_blocks_that_are_called_more_than_once_are_named() -> None:
+    found = look_for_blocks(nn.Sequential(nn.Linear(C, C), Repeats()).eval(), (torch.randn(2, 3, C),))
+    assert found.names == ()
+    assert found.refused["1.again"] == "it is called 3 times in one pass, and dropping it would drop all of its calls"
+    assert "it stands in several places" in found.refused["1.first"]
+
+
 def context_of(task: DetectorTask, console: Any) -> StageContext:
     def macs(model: nn.Module) -> int:
         return count_macs(model, task.example_inputs(1)).total
@@ -327,6 +348,7 @@ def test_heads_and_mlps_of_a_detector_are_cut(tiny_context: StageContext) -> Non
     assert {kept[f"{block}.attn"] for block in blocks} == {2}
     assert {kept[f"{block}.mlp.0"] for block in blocks} == {16}
     assert kept["head.conv"] == 8  # called at three levels
+    assert not {"head.conv", "logits.conv"} & {entry["layer"] for entry in detail["repairs"]}  # no fit serves them all
     assert model.stem[0].attn.query.out_channels == model.branch[0].attn.inner == 8
 
 

@@ -146,4 +146,20 @@ def test_one_head_is_not_cut_and_named() -> None:
             return x + self.out((q @ k.mT).softmax(-1) @ v)
 
     found = found_in(net_of(OneHead), inputs_of(0))
-    assert found.refused["1.qkv"] == "a change of some of its channels reaches all of them"
+    assert not found.of_kind("attention")
+    assert "its forward code does not run with the narrower layers" in found.refused["1.qkv"]
+
+
+def test_values_of_one_head_are_channels_and_no_heads(tmp_path: Path) -> None:
+    class OneHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(C, C) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.out((self.q(x) @ self.k(x).mT).softmax(-1) @ self.v(x))
+
+    found = halved(net_of(OneHead), inputs_of(0), inputs_of(1), tmp_path)
+    assert sizes(found) == {"1.v": C, "2.v": C, "0": C}
+    assert {group.kind for group in found.groups} == {"mlp", "embedding"}
+    assert found.refused["1.q"] == "all channels of 1.v share its channels"

@@ -23,11 +23,11 @@ def find_groups(
     `protected` are patterns (see `toolkit.channels.patterns`) of layers that keep their outputs. The model is left
     as it was.
     """
-    proposed = propose_groups(model, inputs, blocks, protected)
+    proposed = propose_groups(model, inputs, blocks, protected)  # groups that need each other mostly are neighbours
     refused = dict(proposed.refused)
     known = _Settled(model, inputs)
     groups = list(_without(proposed.groups, lambda group: known.settle(group, group.kind == "attention"), refused))
-    if groups and _fault(model, groups, inputs) is not None:
+    if any(chosen and _fault(model, chosen, inputs) is not None for chosen in (groups, groups[::2], groups[1::2])):
         faults: dict[str, str] = {}
         settled = list(_without(groups, lambda group: known.settle(group, group.kind != "attention"), faults))
         joined = list(_joined(model, [group for group in groups if group.name in faults], inputs))

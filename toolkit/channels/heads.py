@@ -10,6 +10,7 @@ from torch import nn
 from toolkit.channels.clusters import Cluster, reached
 from toolkit.channels.layers import num_outputs
 from toolkit.channels.replay import Replay
+from toolkit.channels.units import MOST_LAYERS
 
 _LARGEST_NUMBER_OF_HEADS = 256
 
@@ -27,6 +28,8 @@ def head_counts(model: nn.Module, replay: Replay, cluster: Cluster, width: int) 
     layers = (*cluster.producers, *cluster.read)
     told = list(_told(model, layers, width))
     yield from told
+    if len(cluster.producers) > MOST_LAYERS:
+        return
     learnt = set(_learnt(model, replay, cluster)) - {count.number for count in told}
     yield from (HeadCount(number, _common_owner(layers)) for number in sorted(learnt, reverse=True))
 

@@ -17,9 +17,9 @@ from toolkit.channels.layout import granules
 from toolkit.channels.places import learnt_slots
 from toolkit.channels.replay import Replay, replaying
 from toolkit.channels.tensor_slots import tensor_slots
-from toolkit.channels.units import block_slots, unit_slots
+from toolkit.channels.units import MOST_LAYERS, block_slots, unit_slots
 
-_MOST_LAYERS_OF_HEADS = 8  # that are looked at block by block: each takes passes of the model
+_UNITS: dict[Kind, str] = {"attention": "heads", "mlp": "channels", "conv": "channels", "embedding": "channels"}
 
 
 class _NotSeparableError(Exception):
@@ -47,7 +47,7 @@ def propose_groups(
                     raise _NotSeparableError("is the rank of what stands in a dropped block's place")
                 group, shared = _describe(model, replay, cluster, [*blocks, *stand_ins])
                 groups.append(group)
-                refused |= dict.fromkeys(shared, f"all heads of {group.name} share its channels")
+                refused |= dict.fromkeys(shared, f"all {_UNITS[group.kind]} of {group.name} share its channels")
             except _NotSeparableError as reason:
                 refused[cluster.producers[0]] = str(reason)
         return tensor_slots(model, replay, groups, refused)
@@ -74,15 +74,18 @@ def _describe(
         learnt = learnt_slots(model, replay, cluster, granule)
         if learnt is not None:
             return _group(model, kind, *learnt, modules), ()
-    counts = list(head_counts(model, replay, cluster, width))
-    for count in counts:
+    counts = list[HeadCount]()
+    for count in head_counts(model, replay, cluster, width):
+        counts.append(count)
         slots = unit_slots(model, replay, cluster, count.number)
         if slots is not None:
             return _attention(_group(model, "attention", slots, count.number, modules), count), ()
-    for count in counts if len(names) <= _MOST_LAYERS_OF_HEADS else ():
+    for count in counts if len(names) <= MOST_LAYERS else ():
         found = block_slots(model, replay, cluster, count.number)
         if found is not None:
-            return _attention(_group(model, "attention", found[0], count.number, modules), count), found[1]
+            one_channel = all(slot.size == count.number for slot in found[0] if slot.role == "in")
+            group = _group(model, kind if one_channel else "attention", found[0], count.number, modules)
+            return group if one_channel else _attention(group, count), found[1]
     raise _NotSeparableError("a change of some of its channels reaches all of them")
 
 

@@ -18,6 +18,8 @@ _PROBES = 2
 
 _MOST_BLOCKS = 128  # of a layer's outputs that are looked at one by one
 
+MOST_LAYERS = 8  # of an attention, that are looked at closely: each takes passes of the model
+
 _MOST_LAYOUTS = 8  # of a layer's outputs that are tried: each takes passes of the model
 
 
@@ -38,6 +40,8 @@ def unit_slots(model: nn.Module, replay: Replay, cluster: Cluster, num_units: in
             for name, could in layouts.items()
         }
         found = _fits(replay, outs, sizes, read) if all(outs.values()) else None
+    if found is None and 1 < len(layouts) <= MOST_LAYERS:
+        outs, found = _in_one_layout(replay, layouts, sizes, read)
     through = None if found is None else _through(found, num_units)
     if through is None or cluster.through.keys() != through.keys():
         return None
@@ -45,6 +49,27 @@ def unit_slots(model: nn.Module, replay: Replay, cluster: Cluster, num_units: in
     slots += [slot for slot in through.values() if slot is not None]
     slots += [Slot(layer, "in", places[0]) for layer, places in read.items()]
     return in_order(replay, slots)
+
+
+def _in_one_layout(
+    replay: Replay, layouts: dict[str, list[Places]], sizes: dict[str, int], read: dict[str, list[Places]]
+) -> tuple[dict[str, Places], list[tuple[Response, list[int]]] | None]:
+    """The layouts of all layers that agree on where the units lie in the first reader, as where heads take turns.
+
+    Each layer alone may fit several: two heads in a row are as good for queries as every fourth one.
+    """
+    reader = next(iter(read))
+    for places in list(read[reader]):
+        own = read | {reader: [places]}
+        outs = {
+            name: next((p for p in could if _fits(replay, {name: p}, sizes, dict(own), alone=True) is not None), ())
+            for name, could in layouts.items()
+        }
+        found = _fits(replay, outs, sizes, own) if all(outs.values()) else None
+        if found is not None:
+            read.update(own)
+            return outs, found
+    return {}, None
 
 
 def block_slots(
@@ -86,26 +111,32 @@ def _homes_of(
 ) -> list[int | None] | None:
     """The unit of each output of a layer, None where all units share it; None in all where some share one.
 
-    Blocks of outputs are changed one at a time, finer ones until no finer ones tell more.
+    Blocks of outputs are changed one at a time, finer ones as long as all units seem to share some.
     """
     per_unit = math.gcd(size, *(len(unit) for layouts in read.values() for unit in layouts[0]))
     best: list[int | None] | None = None
     for length in (one for one in range(per_unit, 0, -1) if per_unit % one == 0 and size // one <= _MOST_BLOCKS):
-        homes: list[int | None] | None = []
-        for first in range(0, size, length):
-            chosen = torch.zeros(size, dtype=torch.bool)
-            chosen[first : first + length] = True
-            units = _units_in(replay.respond({Source(name): chosen}), read)
-            if len(units) not in (1, num_units):
-                homes = None
-                break
-            homes += [units.pop() if len(units) == 1 else None] * length
-        if homes is not None and best is not None and homes.count(None) == best.count(None):
-            return best
-        best = homes or best
+        homes = _homes_at(replay, name, size, num_units, read, length)
+        if homes is not None and (best is None or homes.count(None) < best.count(None)):
+            best = homes
         if best is not None and None not in best:
-            return best
+            break
     return best
+
+
+def _homes_at(
+    replay: Replay, name: str, size: int, num_units: int, read: dict[str, list[Places]], length: int
+) -> list[int | None] | None:
+    """As `_homes_of`, for blocks of one length."""
+    homes: list[int | None] = []
+    for first in range(0, size, length):
+        chosen = torch.zeros(size, dtype=torch.bool)
+        chosen[first : first + length] = True
+        units = _units_in(replay.respond({Source(name): chosen}), read)
+        if len(units) not in (1, num_units):
+            return None
+        homes += [units.pop() if len(units) == 1 else None] * length
+    return homes
 
 
 def _units_in(found: Response, read: dict[str, list[Places]]) -> set[int]:

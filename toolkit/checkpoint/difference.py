@@ -63,7 +63,7 @@ def apply_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Att
             if fault:
                 raise ValueError(f"{place}: {fault}")
             is_other = isinstance(value, tuple) and isinstance(old, (torch.Size, list))
-            setattr(modules[name], attribute, type(old)(value) if is_other else value)  # type: ignore[call-arg]
+            setattr(modules[name], attribute, type(old)(value) if is_other else value)
 
 
 def fault_of_patch(old: object, new: object) -> str | None:

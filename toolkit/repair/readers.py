@@ -76,7 +76,7 @@ def _moved(module: nn.Module) -> Iterator[None]:
 
     def move(_: nn.Module, __: object, output: Any) -> Any:
         stream = stream_in(output)
-        return map_tensors(lambda tensor: tensor if tensor is not stream else _noisy(tensor), output)
+        return map_tensors(lambda tensor: _noisy(tensor) if id(tensor) == id(stream) else tensor, output)
 
     handle = module.register_forward_hook(move)
     try:

@@ -149,7 +149,7 @@ def plan_of(widths: Sequence[int]) -> WidthPlan:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_many_groups_with_neighbours_in_common(seed: int) -> None:
-    """Multiply-adds of layers in line, w0 w1 + w1 w2 + ...: where any of the combinations meets, one is found."""
+    """Multiply-adds of layers in line, w0 w1 + w1 w2 + ...: a combination is known to meet, and one is found."""
     generator = torch.Generator().manual_seed(seed)
     count = 7
     whole = (torch.randint(2, 6, (count,), generator=generator) * 8).tolist()
@@ -159,8 +159,8 @@ def test_many_groups_with_neighbours_in_common(seed: int) -> None:
     def macs(widths: Sequence[int]) -> int:
         return sum(a * b for a, b in itertools.pairwise([8, *widths, 8]))
 
-    target = float(torch.rand((), generator=generator)) * 0.5 + 0.4
-    tolerance = 0.004
+    some = [step[int(torch.randint(len(step), (), generator=generator))] for step in steps]
+    target, tolerance = macs(some) / macs(whole), 0.004
     counted: list[tuple[int, ...]] = []
 
     def miss(plan: WidthPlan) -> float:
@@ -168,8 +168,7 @@ def test_many_groups_with_neighbours_in_common(seed: int) -> None:
         return macs(counted[-1]) / macs(whole) - target
 
     found = meet(miss, plan_of(whole), steps, scores, tolerance)
-    reachable = any(abs(macs(one) / macs(whole) - target) <= tolerance for one in itertools.product(*steps))
-    assert reachable and abs(miss(found)) <= tolerance
+    assert abs(miss(found)) <= tolerance
     assert len(set(counted)) < 150 < math.prod(map(len, steps))
 
 

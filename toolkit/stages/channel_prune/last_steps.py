@@ -104,7 +104,8 @@ def _predicted(
     start: float,
     tolerance: float,
 ) -> Iterator[WidthPlan]:
-    """Plans that are predicted to meet the target, the least loss first; one for each number of multiply-adds."""
+    """Plans that are predicted to meet the target, the least loss first, then those that come near to it, the nearest
+    first; one for each number of multiply-adds."""
     size = tolerance / BINS
     states: dict[int, tuple[float, float, tuple[int, ...]]] = {round(start / size): (0.0, start, ())}
     for entry, own, slope in zip(plan, widths, slopes, strict=True):
@@ -118,5 +119,7 @@ def _predicted(
                 if key not in new or total + cost < new[key][0]:
                     new[key] = (total + cost, there, (*chosen, width))
         states = new
-    meeting = [(total, chosen) for total, there, chosen in states.values() if abs(there) <= tolerance]
-    yield from (_with_widths(plan, chosen) for _, chosen in sorted(meeting))
+    order = [
+        ((0.0, total) if abs(there) <= tolerance else (abs(there), total), own) for total, there, own in states.values()
+    ]
+    yield from (_with_widths(plan, chosen) for _, chosen in sorted(order))
