@@ -63,6 +63,8 @@ def _show(name: str, found: Overview, console: Console) -> None:
     console.table(
         f"{len(rows)} blocks that can be dropped", ["block", "MACs", "of all", "params", "latency, of all"], rows
     )
+    for block_name, reason in found.not_dropped.items():
+        console.line(f"not dropped: {block_name}: {reason}")
     rows = [
         [
             group.name,

@@ -74,7 +74,11 @@ def test_fused_attention_gates_and_tables() -> None:
     found = structure_of(net, TOKENS)
     groups = {group.name: group for group in found.groups}
     attention, gated = groups["blocks.0.attn"], groups["blocks.0.gated"]
-    assert (attention.kind, attention.num_units, attention.head_attributes) == ("attention", 4, ("num_heads",))
+    assert (attention.kind, attention.num_units) == ("attention", 4)
+    assert {(patch.attribute, patch.follows) for patch in attention.patches} == {
+        ("num_heads", "units"),
+        ("attn_dim", "width"),
+    }
     assert {(slot.module, slot.role, slot.size) for slot in attention.slots} == {
         ("blocks.0.attn.qkv", "out", 36),
         ("blocks.0.attn.proj", "in", 12),

@@ -99,7 +99,7 @@ def test_attention_that_is_not_told_of_its_heads_runs_on_and_is_found_out(tiny_t
     """Unpatched, this module splits one head into two halves: nothing is raised, but it computes something else."""
     dense, inputs = tiny_task.load_baseline(), tiny_task.example_inputs(2)
     (first, *_) = find_groups(dense, inputs, []).of_kind("attention")
-    told, untold = half_of(first), half_of(replace(first, head_attributes=()))
+    told, untold = half_of(first), half_of(replace(first, patches=()))
     for choice, is_right in ((told, True), (untold, False)):
         net = tiny_task.load_baseline()
         cut(net, [choice])

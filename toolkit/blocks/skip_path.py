@@ -17,7 +17,8 @@ _POINTWISE = frozenset(
     """.split()  # noqa: SIM905
 )
 
-_ADDING = {"Add": None, "Sub": 0, "Addcmul": 0}  # operator -> which operand is the stream; None: any
+# operator -> which operand is the stream; None: any. CopySlices: work is added to a part of the stream, in place.
+_ADDING = {"Add": None, "Sub": 0, "Addcmul": 0, "CopySlices": None, "Where": None, "Lerp": 0}
 
 _SCALING = {"Mul": None, "Div": 0}
 

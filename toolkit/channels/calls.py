@@ -73,13 +73,16 @@ def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tu
 
 
 def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
-    """Says whether a module is a leaf that does not mix channels, is called once, and keeps the shape of its input."""
-    if mixes_channels(module) or not is_leaf(module) or len(calls) != 1:
+    """Says whether a module is a leaf that does not mix channels and keeps the shape of its input at every call.
+
+    A convolution in groups counts whatever its shapes: each of its groups has inputs and outputs of its own.
+    """
+    if mixes_channels(module) or not is_leaf(module):
         return False
-    inputs, output = calls[0].inputs, calls[0].output
-    if is_grouped(module):
-        return bool(module.in_channels == module.out_channels)
-    return len(inputs) >= 1 and isinstance(output, Tensor) and output.shape == inputs[0].shape
+    return is_grouped(module) or all(
+        len(call.inputs) >= 1 and isinstance(call.output, Tensor) and call.output.shape == call.inputs[0].shape
+        for call in calls
+    )
 
 
 def used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from toolkit.hooks.tensors import same, unlike
 
 Mask = Tensor  # bool [channels]
 
@@ -16,20 +19,36 @@ def perturbed(value: Tensor, chosen: Mask, dim: int, sign: float) -> Tensor:
     """Returns a copy whose chosen channels are moved far enough to wake activations that cut off what is below zero."""
     moved = value.movedim(dim, -1).clone()
     steps = 1.0 + torch.arange(moved.numel() // moved.shape[-1]).to(value) / moved.numel()  # not the same everywhere
-    moved[..., chosen] += sign * _FAR * value.abs().amax().clamp(min=1.0) * steps.reshape(*moved.shape[:-1], 1)
+    largest = value.abs().nan_to_num(0.0, 0.0, 0.0).amax() if value.is_floating_point() else value.abs().amax()
+    moved[..., chosen] += sign * _FAR * largest.clamp(min=1.0) * steps.reshape(*moved.shape[:-1], 1)
     return moved.movedim(-1, dim)
+
+
+def with_noise(value: Any, seed: str) -> Any:
+    """Returns a layer's output with noise of a tenth of its spread, so that no two of its numbers are equal.
+
+    An output of equal numbers gets noise of the size of these, and one of zeros noise of size 1.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+        return value
+    finite = value[value.isfinite()]
+    spread = finite.std(correction=0) / 10 if finite.numel() else value.new_ones(())
+    size = spread if bool(spread > 0) else finite.abs().amax() if bool(finite.any()) else value.new_ones(())
+    generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
+    return value + size * torch.randn(value.shape, generator=generator).to(value)
 
 
 def changed(new: Tensor, old: Tensor, dim: int) -> Mask:
     """Returns the channels along `dim` that differ anywhere; all of them if the shapes differ."""
     if new.shape != old.shape:
         return torch.ones(new.shape[dim], dtype=torch.bool)
-    return (new != old).transpose(0, dim).flatten(1).any(1).cpu() if new.ndim > 1 else (new != old).cpu()
+    moved = unlike(new, old)
+    return moved.transpose(0, dim).flatten(1).any(1).cpu() if new.ndim > 1 else moved.cpu()
 
 
 def differ(new: list[Tensor], old: list[Tensor]) -> bool:
-    """Says whether two lists of tensors differ in length or in any number."""
-    return len(new) != len(old) or any(not torch.equal(one, other) for one, other in zip(new, old, strict=True))
+    """Says whether two lists of tensors differ in length or in any number; two NaN are the same number."""
+    return not same(new, old)
 
 
 def cloned(value: Any) -> Any:

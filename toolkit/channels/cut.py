@@ -10,13 +10,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from toolkit.channels.groups import ChannelGroup, Role, Slot
-from toolkit.channels.layers import has_computed_weights, holders_of, is_conv, is_grouped
+from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot
+from toolkit.channels.layers import has_computed_weights, holders_of, is_conv, is_transposed_linear
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class KeptUnits:
 
     def kept(self, slot: Slot) -> list[int]:
         """Indices that stay in the slot's dimension, in order."""
-        return sorted(index for unit, inner in self._stays() for index in _part(slot.places[unit], inner, self.group))
+        stays = (_part(slot.places[unit], inner, self.group) for unit, inner in self._stays())
+        return sorted([*slot.shared, *(index for part in stays for index in part)])
 
     def gone(self, slot: Slot) -> list[int]:
         kept = set(self.kept(slot))
@@ -127,19 +130,28 @@ def _share_again(model: nn.Module, shared: Mapping[int, Sequence[tuple[str, str]
 
 
 def patch_attributes(model: nn.Module, choice: KeptUnits) -> None:
-    """Tell the forward code of an attention module how many heads it has now, and how wide they are."""
+    """Tells the forward code how many units there are now, and how wide they are.
+
+    Raises:
+        ValueError: a number would not be whole.
+    """
     group = choice.group
-    if not group.owner:
-        return
-    owner, heads, size = model.get_submodule(group.owner), len(choice.units), choice.head_dim
-    values: Mapping[tuple[str, ...], int] = {
-        group.width_attributes: heads * size,
-        group.dim_attributes: size,
-        group.head_attributes: heads,
-    }
-    for names, value in values.items():
-        for name in names:
-            setattr(owner, name, value)
+    units, channels = Fraction(len(choice.units), group.num_units), Fraction(choice.head_dim, group.head_dim)
+    shares = {"units": units, "channels": channels, "width": units * channels}
+    for patch in group.patches:
+        module, share = model.get_submodule(patch.module), shares[patch.follows]
+        old = getattr(module, patch.attribute)
+        if isinstance(old, int):
+            new: Any = _whole(old * share, patch)
+        else:
+            new = type(old)([_whole(one * share, patch) if at in patch.places else one for at, one in enumerate(old)])
+        setattr(module, patch.attribute, new)
+
+
+def _whole(value: Fraction, patch: Patch) -> int:
+    if value.denominator != 1:
+        raise ValueError(f"{patch.module}.{patch.attribute} would be {float(value):g}, which is no whole number")
+    return int(value)
 
 
 def _torch_pruning() -> Any:
@@ -154,6 +166,11 @@ def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
     flags = [(name, part.requires_grad) for name, part in module.named_parameters(recurse=False)]
     if isinstance(module, nn.Linear):
         (tp.prune_linear_out_channels if outputs else tp.prune_linear_in_channels)(module, gone)
+    elif is_transposed_linear(module):
+        for name in ("weight", "bias") if outputs else ("weight",):
+            _narrow_tensor(module, name, -1 if outputs else 0, set(gone))
+        for size, attribute in zip(module.get_parameter("weight").shape, ("nx", "nf"), strict=True):
+            setattr(module, attribute, size)
     elif is_conv(module):
         (tp.prune_conv_out_channels if outputs else tp.prune_conv_in_channels)(module, gone)
     else:
@@ -165,13 +182,16 @@ def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
 
 def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
     """A norm, a scale, a convolution in groups: everything that it has one of for each channel."""
+    if isinstance(module, _ConvNd):
+        _narrow_grouped(module, gone)
+        return
     size = _channels_of(module)
     left = size - len(gone)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if size in tensor.shape:
             _narrow_tensor(module, name, tensor.shape.index(size), gone)
     for name, value in list(vars(module).items()):
-        if name in ("groups", "num_groups"):
+        if name == "num_groups":
             setattr(module, name, value * left // size)
         elif type(value) is int and value == size:
             setattr(module, name, left)
@@ -179,9 +199,22 @@ def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
             setattr(module, name, (left,))
 
 
+def _narrow_grouped(module: _ConvNd, gone: set[int]) -> None:
+    """Whole groups go, each with its own inputs and outputs, of which there may be other numbers."""
+    inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
+    groups = {channel // inputs for channel in gone}
+    if len(groups) * inputs != len(gone):
+        raise ValueError("a convolution in groups loses whole groups only")
+    rows = {group * outputs + row for group in groups for row in range(outputs)}
+    is_transposed = isinstance(module, _ConvTransposeNd)
+    _narrow_tensor(module, "weight", 0, gone if is_transposed else rows)
+    if module.bias is not None:
+        _narrow_tensor(module, "bias", 0, rows)
+    module.groups -= len(groups)
+    module.in_channels, module.out_channels = inputs * module.groups, outputs * module.groups
+
+
 def _channels_of(module: nn.Module) -> int:
-    if is_grouped(module):
-        return module.in_channels  # type: ignore[return-value]
     return max(max(part.shape) for part in module.parameters(recurse=False))
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits, cut, parts_of
-from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot, Structure
+from toolkit.channels.patches import around, trials, with_dims
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.shared import join_shared
 from toolkit.channels.union import propose_on
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.paths import Path
-
-_INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
 
 
 def find_groups(
@@ -31,13 +30,27 @@ def find_groups(
     to run the model than in eval mode on the inputs (see `find_paths`). The model is left as it was.
     """
     paths = (Path(inputs), *others)
-    proposed = propose_on(model, paths, blocks, protected)
+    proposed = propose_on(model, paths, blocks, protected)  # groups that need each other mostly are neighbours
     refused = dict(proposed.refused)
-    groups = list(_settled(model, join_shared(model, proposed.groups, refused), paths, refused))
+    found = join_shared(model, proposed.groups, refused)
+    known = _Settled(model, paths)
+    groups = list(_without(found, lambda group: known.settle(group, group.kind == "attention"), refused))
+    if any(chosen and _fault(model, chosen, paths) is not None for chosen in (groups, groups[::2], groups[1::2])):
+        faults: dict[str, str] = {}
+        settled = list(_without(groups, lambda group: known.settle(group, group.kind != "attention"), faults))
+        joined = list(_joined(model, [group for group in groups if group.name in faults], paths))
+        refused |= {name: fault for name, fault in faults.items() if name not in _names(joined)}
+        order = {group.name: place for place, group in enumerate(groups)}
+        groups = sorted([*settled, *joined], key=lambda group: order[group.name])
+    together: list[ChannelGroup] = []
     if groups and _fault(model, groups, paths) is not None:
-        faults = {group.name: _fault(model, [group], paths) for group in groups}
-        refused |= {name: fault for name, fault in faults.items() if fault is not None}
-        groups = [group for group in groups if faults[group.name] is None]
+        for group in groups:
+            fault = _fault(model, [*together, group], paths)
+            if fault is None:
+                together.append(group)
+            else:
+                refused[group.name] = f"{fault} (together with the channels that are cut before it)"
+        groups = together
     return Structure(tuple(groups), refused)
 
 
@@ -62,37 +75,88 @@ def half_dims_of(group: ChannelGroup) -> KeptUnits:
     return KeptUnits(group, tuple(range(group.num_units)), (inner,) * group.num_units)
 
 
-def _settled(
-    model: nn.Module, groups: Sequence[ChannelGroup], paths: Sequence[Path], refused: dict[str, str]
+def _without(
+    groups: Sequence[ChannelGroup],
+    settle: Callable[[ChannelGroup], tuple[ChannelGroup | None, str]],
+    refused: dict[str, str],
 ) -> Iterator[ChannelGroup]:
-    """Attention groups with those attributes that have to be patched, found once for each class of owner."""
-    known: dict[tuple[type, tuple[str, ...]], tuple[ChannelGroup | None, str]] = {}
+    """The groups as they are settled; why the others cannot be cut is noted in `refused`."""
     for group in groups:
-        if group.kind != "attention":
-            yield group
-            continue
-        key = (type(model.get_submodule(group.owner)), group.width_attributes)
-        if key not in known:
-            known[key] = _settle(model, group, paths)
-        pattern, fault = known[key]
-        if pattern is None:
+        settled, fault = settle(group)
+        if settled is None:
             refused[group.name] = fault
         else:
-            yield replace(group, width_attributes=pattern.width_attributes, dims_are_free=pattern.dims_are_free)
+            yield settled
 
 
-def _settle(model: nn.Module, group: ChannelGroup, paths: Sequence[Path]) -> tuple[ChannelGroup | None, str]:
-    names = group.width_attributes
-    likely = tuple(name for name in names if any(word in name for word in _INNER_NAMES))
-    first = ""
-    for chosen in dict.fromkeys([likely, (), names, *((name,) for name in names)]):
-        trial = replace(group, width_attributes=chosen)
-        fault = _fault(model, [trial], paths)
-        if fault is None:
-            dims = group.head_dim > 1 and _fault_of(model, [half_dims_of(trial)], paths) is None
-            return replace(trial, dims_are_free=dims), ""
-        first = first or fault
-    return None, first
+def _joined(model: nn.Module, failed: Sequence[ChannelGroup], paths: Sequence[Path]) -> Iterator[ChannelGroup]:
+    """Groups that can be cut together where none of them can be cut alone, as two layers whose outputs are stacked."""
+    sets: dict[tuple[str, int, str], list[ChannelGroup]] = {}
+    for group in failed:
+        sets.setdefault((group.name.rpartition(".")[0], group.num_units, group.kind), []).append(group)
+    for alike in (found for found in sets.values() if len(found) > 1):
+        slots: dict[tuple[str, Role, int, str], Slot] = {}
+        for slot in (slot for group in alike for slot in group.slots):
+            key = slot.module, slot.role, slot.dim, slot.tensor
+            both = zip(slots[key].places, slot.places, strict=True) if key in slots else ()
+            slots[key] = replace(slot, places=tuple((*one, *other) for one, other in both) or slot.places)
+        ordered = sorted(slots.values(), key=lambda slot: (slot.role != "out", slot.role == "in"))
+        signature = " ".join(group.signature for group in alike)
+        whole = replace(alike[0], slots=tuple(ordered), signature=signature)
+        if _fault(model, [whole], paths) is None:
+            yield whole
+
+
+def _names(groups: Sequence[ChannelGroup]) -> set[str]:
+    """The layers that write to one of the groups."""
+    return {name for group in groups for name in group.producers}
+
+
+@dataclass
+class _Settled:
+    """Groups with those attributes that have to be patched, found once for layers and modules that are alike."""
+
+    model: nn.Module
+    paths: Sequence[Path]
+    known: dict[object, tuple[ChannelGroup | None, str]] = field(default_factory=dict)
+
+    def settle(self, group: ChannelGroup, is_open: bool) -> tuple[ChannelGroup | None, str]:
+        """Returns the group, or None and why it cannot be cut; one that is not `is_open` as it is."""
+        if not is_open:
+            return group, ""
+        choices = list(trials(self.model, group))
+        places = around(self.model, group)
+        kinds = tuple(type(self.model.get_submodule(place)) for place in places)
+        layers = tuple(type(self.model.get_submodule(slot.module)) for slot in group.slots)
+        key = (group.signature, kinds, layers, tuple(_renamed(chosen, places) for chosen in choices))
+        if key not in self.known:
+            found, fault = self._try_out(group, choices)
+            self.known[key] = found and replace(found, patches=_renamed(found.patches, places)), fault
+        pattern, fault = self.known[key]
+        if pattern is None:
+            return None, fault
+        patches = tuple(replace(patch, module=places[int(patch.module)]) for patch in pattern.patches)
+        return replace(group, patches=patches, dims_are_free=pattern.dims_are_free), ""
+
+    def _try_out(self, group: ChannelGroup, choices: Sequence[tuple[Patch, ...]]) -> tuple[ChannelGroup | None, str]:
+        first = ""
+        for chosen in choices:
+            trial = replace(group, patches=chosen)
+            fault = _fault(self.model, [trial], self.paths)
+            if fault is not None:
+                first = first or fault
+                continue
+            if group.kind != "attention" or group.head_dim < 2:
+                return trial, ""
+            narrow = with_dims(self.model, trial)
+            is_free = _fault_of(self.model, [half_dims_of(narrow)], self.paths) is None
+            return replace(narrow if is_free else trial, dims_are_free=is_free), ""
+        return None, first
+
+
+def _renamed(patches: Sequence[Patch], places: Sequence[str]) -> tuple[Patch, ...]:
+    """The patches with the number of each module among `places` for its name."""
+    return tuple(replace(patch, module=str(places.index(patch.module))) for patch in patches)
 
 
 def _fault(model: nn.Module, groups: Sequence[ChannelGroup], paths: Sequence[Path]) -> str | None:

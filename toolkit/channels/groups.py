@@ -25,7 +25,8 @@ class Slot:
 
     `out`: the outputs of a layer; `in`: the inputs of one. `through`: a layer that works on every channel alone, or
     on its statistics (norms, depthwise and grouped convolutions, scales), whose input has the channels at dimension
-    `dim`. `tensor`: dimension `dim` of the parameter or buffer `tensor` that a module of other layers owns.
+    `dim`. `tensor`: dimension `dim` of the parameter or buffer `tensor` that a module of other layers owns. `shared`:
+    indices of no unit, which stay.
     """
 
     module: str
@@ -33,6 +34,7 @@ class Slot:
     places: Places
     dim: int = 0
     tensor: str = ""
+    shared: tuple[int, ...] = ()
 
     @cached_property
     def size(self) -> int:
@@ -40,12 +42,27 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """An attribute of `module` that the forward code reads and that has to shrink with a cut.
+
+    follows: the number of units, the channels of each (a head's), or both, as a width does. places: the entries of a
+    tuple or list that shrink. value: a number as it was when the group was found.
+    """
+
+    module: str
+    attribute: str
+    follows: Literal["units", "channels", "width"]
+    places: tuple[int, ...] = ()
+    value: int = 0
+
+
+@dataclass(frozen=True)
 class ChannelGroup:
     """Units that can be removed on their own: single channels, groups of a grouped convolution, attention heads.
 
     `embedding` is the width of a residual stream: of all layers between two changes of it. In attention the units are
-    heads, of `head_dim` channels each; `attributes` are what the forward code of `owner` reads, as old value by name:
-    those that count heads, and those that hold the inner width.
+    heads, of `head_dim` channels each; where query heads share a key head, a unit is a key head with its query heads,
+    or one of the query heads where all share one key head.
     """
 
     name: str
@@ -53,9 +70,7 @@ class ChannelGroup:
     slots: tuple[Slot, ...]
     num_units: int
     owner: str = ""
-    head_attributes: tuple[str, ...] = ()
-    dim_attributes: tuple[str, ...] = ()
-    width_attributes: tuple[str, ...] = ()
+    patches: tuple[Patch, ...] = ()
     dims_are_free: bool = False  # channels within heads can be cut too
     signature: str = field(default="", compare=False)  # equal for groups whose layers have the same types and shapes
 

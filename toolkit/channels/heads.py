@@ -1,4 +1,4 @@
-"""What the forward code of an attention module may read of its heads: attributes that hold their numbers."""
+"""How many heads there may be: told by attributes of the modules around, or by how far a change of one channel goes."""
 
 from __future__ import annotations
 
@@ -7,39 +7,73 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from toolkit.channels.clusters import Cluster, reached
+from toolkit.channels.layers import num_outputs
+from toolkit.channels.replay import Replay
+from toolkit.channels.units import MOST_LAYERS
+
 _LARGEST_NUMBER_OF_HEADS = 256
 
 
 @dataclass(frozen=True)
 class HeadCount:
-    """`owner` says, in `attribute`, that it has `num_heads` heads."""
+    """There may be `number` heads; `owner` is the module that says so, or the innermost one that holds all layers."""
 
+    number: int
     owner: str
-    attribute: str
-    num_heads: int
 
 
-def head_counts(model: nn.Module, layers: tuple[str, ...], width: int) -> Iterator[HeadCount]:
-    """Numbers of heads that divide `width`, of the modules around the layers, the innermost module first.
+def head_counts(model: nn.Module, replay: Replay, cluster: Cluster, width: int) -> Iterator[HeadCount]:
+    """Numbers of heads that divide `width`, those of attributes first. The caller tries them out."""
+    layers = (*cluster.producers, *cluster.read)
+    told = list(_told(model, layers, width))
+    yield from told
+    if len(cluster.producers) > MOST_LAYERS:
+        return
+    learnt = set(_learnt(model, replay, cluster)) - {count.number for count in told}
+    yield from (HeadCount(number, _common_owner(layers)) for number in sorted(learnt, reverse=True))
 
-    Nothing is said of what the numbers are for: the caller tries them out.
-    """
+
+def _common_owner(layers: tuple[str, ...]) -> str:
+    paths = [layer.split(".")[:-1] for layer in layers]
+    shared = 0
+    while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
+        shared += 1
+    return ".".join(paths[0][:shared])
+
+
+def _told(model: nn.Module, layers: tuple[str, ...], width: int) -> Iterator[HeadCount]:
+    """Of the modules around the layers, the innermost module first: attributes whose names speak of heads."""
     seen = set()
     for layer in layers:
         name = layer
         for _ in range(2):  # the module of the layer, and the one around it
+            if not name:
+                break
             name = name.rpartition(".")[0]
-            if not name or name in seen:
+            if name in seen:
                 continue
             seen.add(name)
             for attribute, value in vars(model.get_submodule(name)).items():
                 is_number = type(value) is int and 1 < value <= min(width, _LARGEST_NUMBER_OF_HEADS)
-                names_heads = "head" in attribute and "dim" not in attribute and "size" not in attribute
-                if is_number and names_heads and width % value == 0:
-                    yield HeadCount(name, attribute, value)
+                if is_number and speaks_of_heads(attribute) and width % value == 0:
+                    yield HeadCount(value, name)
 
 
-def attributes_of(module: nn.Module, value: int, words: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Integer attributes of that value; with `words`, those whose name has one of them."""
-    found = [name for name, own in vars(module).items() if type(own) is int and own == value]
-    return tuple(name for name in found if not words or any(word in name for word in words))
+def speaks_of_heads(attribute: str) -> bool:
+    return "head" in attribute and "dim" not in attribute and "size" not in attribute
+
+
+def _learnt(model: nn.Module, replay: Replay, cluster: Cluster) -> Iterator[int]:
+    """A channel of a query reaches its whole head: how often that fits into what is read is the number of heads.
+
+    A channel of a value reaches less, that of a key which several heads share more.
+    """
+    for name in cluster.producers:
+        size = num_outputs(model.get_submodule(name))
+        for channel in dict.fromkeys((0, size // 2, size - 1)):
+            found = reached(model, replay, name, [channel]).read
+            for layer, mask in found.items():
+                whole, part = len(cluster.read.get(layer, ())), int(mask.sum())
+                if part and whole % part == 0 and 1 < whole // part <= _LARGEST_NUMBER_OF_HEADS:
+                    yield whole // part

@@ -26,9 +26,18 @@ def batch_norm_scale(module: nn.Module) -> Tensor | None:
     return module.weight if isinstance(module, _BatchNorm) and module.affine else None
 
 
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Says whether a module is x @ weight + bias with weight [inputs, outputs]: what GPT-2 calls Conv1D."""
+    weight = getattr(module, "weight", None)
+    if type(module).__name__ != "Conv1D" or not isinstance(weight, Tensor):
+        return False
+    return (getattr(module, "nx", None), getattr(module, "nf", None)) == tuple(weight.shape)
+
+
 def mixes_channels(module: nn.Module) -> bool:
     """A layer whose outputs each read all of its inputs: a linear layer, a convolution without groups, a look-up."""
-    return isinstance(module, (nn.Linear, nn.Embedding)) or (is_conv(module) and not is_grouped(module))
+    is_matrix = isinstance(module, (nn.Linear, nn.Embedding)) or is_transposed_linear(module)
+    return is_matrix or (is_conv(module) and not is_grouped(module))
 
 
 def channel_dim(module: nn.Module) -> int:
@@ -41,6 +50,8 @@ def num_outputs(module: nn.Module) -> int:
         return module.out_features
     if isinstance(module, nn.Embedding):
         return module.embedding_dim
+    if is_transposed_linear(module):
+        return int(module.nf)  # type: ignore[arg-type]
     assert isinstance(module, _ConvNd)
     return module.out_channels
 
@@ -48,14 +59,15 @@ def num_outputs(module: nn.Module) -> int:
 def output_weights(module: nn.Module) -> Tensor:
     """[outputs, ...]: the weights that make each output channel."""
     weight: Tensor = module.weight  # type: ignore[assignment]
-    is_second = isinstance(module, (nn.Embedding, _ConvTransposeNd))
+    is_second = isinstance(module, (nn.Embedding, _ConvTransposeNd)) or is_transposed_linear(module)
     return weight.transpose(0, 1) if is_second else weight
 
 
 def input_weights(module: nn.Module) -> Tensor:
     """[inputs, ...]: the weights that read each input channel."""
     weight: Tensor = module.weight  # type: ignore[assignment]
-    return weight if isinstance(module, _ConvTransposeNd) else weight.transpose(0, 1)
+    is_first = isinstance(module, _ConvTransposeNd) or is_transposed_linear(module)
+    return weight if is_first else weight.transpose(0, 1)
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

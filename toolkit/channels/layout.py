@@ -11,20 +11,21 @@ from torch import Tensor, nn
 from toolkit.channels.groups import Places
 from toolkit.channels.layers import is_grouped
 
-_MOST_PARTS = 4
-
 
 def candidate_layouts(size: int, num_units: int) -> Iterator[Places]:
-    """In a row; then in 2, 3 ... parts one after another, in each of which the units lie in a row."""
-    if size % num_units:
+    """In a row; then in 2, 3 ... parts one after another, in each of which the units lie in a row.
+
+    The largest number of parts is one for each channel of a unit, as behind a flattening with the channels last.
+    """
+    per_unit, rest = divmod(size, num_units)
+    if rest:
         return
-    for parts in range(1, _MOST_PARTS + 1):
-        each, rest = divmod(size, num_units * parts)
-        if rest == 0 and each > 0:
-            yield tuple(
-                tuple(part * num_units * each + unit * each + i for part in range(parts) for i in range(each))
-                for unit in range(num_units)
-            )
+    for parts in (count for count in range(1, per_unit + 1) if per_unit % count == 0):
+        each = per_unit // parts
+        yield tuple(
+            tuple(part * num_units * each + unit * each + i for part in range(parts) for i in range(each))
+            for unit in range(num_units)
+        )
 
 
 def granules(leaves: Sequence[nn.Module], width: int) -> Iterator[int]:

@@ -18,7 +18,7 @@ from toolkit.stand_ins.registry import make_stand_in
 
 
 def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, Attribute]]:
-    """Plain attributes (int, float, tuple of ints) that compression changed, by module name.
+    """Plain attributes (int, float, tuple or list of ints) that compression changed, by module name.
 
     Compression only shrinks: an integer that grew is something else, such as a counter, and is left out.
     """
@@ -29,10 +29,15 @@ def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, A
             continue
         before = vars(originals[name])
         for attribute, value in vars(module).items():
-            if attribute in before and fault_of_patch(before[attribute], value) is None and value != before[attribute]:
-                plain = tuple(value) if isinstance(value, tuple) else value
+            if attribute in before and _is_other(before[attribute], value):
+                plain = tuple(value) if isinstance(value, (tuple, list)) else value
                 changed.setdefault(name, {})[attribute] = plain
     return changed
+
+
+def _is_other(old: object, new: object) -> bool:
+    """Whether an attribute was changed as compression may change it. NaN is equal to NaN."""
+    return fault_of_patch(old, new) is None and new != old and not (old != old and new != new)  # noqa: PLR0124
 
 
 def _fresh_stand_ins(dense: nn.Module, model: nn.Module) -> dict[str, nn.Module]:
@@ -58,26 +63,23 @@ def apply_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Att
             fault = fault_of_patch(old, value)
             if fault:
                 raise ValueError(f"{place}: {fault}")
-            setattr(
-                modules[name],
-                attribute,
-                torch.Size(value) if isinstance(old, torch.Size) and isinstance(value, tuple) else value,
-            )
+            is_other = isinstance(value, tuple) and isinstance(old, (torch.Size, list))
+            setattr(modules[name], attribute, type(old)(value) if is_other else value)
 
 
 def fault_of_patch(old: object, new: object) -> str | None:
     """Why an attribute may not go from `old` to `new`; None when it may."""
-    if not isinstance(new, (int, float, tuple)):  # not written out: it may be a table of all the module's weights
+    if not isinstance(new, (int, float, tuple, list)):  # not written out: it may be a table of all the module's weights
         return f"a {type(old).__name__} may not become a {type(new).__name__}"
     if type(old) is float and type(new) is float:
         return None
     if type(old) is int and type(new) is int:
         return None if _shrinks(old, new) else f"{new} is not between 1 and {old}"
-    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)) and len(old) == len(new):
         if all(type(entry) is int for entry in (*old, *new)):
             fits = all(_shrinks(one, other) for one, other in zip(old, new, strict=True))
             return None if fits else f"{new} is not between 1 and {tuple(old)}"
-        return "only tuples of integers may change"
+        return "only tuples and lists of integers may change"
     return f"a {type(old).__name__} may not become {new!r}"
 
 

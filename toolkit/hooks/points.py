@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from toolkit.hooks.held import attributes_kept
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.tensors import stream_in
 
 Inputs = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class ActivationPoint:
-    """A place in a network: what goes into a module (its first tensor), or what comes out of it."""
+    """A place in a network: what goes into a module, or what comes out of it: the first floating-point tensor."""
 
     module: str
     side: str  # "input" or "output"
@@ -37,15 +37,15 @@ def watched(
     *,
     live: bool = False,
 ) -> Iterator[None]:
-    """Forward passes call `note` with the first tensor at each point that they come by.
+    """Forward passes call `note` with the stream, see `stream_in`, at each point that they come by.
 
     live: `note` gets the tensor itself, with its gradient, instead of a detached copy.
     """
 
     def look(point: ActivationPoint, value: object) -> None:
-        tensors = tensors_in(value)
-        if tensors:
-            note(point, tensors[0] if live else tensors[0].detach().clone())  # models may change it in place
+        stream = stream_in(value)
+        if stream is not None:
+            note(point, stream if live else stream.detach().clone())  # models may change it in place
 
     handles: list[RemovableHandle] = []
     for point in points:

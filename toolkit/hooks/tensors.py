@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map, tree_map_only
 
 from toolkit.base.files import bytes_sha256
+
+
+def entries_of(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """Returns keys and values of a mapping, named tuple, tuple, list or dataclass; None for whatever holds nothing."""
+    if isinstance(value, Mapping):
+        return tuple(value), list(value.values())
+    if isinstance(value, tuple | list):
+        return getattr(value, "_fields", tuple(range(len(value)))), list(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        names = tuple(field.name for field in fields(value))
+        return names, [getattr(value, name) for name in names]
+    return None
+
+
+def rebuilt(value: Any, values: Sequence[Any]) -> Any:
+    """Returns a container like `value` with other values in the places that `entries_of` gives."""
+    if isinstance(value, tuple | list):
+        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+    new = copy.copy(value)
+    if isinstance(value, Mapping):
+        for key, part in zip(tuple(value), values, strict=True):
+            new[key] = part
+    else:
+        for field, part in zip(fields(value), values, strict=True):
+            object.__setattr__(new, field.name, part)  # it may be frozen
+    return new
 
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in nested tuples, lists, mappings and dataclasses, in a fixed order."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, Mapping):
-        return [tensor for part in value.values() for tensor in tensors_in(part)]
-    if isinstance(value, tuple | list):
-        return [tensor for part in value for tensor in tensors_in(part)]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [tensor for field in fields(value) for tensor in tensors_in(getattr(value, field.name))]
-    return []
+    found = entries_of(value)
+    return [] if found is None else [tensor for part in found[1] for tensor in tensors_in(part)]
+
+
+def stream_in(value: Any) -> Tensor | None:
+    """Returns the first floating-point tensor in a structure: a mask or ids may come before it. None without tensors.
+
+    Where no tensor is of a floating type, it is the first one.
+    """
+    tensors = tensors_in(value)
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
 
 
 def copied(value: Any) -> Any:
     """The same structure with every tensor cloned: models may change a block's output in place."""
-    return tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), value)
+    return map_tensors(lambda tensor: tensor.detach().clone(), value)
 
 
 def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
@@ -37,11 +67,29 @@ def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
 
     Whatever is no tensor is as in the first value.
     """
-    return tree_map(lambda *parts: change(*parts) if isinstance(parts[0], Tensor) else parts[0], *values)
+    if isinstance(values[0], Tensor):
+        return change(*values)
+    parts = [entries_of(value) for value in values]
+    if any(part is None for part in parts):
+        return values[0]
+    columns = zip(*(part[1] for part in parts if part is not None), strict=True)
+    return rebuilt(values[0], [map_tensors(change, *column) for column in columns])
+
+
+def unlike(first: Tensor, second: Tensor) -> Tensor:
+    """Returns where two tensors of one shape differ, as bool of that shape. Two NaN, of rows of padding, are equal."""
+    return (first != second) & ~(first.isnan() & second.isnan())
+
+
+def equal(first: Tensor, second: Tensor) -> bool:
+    """Says whether two tensors have the same shape and the same numbers; two NaN are the same number."""
+    if first.shape != second.shape:
+        return False
+    return torch.equal(first, second) or not bool(unlike(first, second).any())
 
 
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
-    return len(first) == len(second) and all(map(torch.equal, first, second))
+    return len(first) == len(second) and all(map(equal, first, second))
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

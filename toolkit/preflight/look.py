@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from toolkit.blocks.why_not import why_not_blocks
 from toolkit.channels.find import find_groups
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.macs import count_macs
@@ -189,7 +189,7 @@ class _Look:
         _check_same(self._run(self.model, 1), self._run(self.model, 1), "the second time", close=0.0)
 
     def _copies(self) -> None:
-        made = copy.deepcopy(self.model)
+        made = copy_model(self.model)
         _check_same(self._run(self.model, 1), self._run(made, 1), "by the copy", close=CLOSE)
         self.copy = made
 
@@ -198,7 +198,7 @@ class _Look:
         return self.copy
 
     def _trains(self) -> None:
-        model = copy.deepcopy(self._to_try()).train().requires_grad_(True)
+        model = copy_model(self._to_try()).train().requires_grad_(True)
         device = next((part.device for part in model.parameters()), torch.device("cpu"))
         batch: Batch = next(iter(self.task.train_batches(SEVERAL, 0)))
         with torch.enable_grad():

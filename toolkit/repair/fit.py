@@ -29,7 +29,7 @@ from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.damping import Damping, choose, dampings_that_help
 from toolkit.repair.folded import folded_solution, held_solution, unfolded_norm, unfolded_weights
 from toolkit.repair.joint import tail_of
-from toolkit.repair.layers import channels_of, rows_of
+from toolkit.repair.layers import channels_of, rows_of, without_padding
 from toolkit.repair.least_squares import Normal
 from toolkit.repair.site import Site, look_at_goal, look_at_model, places_of
 from toolkit.repair.through import ThroughActivation
@@ -87,7 +87,7 @@ def add_rows(
         scale, offset = tail_of(model, site.layer, site.joint)
         part = part * scale + offset
     stream, goal = (rows.pick(site.joint.like_output(each, output.shape)) for each in (seen[site.point], goal))
-    parts = rows.inputs, stream.double() - part, goal.double()
+    parts = without_padding(rows.inputs, stream.double() - part, goal.double())
     first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
     _add(problem, *(value[:first] for value in parts))
     if apart is not None and first < len(parts[0]):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.repair.joint import Joint, tail_of
-from toolkit.repair.layers import solution_of, weights_from
+from toolkit.repair.layers import matrix_of, solution_of, weights_from
 
 LEAST_SCALE = 1e-4  # of the largest scale of a layer's channels: with less a channel is not refitted
 
@@ -27,7 +27,7 @@ def folded_solution(model: nn.Module, name: str, joint: Joint) -> Tensor:
     scale, offset = tail_of(model, name, joint)
     if joint.norm is None:
         return solution_of(layer) * scale
-    weights = layer.get_parameter("weight").detach().double().flatten(1).T * scale
+    weights = matrix_of(layer, layer.get_parameter("weight")) * scale
     bias = getattr(layer, "bias", None)
     return torch.cat([weights, (offset if bias is None else offset + bias.detach().double() * scale)[None]])
 
@@ -53,7 +53,7 @@ def held_solution(model: nn.Module, name: str, joint: Joint, solution: Tensor) -
     if joint.norm is not None:
         return solution.to(weight.dtype).double()
     scale, _ = tail_of(model, name, joint)
-    parts = [weight.double().flatten(1).T, *([] if bias is None else [bias.double()[None]])]
+    parts = [matrix_of(model.get_submodule(name), weight), *([] if bias is None else [bias.double()[None]])]
     return torch.cat(parts) * scale
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from toolkit.channels.layers import is_conv, is_grouped
+from toolkit.channels.layers import is_conv, is_grouped, is_transposed_linear
 
 PLACES_PER_INPUT = 4  # of a batch's outputs that a convolution is fitted to: neighbours say nearly the same
 
@@ -27,7 +28,7 @@ class Rows:
 
 
 def can_be_fitted(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) or is_transposed_linear(layer):
         return True
     return isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and not is_grouped(layer)
 
@@ -39,6 +40,15 @@ def rows_of(layer: nn.Module, inputs: Tensor, output_shape: torch.Size, with_off
     if getattr(layer, "bias", None) is None and not with_offset:
         return rows
     return Rows(torch.cat([rows.inputs, rows.inputs.new_ones(len(rows.inputs), 1)], dim=1), rows.pick)
+
+
+def without_padding(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Returns the rows [places, numbers of each part] that are finite in all parts: those of padding may be NaN.
+
+    Where no row is finite, all are returned: what is broken is found where the rows are used.
+    """
+    finite = torch.stack([part.isfinite().all(1) for part in parts]).all(0)
+    return parts if bool(finite.all()) or not bool(finite.any()) else tuple(part[finite] for part in parts)
 
 
 def _linear_rows(inputs: Tensor) -> Rows:
@@ -65,11 +75,27 @@ def _conv_rows(layer: _ConvNd, inputs: Tensor, output_shape: torch.Size) -> Rows
     return Rows(rows, lambda outputs: outputs.movedim(1, -1)[places])
 
 
+@torch.no_grad()
+def plain_output(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Returns what the layer's class makes of inputs: a subclass may scale, pad or act too."""
+    if is_transposed_linear(layer):
+        return inputs @ layer.get_parameter("weight") + layer.get_parameter("bias")
+    base: Any = next(kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))
+    plain: Tensor = base.forward(layer, inputs)
+    return plain
+
+
+def matrix_of(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Returns a weight of the layer's shape as [fan-in, outputs], in float64."""
+    exact = weight.detach().double()
+    return exact if is_transposed_linear(layer) else exact.flatten(1).T
+
+
 def solution_of(layer: nn.Module) -> Tensor:
     """The layer's weights as [fan-in (+ 1), outputs], in float64."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
     assert isinstance(weight, Tensor)
-    parts = [weight.detach().double().flatten(1).T]
+    parts = [matrix_of(layer, weight)]
     if isinstance(bias, Tensor):
         parts.append(bias.detach().double()[None])
     return torch.cat(parts)
@@ -80,7 +106,7 @@ def weights_from(layer: nn.Module, solution: Tensor) -> tuple[Tensor, Tensor | N
     weight, bias = layer.weight, getattr(layer, "bias", None)
     assert isinstance(weight, Tensor)
     rows = solution if bias is None else solution[:-1]
-    new = rows.T.reshape(weight.shape).to(weight.dtype).contiguous()
+    new = (rows if is_transposed_linear(layer) else rows.T).reshape(weight.shape).to(weight.dtype).contiguous()
     return new, None if bias is None else solution[-1].to(weight.dtype)
 
 

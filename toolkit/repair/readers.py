@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.hooks.tensors import copied, map_tensors, tensors_in
+from toolkit.hooks.tensors import copied, map_tensors, stream_in, tensors_in
 
 NOISE = 1e-5  # of the largest value of an output: what two equal passes may differ by
 
@@ -76,11 +76,11 @@ def _continues(model: nn.Module, block: str, inputs: Inputs, order: Sequence[str
 
 @contextmanager
 def _moved(module: nn.Module) -> Iterator[None]:
-    """The first tensor that the module puts out is moved by noise of the size of its spread."""
+    """The stream that the module puts out is moved by noise of the size of its spread."""
 
     def move(_: nn.Module, __: object, output: Any) -> Any:
-        first = tensors_in(output)[:1]
-        return map_tensors(lambda tensor: _noisy(tensor) if any(tensor is one for one in first) else tensor, output)
+        stream = stream_in(output)
+        return map_tensors(lambda tensor: _noisy(tensor) if id(tensor) == id(stream) else tensor, output)
 
     handle = module.register_forward_hook(move)
     try:

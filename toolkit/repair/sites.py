@@ -155,7 +155,8 @@ def reader_sites(
     }
     readers = {name for choice in changed for name in choice.group.consumers if name in order}  # not of training mode
     sites = []
-    fitted = {*(name for name in readers if can_be_fitted(model.get_submodule(name))), *others}
+    once = [name for name in readers if order.count(name) == 1]  # one fit cannot serve several calls
+    fitted = {*(name for name in once if can_be_fitted(model.get_submodule(name))), *others}
     for layer in sorted(fitted, key=order.index):
         found = join(layer)
         if found is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.settings import Settings
+from toolkit.hooks.tensors import stream_in
 from toolkit.stand_ins.output import OutputStructure
 
 
@@ -31,7 +32,8 @@ class StandInArguments(Settings):
 class StandIn(nn.Module, ABC):
     """Stands where a residual block was: `carry` takes the stream on, whatever else the block was given and returned.
 
-    The output has the block's own structure with None for every entry but the first tensor. The plain attributes of
+    The output has the block's own structure: its stream, what the block was given and hands on, and None for every
+    other entry. The stream is the first floating-point tensor that comes in. The plain attributes of
     the block and its submodules can still be read (nn.TransformerEncoder reads `layers[0].self_attn.batch_first`).
 
     arguments: what the stand-in was made from. Width that is cut later shows in the weights, as in any other module.
@@ -57,8 +59,9 @@ class StandIn(nn.Module, ABC):
         return None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        stream = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        return self.arguments.structure.wrap(self.carry(stream))
+        stream = stream_in((args, kwargs))
+        assert stream is not None
+        return self.arguments.structure.wrap(self.carry(stream), args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:

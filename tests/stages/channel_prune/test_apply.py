@@ -46,7 +46,7 @@ def test_groups_of_a_transformer(tiny_task: TinyTask) -> None:
     assert attention.producers == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v")
     assert attention.consumers == ("blocks.0.attn.proj",)
     assert attention.dims_are_free
-    assert (attention.head_attributes, attention.width_attributes) == (("num_heads",), ())
+    assert [(patch.attribute, patch.follows) for patch in attention.patches] == [("num_heads", "units")]
 
 
 def test_frozen_parameters_are_still_found_and_stay_frozen(tiny_task: TinyTask) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toolkit.hooks.arguments import first_arguments
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.tensors import map_tensors, stream_in, tensors_in
 
 NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # what tells blocks apart that are alike
 
@@ -24,36 +24,24 @@ class Bound(nn.Module):
 
 
 class BlockCall(nn.Module):
-    """A block as a model of one input: what else it was given in the network it is given again."""
+    """A block as a model of its stream: what else it was given in the network it is given again."""
 
-    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, block: nn.Module, stream: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__()
-        self.block, self.args, self.kwargs = block, args, kwargs
+        self.block, self.stream, self.args, self.kwargs = block, stream, args, kwargs
 
     def forward(self, stream: Tensor) -> Any:
-        return self.block(stream, *self.args, **self.kwargs)
-
-
-class _Named(nn.Module):
-    """A block that takes its stream by name."""
-
-    def __init__(self, block: nn.Module, name: str) -> None:
-        super().__init__()
-        self.block, self.name = block, name
-
-    def forward(self, stream: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.block(*args, **{self.name: stream}, **kwargs)
+        args, kwargs = map_tensors(lambda one: stream if one is self.stream else one, (self.args, self.kwargs))
+        return self.block(*args, **kwargs)
 
 
 def call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[BlockCall, tuple[Tensor, ...]]:
     """Returns the block as the model calls it: a model of its stream, and the stream."""
     module = model.get_submodule(block)
     args, kwargs = first_arguments(model, block, inputs)
-    if args and isinstance(args[0], Tensor):
-        return BlockCall(module, args[1:], kwargs), (args[0],)
-    name = next(key for key, value in kwargs.items() if isinstance(value, Tensor))
-    rest = {key: value for key, value in kwargs.items() if key != name}
-    return BlockCall(_Named(module, name), args, rest), (kwargs[name],)
+    stream = stream_in((args, kwargs))
+    assert stream is not None
+    return BlockCall(module, stream, args, kwargs), (stream,)
 
 
 def signature_of(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> str:
@@ -66,6 +54,6 @@ def signature_of(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> str
         for key, value in vars(module).items()
         if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
     ]
-    call, (stream,) = call_of(model, name, inputs)
-    given = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
+    call, _ = call_of(model, name, inputs)
+    given = [tuple(part.shape) for part in tensors_in((call.args, call.kwargs))]
     return f"{block} {shapes} {plain} {given}"

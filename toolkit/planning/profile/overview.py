@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.base.settings import Data
 from toolkit.blocks.drop import block_dropped
-from toolkit.blocks.find import find_blocks
+from toolkit.blocks.find import look_for_blocks
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup
 from toolkit.hooks.copies import copy_model
@@ -45,7 +45,12 @@ class GroupOverview(Data):
 
 
 class Overview(Data):
-    """`not_cut`: why other layers keep their width. `partial`: operators that may be heavy and have no count."""
+    """Describes what can be cut in a model.
+
+    not_cut: why other layers keep their width.
+    not_dropped: why other modules like the blocks are none.
+    partial: operators that may be heavy and have no count.
+    """
 
     macs: int
     num_params: int
@@ -53,6 +58,7 @@ class Overview(Data):
     blocks: tuple[BlockOverview, ...]
     groups: tuple[GroupOverview, ...]
     not_cut: dict[str, str]
+    not_dropped: dict[str, str] = Field(default_factory=dict)
     partial: dict[str, int] = Field(default_factory=dict)
 
 
@@ -66,7 +72,8 @@ def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[s
     if computed_tensors(model):
         model = copy_model(model)
         fold_all(model)  # as every run does
-    blocks = find_blocks(model, inputs)
+    found = look_for_blocks(model, inputs)
+    blocks = found.names
     structure = find_groups(model, inputs, blocks, protected)
     layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}
     names = [*blocks, *dict.fromkeys(layer for own in layers.values() for layer in own)]
@@ -82,6 +89,7 @@ def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[s
             for group in structure.groups
         ),
         not_cut=structure.refused,
+        not_dropped=found.refused,
         partial=total.unknown,
     )
 

@@ -7,6 +7,7 @@ all blocks are chosen from the scores of the first round and dropped together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.base.settings import Detail
 from toolkit.blocks.drop import drop_block
-from toolkit.blocks.find import find_blocks
+from toolkit.blocks.find import find_blocks, look_for_blocks
 from toolkit.blocks.ways import faults_on_paths
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.points import ActivationPoint, capture
@@ -43,14 +44,14 @@ def apply_block_drop(
     Raises:
         StageError: there are too few blocks, the ratio cannot be met, or a score is not a finite number.
     """
-    found = find_blocks(model, context.example_inputs(task))
-    refused = faults_on_paths(model, found, context.other_paths(task, model))
+    found = look_for_blocks(model, context.example_inputs(task))
+    refused = faults_on_paths(model, found.names, context.other_paths(task, model))
     refused |= routed_modules(model, context.inputs(task, "score"))
-    names = [name for name in found if name not in refused]
-    for name in found:
+    names = [name for name in found.names if name not in refused]
+    for name in found.names:
         if name in refused:
             context.console.line(f"  {name} stays: {refused[name]}")
-    _check_target(names, config)
+    _check_target(names, config, {**found.refused, **refused})
     if config.rank is not None:
         bypass_sites(model, config.blocks or names, context.example_inputs(task), {}, config.rank)
     config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
@@ -65,10 +66,16 @@ def _same_streams(model: nn.Module, dense: nn.Module, blocks: list[str], inputs:
     return all(found[end].shape == wanted[end].shape for end in ends)
 
 
-def _check_target(names: list[str], config: BlockDrop) -> None:
+def _check_target(names: list[str], config: BlockDrop, refused: Mapping[str, str]) -> None:
     if not names:
-        raise StageError("the model has no residual block that keeps its input's shape, so none can be dropped")
+        reasons = "".join(f"; {name}: {reason}" for name, reason in list(refused.items())[:3])
+        raise StageError(
+            f"the model has no residual block that keeps its input's shape, so none can be dropped{reasons}"
+        )
     unknown = [block for block in config.blocks or () if block not in names]
+    known = [f"{block} cannot be dropped: {refused[block]}" for block in unknown if block in refused]
+    if known:
+        raise StageError(f"blocks: {'; '.join(known)}; choose among: {', '.join(names)}")
     if unknown:
         raise StageError(f"blocks: {', '.join(unknown)}: no such block is left; choose among: {', '.join(names)}")
     if config.blocks is not None and len(config.blocks) == len(names):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.channels.groups import ChannelGroup
-from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.repair.layers import can_be_fitted, rows_of
+from toolkit.hooks.points import ActivationPoint, Inputs, watched
+from toolkit.repair.layers import can_be_fitted, matrix_of, rows_of, without_padding
 
 DAMPING = 1e-3  # of the mean diagonal of X^T X
 
@@ -39,18 +39,27 @@ def _grams(model: nn.Module, layers: set[str], batches: Iterable[Inputs]) -> dic
     """X^T X of the rows that each layer reads, a column of ones at the end, in float64."""
     points = {ActivationPoint(layer, side) for layer in layers for side in ("input", "output")}
     total: dict[str, Tensor] = {}
-    for inputs in batches if layers else ():
-        seen = capture(model, inputs, points)
-        for name in layers:
-            entry, end = (seen[ActivationPoint(name, side)] for side in ("input", "output"))
-            rows = rows_of(model.get_submodule(name), entry, end.shape, with_offset=True).inputs.double()
-            total[name] = rows.T @ rows + total.get(name, 0.0)
+    entries: dict[str, Tensor] = {}
+
+    def note(point: ActivationPoint, value: Tensor) -> None:
+        """Layers may be called more than once, and each call counts."""
+        name = point.module
+        if point.side == "input":
+            entries[name] = value
+            return
+        rows = rows_of(model.get_submodule(name), entries.pop(name), value.shape, with_offset=True).inputs.double()
+        (rows,) = without_padding(rows)
+        total[name] = rows.T @ rows + total.get(name, 0.0)
+
+    with torch.no_grad(), watched(model, points, note):
+        for inputs in batches if layers else ():
+            model(*inputs)
     return total
 
 
 def _scores(model: nn.Module, group: ChannelGroup, gram: Tensor) -> Tensor:
     layer = model.get_submodule(group.reader.module)
-    weights = layer.get_parameter("weight").detach().double().flatten(1).T
+    weights = matrix_of(layer, layer.get_parameter("weight"))
     weights = torch.cat([weights, weights.new_zeros(1, weights.shape[1])])
     per_index = (len(weights) - 1) // group.reader.size  # the places of a convolution's kernel
     ridge = DAMPING * gram.diagonal().mean().clamp(min=1e-30)

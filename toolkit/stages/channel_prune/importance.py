@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.channels.groups import ChannelGroup, Slot
 from toolkit.channels.layers import batch_norm_scale, channel_dim, input_weights, output_weights
-from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.hooks.points import ActivationPoint, Inputs, watched
+from toolkit.repair.layers import without_padding
 from toolkit.stages.channel_prune.elimination import elimination_scores
 from toolkit.tasks.task import Batch, Task
 
@@ -113,13 +114,18 @@ def _moments(
     points = {group.name: ActivationPoint(group.reader.module, "input") for group in groups}
     total: dict[str, Tensor] = {}
     count: dict[str, int] = {}
-    for inputs in batches:
-        seen = capture(model, inputs, set(points.values()))
-        for name, point in points.items():
-            value = seen[point]
-            rows = value.movedim(channel_dim(model.get_submodule(point.module)), -1).flatten(0, -2).double()
+
+    def note(point: ActivationPoint, value: Tensor) -> None:
+        """Layers may be called more than once, and each call counts."""
+        rows = value.movedim(channel_dim(model.get_submodule(point.module)), -1).flatten(0, -2).double()
+        (rows,) = without_padding(rows)
+        for name in (name for name, own in points.items() if own == point):
             total[name] = of(rows) + total.get(name, 0.0)
             count[name] = count.get(name, 0) + len(rows)
+
+    with torch.no_grad(), watched(model, set(points.values()), note):
+        for inputs in batches:
+            model(*inputs)
     if not count and groups:
         raise StageError("this importance needs calibration data, and the task's split is empty")
     return total, count

@@ -1,4 +1,4 @@
-"""The one keep ratio that brings a model to a share of the unmodified multiply-adds."""
+"""The keep ratio, and the widths of single groups, that bring a model to a share of the unmodified multiply-adds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import nn
 from toolkit.channels.cut import cut
 from toolkit.channels.groups import ChannelGroup
 from toolkit.hooks.copies import copy_model
+from toolkit.stages.channel_prune.last_steps import WidthPlan, loss, meet
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep, WidthKind
-from toolkit.stages.channel_prune.widths import Cut, Scores, choose, even_scores, plan_cuts
+from toolkit.stages.channel_prune.widths import Scores, choose, even_scores, plan_cuts, possible_widths
 from toolkit.stages.context import StageContext
 
 MOST_TRIALS = 16
 
 CLOSE_ENOUGH = 0.1  # of the tolerance
-
-WidthPlan = list[Cut]
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ def search_ratio(
 
     Halving and straight-line guesses in turns, since MACs fall with the square of a width in some layers. Where the
     target lies in a jump, because all groups give up a whole head at once, only some of them do: those that lose least.
+    Where that does not meet it either, widths of single groups do, see `last_steps`.
     """
     assert config.macs_ratio is not None
     search = _Search(model, context, config.macs_ratio)
@@ -57,9 +57,13 @@ def search_ratio(
             break
         low, high = (low, side) if side.miss > 0 else (side, high)
     assert best is not None and best.plan is not None
+    plan = best.plan
     if abs(best.miss) > config.macs_tolerance and low.plan is not None and high.plan is not None:
-        return _between(search, low.plan, high.plan, scores)
-    return best.plan
+        plan = min(plan, _between(search, low.plan, high.plan, scores), key=lambda one: abs(search.miss(one)))
+    if abs(search.miss(plan)) > config.macs_tolerance:
+        widths = [possible_widths(entry, config) if entry.kind in kinds else (entry.kept,) for entry in plan]
+        plan = meet(search.miss, plan, widths, scores, config.macs_tolerance)
+    return plan
 
 
 @dataclass
@@ -90,7 +94,10 @@ def _guess(low: _Side, high: _Side) -> float:
 
 def _between(search: _Search, narrow: WidthPlan, wide: WidthPlan, scores: Scores) -> WidthPlan:
     """Some groups as in `narrow`, the others as in `wide`: the number of them that is nearest to the target."""
-    order = sorted(range(len(wide)), key=lambda place: _lost(narrow[place], wide[place], scores))
+    order = sorted(
+        range(len(wide)),
+        key=lambda place: loss(wide[place], narrow[place].kept, scores) - loss(wide[place], wide[place].kept, scores),
+    )
     first, last = 0, len(order)  # too many multiply-adds, too few
     while last - first > 1:
         middle = (first + last) // 2
@@ -102,10 +109,3 @@ def _between(search: _Search, narrow: WidthPlan, wide: WidthPlan, scores: Scores
 
 def _mixed(narrow: WidthPlan, wide: WidthPlan, places: Sequence[int]) -> WidthPlan:
     return [narrow[place] if place in places else entry for place, entry in enumerate(wide)]
-
-
-def _lost(narrow: Cut, wide: Cut, scores: Scores) -> float:
-    """Importance of the units that the narrower width costs, as a share of the group's."""
-    over = 0 if wide.kind == "head_dim" else 1
-    units = scores[wide.group.name].double().sum(over).abs().sort(descending=True).values
-    return float(units[narrow.kept : wide.kept].sum() / units.sum().clamp(min=1e-30))

@@ -26,7 +26,8 @@ MOST_NAMED: Final = 4  # groups that are named where a stage is told in words
 class Keep(Settings):
     """Share of each kind of channel to keep, of the unmodified model's width; 1.0 leaves the kind alone.
 
-    `mlp`: hidden units between two linear layers. `heads`, `head_dim`: attention heads, and the width of each.
+    `mlp`: hidden units between two linear layers. `heads`, `head_dim`: attention heads, and the width of each; where
+    query heads share a key head, the key heads with all their query heads.
     `conv`: channels between two convolutions, inside a residual block or outside all of them. `embedding`: the width
     of a residual stream, which all blocks along it share (in a CNN: of a stage).
     """
@@ -54,9 +55,10 @@ class ChannelPrune(StageSettings):
     """Make layers physically narrower: MLP hidden units, attention heads, head dimensions, convolutions, embeddings.
 
     Give exactly one target: `keep` ratios; or `macs_ratio`, reached by one common keep ratio over `scope` (null: mlp,
-    heads and conv, as far as the model has them); or `widths`, what is left of each group that it names, to the unit
-    (`python -m toolkit.inspect` lists the groups; an attention takes `{heads: 2, head_dim: 8}`). `include` and
-    `exclude` are patterns for the names of groups: a name, a shell pattern, or a regular expression after `re:`.
+    heads and conv, as far as the model has them), and by single groups where that steps over it; or `widths`, what is
+    left of each group that it names, to the unit (`python -m toolkit.inspect` lists the groups; an attention takes
+    `{heads: 2, head_dim: 8}`). `include` and `exclude` are patterns for the names of groups: a name, a shell pattern,
+    or a regular expression after `re:`.
     `importance` ranks channels: by mean square activation, L1 or L2 norm of weights, first-order Taylor expansion of
     the loss (Molchanov et al., CVPR 2019), BatchNorm scale (Liu et al., ICCV 2017), the Newton score of the consumer's
     error (after Numerical Pruning, arXiv 2412.12441), mean square activation times the consumer's squared weights

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.channels.cut import KeptUnits
-from toolkit.channels.groups import ChannelGroup
+from toolkit.channels.groups import ChannelGroup, Patch
+from toolkit.channels.layers import num_outputs
 from toolkit.stages.channel_prune.settings import WIDTH_KINDS, ChannelPrune, Heads, Keep, WidthKind
 from toolkit.stages.detail import CutGroup
 
@@ -66,10 +67,19 @@ def plan_cuts(
         own = [group for group in groups if kind in kinds_of(group)]
         for group, asked in _share_out(own, kind, ratio, dense, config, scores):
             original, now = original_width(dense, group, kind), width_now(group, kind)
-            multiple = 1 if kind == "heads" else _units_of(config.round_to, group, kind)
-            cuts.append(Cut(group, kind, original, now, asked, rounded(asked, multiple, now)))
+            cuts.append(Cut(group, kind, original, now, asked, rounded(asked, _multiple(group, kind, config), now)))
     order = {group.name: place for place, group in enumerate(groups)}
     return sorted(cuts, key=lambda cut: order[cut.group.name])
+
+
+def _multiple(group: ChannelGroup, kind: WidthKind, config: ChannelPrune) -> int:
+    return 1 if kind == "heads" else _units_of(config.round_to, group, kind)
+
+
+def possible_widths(cut: Cut, config: ChannelPrune) -> tuple[int, ...]:
+    """All widths that rounding could give the group, from the narrowest one to the one that it has."""
+    multiple = _multiple(cut.group, cut.kind, config)
+    return tuple(dict.fromkeys([*range(multiple, cut.before, multiple), cut.before]))
 
 
 def given_cuts(groups: Sequence[ChannelGroup], dense: nn.Module, widths: Mapping[str, int | Heads]) -> list[Cut]:
@@ -112,20 +122,20 @@ def width_now(group: ChannelGroup, kind: WidthKind) -> int:
 def original_width(dense: nn.Module, group: ChannelGroup, kind: WidthKind) -> int:
     """Units (or channels of a head) that the group had in the unmodified model."""
     first = next(slot for slot in group.slots if slot.role == "out")
-    now = first.size
-    weight = dense.get_submodule(first.module).weight
-    assert isinstance(weight, Tensor)
-    is_second = type(dense.get_submodule(first.module)).__name__.startswith(("Embedding", "ConvTranspose"))
-    was = weight.shape[1 if is_second else 0]
-    if group.kind != "attention":
-        return round(was * group.num_units / now)
-    heads = _original_heads(dense, group)
-    return heads if kind == "heads" else round(group.head_dim * (was / heads) / (now / group.num_units))
+    was = (num_outputs(dense.get_submodule(first.module)) - len(first.shared)) / first.size  # times as many channels
+    heads = was * group.num_units
+    if group.kind == "attention":  # heads may be narrower too
+        counts = {patch.follows: patch for patch in reversed(group.patches) if patch.value}
+        if "units" in counts:
+            heads = group.num_units * _growth(dense, counts["units"])
+        elif "channels" in counts:
+            heads /= _growth(dense, counts["channels"])
+    return round(heads if kind != "head_dim" else group.head_dim * was * group.num_units / heads)
 
 
-def _original_heads(dense: nn.Module, group: ChannelGroup) -> int:
-    owner = dense.get_submodule(group.owner)
-    return int(getattr(owner, group.head_attributes[0])) if group.head_attributes else group.num_units
+def _growth(dense: nn.Module, patch: Patch) -> float:
+    """How many times as large a number was in the unmodified model."""
+    return float(getattr(dense.get_submodule(patch.module), patch.attribute)) / patch.value
 
 
 def _share_out(

@@ -1,0 +1,104 @@
+"""Attributes that hold a width: what forward code reads of heads and channels, to be told of a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from toolkit.channels.groups import ChannelGroup, Patch
+from toolkit.channels.heads import speaks_of_heads
+
+_INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
+
+_OTHER_COUNTS = ("group", "rep", "num", "n_")  # words in the names of other numbers that may follow that of units
+
+MOST_TRIALS = 24
+
+
+def trials(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[Patch, ...]]:
+    """Sets of attributes that may have to follow a cut of the group, likely ones first; the caller tries them out.
+
+    Attention: numbers of heads and inner widths, then the numbers alone, then with all that could be a width. Other
+    groups: nothing first. A number of heads and one of their channels may be equal: the name tells.
+    """
+    heads, inner, widths, others = _candidates(model, group)
+    if group.kind == "attention":
+        likely = [heads + inner, heads, (), heads + inner + widths, heads + inner + widths + others]
+        single = [(*heads, one) for one in (*others, *inner, *widths)] + [(one,) for one in (*heads, *inner, *widths)]
+    else:
+        likely = [(), inner + widths, inner + widths + others]
+        single = [(one,) for one in (*inner, *widths, *others, *heads)]
+    tried = [
+        tuple({(one.module, one.attribute): one for one in reversed(chosen)}.values()) for chosen in likely + single
+    ]
+    yield from list(dict.fromkeys(tuple(sorted(one, key=str)) for one in tried))[:MOST_TRIALS]
+
+
+def with_dims(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
+    """The group with those attributes beside that hold the width of one head: they follow where heads are narrowed."""
+    taken = {(patch.module, patch.attribute) for patch in group.patches}
+    found = [
+        Patch(name, attribute, "channels", value=value)
+        for name, attribute, value in _numbers(model, group)
+        if isinstance(value, int) and value == group.head_dim > 1 and ("head" in attribute or "size" in attribute)
+        if (name, attribute) not in taken and not speaks_of_heads(attribute)
+    ]
+    return replace(group, patches=(*group.patches, *found))
+
+
+def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...], ...]:
+    """Numbers of heads, inner widths by name, other widths, and other numbers that may follow the number of units."""
+    units = group.num_units
+    sizes = {slot.size for slot in group.slots}
+    heads, inner, widths, others = list[Patch](), list[Patch](), list[Patch](), list[Patch]()
+    for name, attribute, value in _numbers(model, group):
+        if isinstance(value, int):
+            if value < units or value % units:
+                continue
+            is_width = any(size % value == 0 for size in sizes)
+            if speaks_of_heads(attribute):
+                heads.append(Patch(name, attribute, "units", value=value))
+                continue
+            if is_width and not (value == group.head_dim and "dim" in attribute and "head" in attribute):
+                own = inner if any(word in attribute for word in _INNER_NAMES) else widths
+                own.append(Patch(name, attribute, "width", value=value))
+            if any(word in attribute for word in _OTHER_COUNTS):
+                others.append(Patch(name, attribute, "units", value=value))
+        else:
+            places = tuple(place for place, entry in enumerate(value) if entry >= units and entry % units == 0)
+            if places:
+                widths.append(Patch(name, attribute, "width", places))
+            if len(places) > 1:
+                others += [Patch(name, attribute, "width", (place,)) for place in places]
+    return tuple(heads), tuple(inner), tuple(widths), tuple(others)
+
+
+def _numbers(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, str, int | Sequence[int]]]:
+    """Integers, and tuples and lists of them, that the modules around the group's layers hold, and those beside the
+    layers that have no parameters, such as nn.Unflatten."""
+    for name in around(model, group):
+        for attribute, value in vars(model.get_submodule(name)).items():
+            if attribute.startswith("_"):
+                continue
+            if type(value) is int or (
+                isinstance(value, (tuple, list)) and 0 < len(value) <= 16 and all(type(one) is int for one in value)
+            ):
+                yield name, attribute, value
+
+
+def around(model: nn.Module, group: ChannelGroup) -> list[str]:
+    """Names of the modules whose attributes may follow a cut of the group; in the same order for groups alike."""
+    names: dict[str, None] = {}
+    for slot in group.slots:
+        name = slot.module
+        for _ in range(2):
+            if name:
+                name = name.rpartition(".")[0]
+                names[name] = None
+    for name in list(names):
+        for child, module in model.get_submodule(name).named_children():
+            if not any(True for _ in module.parameters()) and not isinstance(module, nn.Dropout):
+                names[f"{name}.{child}" if name else child] = None
+    return list(names)
