@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _apply(args: argparse.Namespace) -> None:
-    recipe, lines = read_recipe(args.recipe)
-    if args.device is not None:
-        recipe = recipe.model_copy(update={"device": args.device})
+    recipe, lines = read_recipe(args.recipe, args.device)
     if args.check:
         _show(recipe)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from toolkit.measure.results import MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
 
@@ -41,7 +40,7 @@ def sweep_rows(records: dict[str, RunRecord]) -> list[Row]:
 def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     now, dense = step.measurement, record.baseline.measurement
     row.macs.append(now.macs.total / dense.macs.total)
-    latency = now.latency_at(_largest_batch(record))
+    latency = now.latency_at(record.recipe.latency_shown)
     if latency is not None:
         row.latency.append(latency.ratio)
     rounds = [one for past in record.steps[: index + 1] for one in past.detail.get("rounds", [])]
@@ -59,11 +58,6 @@ def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     before, after = dense.quality_on("test"), now.quality_on("test")
     if before is not None and after is not None:
         row.change.append(after.value - before.value)
-
-
-def _largest_batch(record: RunRecord) -> MeasurementKey:
-    """Returns the key of the latency that a sweep shows: on the run's own device, of the largest batch."""
-    return MeasurementKey(device=record.recipe.device, batch_size=max(record.recipe.measure.batch_sizes))
 
 
 def _blocks_left(record: RunRecord, index: int) -> int | None:

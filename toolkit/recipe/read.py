@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from toolkit.base.errors import Fault
-from toolkit.recipe.check import card_of, check_model, check_named, check_stages, check_task
+from toolkit.recipe.check import card_of, check_measure, check_model, check_named, check_stages, check_task
 from toolkit.recipe.faults import shown
 from toolkit.recipe.read_settings import read_settings
-from toolkit.recipe.recipe import RECIPE_VERSION, Recipe
+from toolkit.recipe.recipe import RECIPE_VERSION, Measure, Recipe
 from toolkit.recipe.yaml_nodes import Lines
 from toolkit.stages.settings import Stage
 from toolkit.tasks.reference import TaskReference, task_name
@@ -30,11 +30,23 @@ def load_recipe(path: Path | str) -> Recipe:
     return read_recipe(path)[0]
 
 
-def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
-    """As `load_recipe`, with the line of every value, for messages about a stage that fails later."""
-    return read_settings(
-        Path(path), Recipe, check_named, check_form=_form_faults, check_sound_parts=_checks_of_what_is_valid
+def read_recipe(path: Path | str, device: Literal["cpu", "cuda"] | None = None) -> tuple[Recipe, Lines]:
+    """As `load_recipe`, with the line of every value, for messages about a stage that fails later.
+
+    device: where the recipe is to run, whatever it says itself.
+    """
+
+    def placed(recipe: Recipe) -> Recipe:
+        return recipe if device is None else recipe.model_copy(update={"device": device})
+
+    recipe, lines = read_settings(
+        Path(path),
+        Recipe,
+        lambda recipe: check_named(placed(recipe)),
+        check_form=_form_faults,
+        check_sound_parts=lambda data: _checks_of_what_is_valid(data | ({} if device is None else {"device": device})),
     )
+    return placed(recipe), lines
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -59,6 +71,18 @@ def _form_faults(data: dict[str, Any]) -> list[Fault]:
 
 def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
     """The faults of meaning in the sound parts of a recipe that has other faults too."""
+    return [*_checks_of_stages(data), *_checks_of_measure(data)]
+
+
+def _checks_of_measure(data: dict[str, Any]) -> list[Fault]:
+    try:
+        measure = Measure.model_validate(data.get("measure"))
+    except ValidationError:  # reported already
+        return []
+    return check_measure(measure, data["device"]) if data.get("device") in ("cpu", "cuda") else []
+
+
+def _checks_of_stages(data: dict[str, Any]) -> list[Fault]:
     task, stages = data.get("task"), data.get("stages")
     sound: dict[int, Stage] = {}
     for index, item in enumerate(stages if isinstance(stages, list) else []):

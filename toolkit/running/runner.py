@@ -17,6 +17,7 @@ from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
+from toolkit.hooks.memory import out_of_memory_named
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.recipe.check import check, check_model, check_named
@@ -48,7 +49,8 @@ def run(
     `out` defaults to `runs/<recipe name>`. `resume` continues after the last stage that was finished.
 
     Raises:
-        UserError: the recipe, the folder or the device cannot be used, or a stage cannot meet its target.
+        UserError: the recipe, the folder or the device cannot be used, a stage cannot meet its target, or memory is
+            too small for a batch.
     """
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
@@ -156,8 +158,10 @@ class _Run:
             rounds=RoundStore(self._rounds_folder(index), self._save, self._load),
         )
         torch.manual_seed(context.seed)
+        advice = "use a device with more memory"
         try:
-            model, detail = STAGES[stage.type](model, self.task, stage, context)
+            with out_of_memory_named(f"stage {index} {stage.type}", lambda: next(iter(context.running), None), advice):
+                model, detail = STAGES[stage.type](model, self.task, stage, context)
             check_outputs(model, self.dense, self.inputs)
             check_changed(before, model, stage.allow_no_change)
         except StageError as error:

@@ -22,7 +22,10 @@ Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
 
 @dataclass(frozen=True)
 class StageContext:
-    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to."""
+    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to.
+
+    running: the number of examples in the batch that `batches` gave last; nothing before the first one.
+    """
 
     dense: nn.Module
     dense_macs: int
@@ -33,6 +36,7 @@ class StageContext:
     rounds: RoundStore = field(
         default_factory=RoundStore
     )  # where a stage of several rounds keeps those that are finished
+    running: list[int] = field(default_factory=list)
 
     def macs_ratio(self, model: nn.Module) -> float:
         return self.count_macs(model) / self.dense_macs
@@ -42,6 +46,7 @@ class StageContext:
         is_empty = True
         for batch in task.batches(split, batch_size, limit=limit):
             is_empty = False
+            self.running[:] = [len(batch.inputs[0])]
             yield to_device(batch, self.device)
         if is_empty:
             raise StageError(f"task {task.name!r} gives no batch for split {split!r}, which this stage needs")

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
+from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import model_sha256
 from toolkit.tasks.task import Batch
@@ -88,6 +90,7 @@ def fit(
 
     Raises:
         StageError: the loss or the validation is not a finite number, or the checkpoint is not of this training.
+        UserError: the device is out of memory.
     """
     state = _begin(model, config)
     keeper = None
@@ -99,7 +102,9 @@ def fit(
     with console.progress(title, config.max_steps) as progress:
         progress.advance(state.result.steps)
         while not state.finished:
-            _train_step(state, _next(objective.batches), objective.loss, config)
+            batch = _next(objective.batches)
+            with out_of_memory_named(title, partial(_size, batch), "give a smaller batch_size"):
+                _train_step(state, batch, objective.loss, config)
             progress.advance()
             if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
                 point = _validate(state, objective.validate, config, keep_best)
@@ -111,6 +116,10 @@ def fit(
     model.load_state_dict(state.best_state)
     model.eval()
     return state.result
+
+
+def _size(batch: Batch) -> int:
+    return len(batch.inputs[0])
 
 
 def _begin(model: nn.Module, config: FitConfig) -> FitState:
