@@ -43,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     file = given_task_file(args)
-    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin)
-    if args.device is not None:
-        recipe = recipe.model_copy(update={"device": args.device})
+    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, args.device)
     if args.check:
         _show(recipe, was_built=args.build)
         return _preflight(recipe, file, args.recipe.parent) if args.build else 0

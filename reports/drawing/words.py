@@ -43,6 +43,11 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:.1f} %"
 
 
+def mebibytes(number: int) -> str:
+    """`5_400_000` -> `5.1 MiB`."""
+    return f"{number / 2**20:.1f} MiB"
+
+
 def milliseconds(seconds: float) -> str:
     """Three significant digits, without the unit."""
     value = 1000 * seconds

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reports.drawing.words import count, macs_words
-from toolkit.measure.results import Latency, Measurement, Quality, percentile
+from reports.drawing.words import count, macs_words, mebibytes
+from toolkit.measure.results import Latency, Measurement, MeasurementKey, Quality, percentile
 from toolkit.record.run import RunRecord, StepRecord
 
 DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, the metric as a difference to it."
@@ -12,12 +12,13 @@ LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns
 
 
 def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: one row per step, the baseline first; one latency column per key."""
+    """Columns and rows: one row per step, the baseline first; one column per latency, and per peak of the memory."""
     dense = record.baseline.measurement
     quality = closing_quality(dense)
     latencies = [f"latency {key.words}" for key in dense.latency_keys]
     metrics = [] if quality is None else [f"{quality.metric} ({quality.split})"]
-    columns = ["stage", "MACs", "params", *latencies, *metrics]
+    memory = [f"peak memory {key.words}" for key in _counted(dense)]
+    columns = ["stage", "MACs", "params", *latencies, *memory, *metrics]
     return columns, [_row(index, step, dense, quality) for index, step in enumerate(record.steps)]
 
 
@@ -57,10 +58,21 @@ def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Qualit
     macs = macs_words(now.macs) if share is None else f"{count(now.macs.total)} ({share:.3f})"
     row = [f"{index} {step.stage}", macs, count(now.num_params)]
     row += [_ratio(now.latency_at(key)) for key in dense.latency_keys]
+    row += [_peak(now.latency_at(key)) for key in _counted(dense)]
     if dense_quality is not None:
         quality = now.quality_on(dense_quality.split)
         row.append("-" if quality is None else f"{quality.value:.3f} ({quality.value - dense_quality.value:+.3f})")
     return row
+
+
+def _counted(dense: Measurement) -> list[MeasurementKey]:
+    return [latency.key for latency in dense.latency if latency.peak_bytes is not None]
+
+
+def _peak(latency: Latency | None) -> str:
+    if latency is None or latency.peak_bytes is None or latency.peak_ratio is None:
+        return "-"
+    return f"{mebibytes(latency.peak_bytes)} ({latency.peak_ratio:.3f})"
 
 
 def _ratio(latency: Latency | None) -> str:

@@ -12,6 +12,7 @@ from reports.drawing.words import (
     count,
     duration,
     macs_words,
+    mebibytes,
     milliseconds,
     percent,
     step_names,
@@ -47,6 +48,8 @@ def stages_table(record: RunRecord) -> Safe:
     keys, splits = dense.latency_keys, [quality.split for quality in dense.quality]
     head = ["stage", "MACs (multiply-adds)", "normalisation operations (kept apart)", "parameters"]
     head += [f"latency, {timed_at(key)}: median [p10 .. p90], ms" for key in keys]
+    counted = [entry.key for entry in dense.latency if entry.peak_bytes is not None]
+    head += [f"peak memory, {timed_at(key)}" for key in counted]
     head += [f"{q.metric}, {q.split}{' [95 % interval]' if q.interval else ''}" for q in dense.quality]
     rows = [
         [
@@ -55,6 +58,7 @@ def stages_table(record: RunRecord) -> Safe:
             count(now.macs.normalisation),
             _two_lines(count(now.num_params), f"{percent(now.num_params / dense.num_params)} of dense"),
             *(_latency_cell(now, key) for key in keys),
+            *(_memory_cell(now, key) for key in counted),
             *(_quality_cell(now, dense, split) for split in splits),
         ]
         for name, step in zip(step_names(record.steps), record.steps, strict=True)
@@ -159,6 +163,13 @@ def _latency_cell(now: Measurement, key: MeasurementKey) -> Safe:
         return Safe("–")
     spread = f"[{milliseconds(entry.percentile_s(10))} .. {milliseconds(entry.percentile_s(90))}]"
     return _two_lines(f"{milliseconds(entry.median_s)} {spread}", f"× {entry.ratio:.2f} of dense")
+
+
+def _memory_cell(now: Measurement, key: MeasurementKey) -> Safe:
+    entry = now.latency_at(key)
+    if entry is None or entry.peak_bytes is None or entry.peak_ratio is None:
+        return Safe("–")
+    return _two_lines(mebibytes(entry.peak_bytes), f"× {entry.peak_ratio:.2f} of dense")
 
 
 def _quality_cell(now: Measurement, dense: Measurement, split: str) -> Safe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from toolkit.measure.results import MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
 
@@ -45,7 +44,7 @@ def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     macs = now.macs.ratio_to(dense.macs)
     if macs is not None:
         row.macs.append(macs)
-    latency = now.latency_at(_largest_batch(record))
+    latency = now.latency_at(record.recipe.latency_shown)
     if latency is not None:
         row.latency.append(latency.ratio)
     rounds = [one for past in record.steps[: index + 1] for one in past.detail.get("rounds", [])]
@@ -63,11 +62,6 @@ def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     before, after = dense.quality_on("test"), now.quality_on("test")
     if before is not None and after is not None:
         row.change.append(after.value - before.value)
-
-
-def _largest_batch(record: RunRecord) -> MeasurementKey:
-    """Returns the key of the latency that a sweep shows: on the run's own device, of the largest batch."""
-    return MeasurementKey(device=record.recipe.device, batch_size=max(record.recipe.measure.batch_sizes))
 
 
 def _blocks_left(record: RunRecord, index: int) -> int | None:

@@ -41,11 +41,11 @@ def _is_users(file: str) -> bool:
 def users_code(what: str, hint: str = "") -> Iterator[None]:
     """Turns every exception of the code inside into a StageError, which begins with `what` and ends with `hint`.
 
-    A UserError passes as it is.
+    A UserError passes as it is, and so does what a device raises that is out of memory.
     """
     try:
         yield
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # code of the user's raises what it likes
         raise StageError(f"{what}: {told(error)}{hint}") from error
@@ -78,6 +78,8 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], what: str = "the model
     with evaluating(model), torch.no_grad():
         try:
             outputs = model(*inputs)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{what} does not run on {len(inputs[0])} example{'' if len(inputs[0]) == 1 else 's'} "

@@ -6,12 +6,15 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.untouched import untouched
+from toolkit.measure.precision import tf32_is
 from toolkit.measure.results import Latency, MeasurementKey
 from toolkit.measure.timing_lock import machine_alone
 
@@ -40,12 +43,14 @@ def measure_latency(
     """Times both models as `key` says; takes `repeats` samples of each, after `warmup` untimed calls.
 
     A sample is one call, or the mean over as many calls as fill 5 ms. Which model goes first alternates.
-    Both models must be on the key's device; the inputs are moved there. The key's runtime and precision are recorded as
-    they are given: `model` must run so already. `clock` (seconds) is for the CPU; on CUDA events are used. Modes and
-    the number of threads are put back. Jobs that share TOOLKIT_TIMING_LOCK are kept waiting.
+    Both models must be on the key's device; the inputs are moved there. The models must run in the key's runtime and
+    types already, as `toolkit.measure.timed` makes them; only TF32 is switched here, on CUDA, where the precision is
+    tf32, and off where it is not. `clock` (seconds) is for the CPU; on CUDA events are used. Modes, switches and the
+    number of threads are put back. Jobs that share TOOLKIT_TIMING_LOCK are kept waiting.
 
     Raises:
         ValueError: the inputs are not of the key's batch size.
+        UserError: the device is out of memory.
     """
     if any(len(tensor) != key.batch_size for tensor in example_inputs):
         raise ValueError(f"the first dimension of every input must be the batch size, {key.batch_size}")
@@ -55,9 +60,11 @@ def measure_latency(
     _settle_allocator()
     with (
         machine_alone(),
+        timing_memory_named(key),
         untouched(model, dense),
         evaluating(model, dense),
         _cpu_threads(threads),
+        tf32_is(key.precision == "tf32"),
         torch.inference_mode(),
     ):
         for _ in range(warmup):
@@ -72,6 +79,11 @@ def measure_latency(
         samples_s=tuple(samples),
         dense_samples_s=tuple(dense_samples),
     )
+
+
+def timing_memory_named(key: MeasurementKey) -> AbstractContextManager[None]:
+    """Gives a `with` in which running out of memory is an error that names the key's batch size."""
+    return out_of_memory_named(f"timing on {key.where}", lambda: key.batch_size, "time smaller batches")
 
 
 def _settle_allocator() -> None:

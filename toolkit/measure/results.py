@@ -53,6 +53,8 @@ FLOAT32: Final = "float32"
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
+MeasuredRuntime = Literal["eager", "compile", "cuda_graph"]  # what recipes may ask for
+
 Runtime = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]
 
 Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
@@ -116,7 +118,8 @@ class Latency(Data):
     """Seconds per forward call. The dense model is timed in turns with this one, so `ratio` is of the same moment.
 
     Records of earlier versions do not name the runtime and the precision: all their latencies are eager, float32.
-    `dtype` is the type of the parameters.
+    `dtype` is the type of the parameters. The peaks are the most memory that a call takes, in bytes, the weights
+    included, of either model (see `peak_memory`); None where they were not counted, as on the CPU.
     """
 
     runtime: Runtime = EAGER
@@ -127,6 +130,8 @@ class Latency(Data):
     dtype: str
     samples_s: Samples
     dense_samples_s: Samples
+    peak_bytes: Annotated[int, Field(ge=0)] | None = None
+    dense_peak_bytes: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def key(self) -> MeasurementKey:
@@ -151,6 +156,13 @@ class Latency(Data):
     def ratio(self) -> float:
         """The median of `ratios`: steadier than a ratio of medians where the machine has faster and slower moments."""
         return statistics.median(self.ratios)
+
+    @property
+    def peak_ratio(self) -> float | None:
+        """Returns the peak of the memory as a share of the dense model's; None where they were not counted."""
+        if self.peak_bytes is None or self.dense_peak_bytes is None:
+            return None
+        return self.peak_bytes / self.dense_peak_bytes
 
     def percentile_s(self, percent: int) -> float:
         return percentile(self.samples_s, percent)

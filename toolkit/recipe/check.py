@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolkit.base.errors import Fault, UserError
+from toolkit.measure.possible import faults_of
 from toolkit.recipe.faults import shown
-from toolkit.recipe.recipe import Recipe
+from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import TASKS, any_model_task
@@ -23,7 +24,13 @@ OWN = "your own: give its file with --task FILE.py"
 
 def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
     """All faults of meaning, without lines. Without a card (a user's own task) only what holds for every task."""
-    return check_stages(dict(enumerate(recipe.stages)), card)
+    return check_stages(dict(enumerate(recipe.stages)), card) + check_measure(recipe.measure, recipe.device)
+
+
+def check_measure(measure: Measure, device: str) -> list[Fault]:
+    """What the run's device cannot do, as far as can be told on this machine."""
+    found = faults_of(measure.runtimes, measure.precisions, device)
+    return [Fault(("measure", *place), message) for place, message in found]
 
 
 def check_named(recipe: Recipe) -> list[Fault]:

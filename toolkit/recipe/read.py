@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from toolkit.base.errors import Fault
-from toolkit.recipe.check import card_of, check_model, check_named, check_own_task, check_stages, check_task
+from toolkit.recipe.check import (
+    card_of,
+    check_measure,
+    check_model,
+    check_named,
+    check_own_task,
+    check_stages,
+    check_task,
+)
 from toolkit.recipe.faults import shown
 from toolkit.recipe.read_settings import read_settings
-from toolkit.recipe.recipe import RECIPE_VERSION, Recipe
+from toolkit.recipe.recipe import RECIPE_VERSION, Measure, Recipe
 from toolkit.recipe.yaml_nodes import Lines
 from toolkit.stages.settings import Stage
 from toolkit.tasks.origin import TaskOrigin
@@ -33,21 +41,27 @@ def load_recipe(path: Path | str) -> Recipe:
     return read_recipe(path)[0]
 
 
-def read_recipe(path: Path | str, own_task: TaskOrigin | None = None) -> tuple[Recipe, Lines]:
+def read_recipe(
+    path: Path | str, own_task: TaskOrigin | None = None, device: Literal["cpu", "cuda"] | None = None
+) -> tuple[Recipe, Lines]:
     """As `load_recipe`, with the line of every value, for messages about a stage that fails later.
 
     own_task: where the recipe's task comes from, if it is the user's own; the recipe that is returned says so.
+    device: where the recipe is to run, whatever it says itself.
     """
 
     def told(recipe: Recipe) -> Recipe:
-        return recipe if own_task is None else recipe.of_own_task(own_task)
+        placed = recipe if device is None else recipe.model_copy(update={"device": device})
+        return placed if own_task is None else placed.of_own_task(own_task)
 
     recipe, lines = read_settings(
         Path(path),
         Recipe,
         lambda recipe: check_named(told(recipe)),
         check_form=_form_faults,
-        check_sound_parts=lambda data: _checks_of_what_is_valid(data, own_task is not None),
+        check_sound_parts=lambda data: _checks_of_what_is_valid(
+            data | ({} if device is None else {"device": device}), own_task is not None
+        ),
     )
     return told(recipe), lines
 
@@ -74,6 +88,18 @@ def _form_faults(data: dict[str, Any]) -> list[Fault]:
 
 def _checks_of_what_is_valid(data: dict[str, Any], is_own_task: bool) -> list[Fault]:
     """The faults of meaning in the sound parts of a recipe that has other faults too."""
+    return [*_checks_of_stages(data, is_own_task), *_checks_of_measure(data)]
+
+
+def _checks_of_measure(data: dict[str, Any]) -> list[Fault]:
+    try:
+        measure = Measure.model_validate(data.get("measure"))
+    except ValidationError:  # reported already
+        return []
+    return check_measure(measure, data["device"]) if data.get("device") in ("cpu", "cuda") else []
+
+
+def _checks_of_stages(data: dict[str, Any], is_own_task: bool) -> list[Fault]:
     task, stages = data.get("task"), data.get("stages")
     sound: dict[int, Stage] = {}
     for index, item in enumerate(stages if isinstance(stages, list) else []):

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from toolkit.base.files import content_sha256
 from toolkit.base.settings import Positive, Settings, refuse_twice
+from toolkit.measure.results import EAGER, FLOAT32, MeasuredRuntime, MeasurementKey, Precision
 from toolkit.stages.settings import Stage
 from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.reference import TaskReference, task_name
@@ -22,7 +23,16 @@ Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
 class Measure(Settings):
-    """What is measured after every stage. Latency: `repeats` samples per batch size, after `warmup` untimed calls."""
+    """What is measured after every stage. Latency: `repeats` samples per batch size, after `warmup` untimed calls.
+
+    It is measured in every one of `runtimes` (eager; compile: torch.compile; cuda_graph) with every one of `precisions`
+    (float32: TF32 off; tf32; bfloat16: weights, buffers and inputs are cast), the dense model in the same as the
+    compressed one; where one figure is shown, it is that of the first of both. The run's device must be able to do all
+    of it; on another device that is there, what it cannot do is left out. A model that computes something else in a
+    runtime or precision than in eager float32 is an error. Quality is always that of eager float32.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"precisions", "runtimes"})
 
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] = (1, 16)
     threads: Positive = 2
@@ -32,11 +42,15 @@ class Measure(Settings):
         "validation",
         "test",
     )
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)] = (FLOAT32,)
+    runtimes: Annotated[tuple[MeasuredRuntime, ...], Field(min_length=1, strict=False)] = (EAGER,)
 
     @model_validator(mode="after")
     def _once_each(self) -> Measure:
         refuse_twice("batch_sizes", self.batch_sizes)
         refuse_twice("splits", self.splits)
+        refuse_twice("precisions", self.precisions)
+        refuse_twice("runtimes", self.runtimes)
         return self
 
 
@@ -85,6 +99,16 @@ class Recipe(Settings):
     def trains(self) -> bool:
         """Whether a stage trains the model."""
         return any(stage.trains for stage in self.stages)
+
+    @property
+    def latency_shown(self) -> MeasurementKey:
+        """What the latency is of that is shown where there is room for one: on the run's device, the largest batch."""
+        return MeasurementKey(
+            runtime=self.measure.runtimes[0],
+            device=self.device,
+            precision=self.measure.precisions[0],
+            batch_size=max(self.measure.batch_sizes),
+        )
 
     @property
     def sha256(self) -> str:

@@ -20,6 +20,8 @@ def differences(first: RunRecord, second: RunRecord) -> list[str]:
         "model": (_model_of(first), _model_of(second)),
         "device": (first.recipe.device, second.recipe.device),
         "batch sizes": (first.recipe.measure.batch_sizes, second.recipe.measure.batch_sizes),
+        "precisions": (first.recipe.measure.precisions, second.recipe.measure.precisions),
+        "runtimes": (first.recipe.measure.runtimes, second.recipe.measure.runtimes),
         "threads": (first.recipe.measure.threads, second.recipe.measure.threads),
         "processor": (first.environment.processor, second.environment.processor),
         "gpu": (first.environment.gpu, second.environment.gpu),

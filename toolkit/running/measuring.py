@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from toolkit.hooks.copies import copy_model
-from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
+from toolkit.measure.possible import is_possible
 from toolkit.measure.results import Latency, Measurement, MeasurementKey
+from toolkit.measure.timed import time_in_turns
 from toolkit.recipe.recipe import Recipe
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
@@ -34,11 +35,20 @@ def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, smal
 
 
 def latency_keys(recipe: Recipe) -> list[MeasurementKey]:
-    """Returns what is timed: every batch size on the CPU, and on CUDA where there is one; the run's device first."""
+    """Returns what is timed: all that the recipe asks for, on the CPU and, where it is there, on CUDA.
+
+    The run's device comes first. What the run's own device cannot do was refused with the recipe. What the
+    other one cannot do is left out.
+    """
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     devices.sort(key=lambda device: device != recipe.device)
-    pairs = itertools.product(devices, recipe.measure.batch_sizes)
-    return [MeasurementKey(device=device, batch_size=batch_size) for device, batch_size in pairs]
+    asked = recipe.measure
+    every = itertools.product(devices, asked.runtimes, asked.precisions, asked.batch_sizes)
+    keys = [
+        MeasurementKey(runtime=runtime, device=device, precision=precision, batch_size=batch_size)
+        for device, runtime, precision, batch_size in every
+    ]
+    return [key for key in keys if key.device == recipe.device or is_possible(key)]
 
 
 def _latencies(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -> Iterator[Latency]:
@@ -49,7 +59,7 @@ def _latencies(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -
         if device != recipe.device:
             pair = [copy_model(part).to(device) for part in pair]
         for key in keys:
-            yield measure_latency(
+            yield time_in_turns(
                 pair[0],
                 pair[1],
                 task.example_inputs(key.batch_size),

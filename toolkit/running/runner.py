@@ -18,6 +18,7 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.checkpoint.trial import check_saving
 from toolkit.hooks.copies import copy_model
+from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import with_flags_of
 from toolkit.hooks.paths import Path as Pass
 from toolkit.hooks.repeats import why_not_repeatable
@@ -59,7 +60,8 @@ def run(
     `out` defaults to `runs/<recipe name>`. `resume` continues after the last stage that was finished.
 
     Raises:
-        UserError: the recipe, the folder or the device cannot be used, or a stage cannot meet its target.
+        UserError: the recipe, the folder or the device cannot be used, a stage cannot meet its target, or memory is
+            too small for a batch.
     """
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
@@ -214,8 +216,10 @@ class _Run:
             smallest_batch=self.smallest_batch,
         )
         torch.manual_seed(context.seed)
+        advice = "use a device with more memory"
         try:
-            model, detail = STAGES[stage.type](model, self.task, stage, context)
+            with out_of_memory_named(f"stage {index} {stage.type}", lambda: next(iter(context.running), None), advice):
+                model, detail = STAGES[stage.type](model, self.task, stage, context)
             others = context.other_paths(self.task, self.dense)
             check_outputs(model, self.dense, self.inputs, self.smallest_batch, others)
             check_changed(before, model, stage.allow_no_change or detail.kept_as_it_came())

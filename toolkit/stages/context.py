@@ -31,6 +31,7 @@ class StageContext:
 
     dense_macs, count_macs: multiply-adds of one example; None where the count is a partial one.
     smallest_batch: examples that the model takes at the least; it takes any larger number too.
+    running: the number of examples in the batch that `batches` gave last; nothing before the first one.
     """
 
     dense: nn.Module
@@ -43,6 +44,7 @@ class StageContext:
         default_factory=RoundStore
     )  # where a stage of several rounds keeps those that are finished
     smallest_batch: int = 1
+    running: list[int] = field(default_factory=list)
 
     def macs_ratio(self, model: nn.Module) -> float:
         """Returns the share of the unmodified model's multiply-adds.
@@ -78,6 +80,7 @@ class StageContext:
                     "targets=...)"
                 )
             is_empty = False
+            self.running[:] = [len(batch.inputs[0])]
             yield to_device(batch, self.device)
         if is_empty:
             raise StageError(f"task {task.name!r} gives no batch for split {split!r}, which this stage needs")

@@ -13,7 +13,7 @@ from toolkit.base.settings import Positive, Settings, Version
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES
 from toolkit.planning.search.solver import FAMILIES, PlanFamily
-from toolkit.recipe.check import card_of, check, check_model, check_task
+from toolkit.recipe.check import card_of, check_measure, check_model, check_stages, check_task
 from toolkit.recipe.read_settings import read_settings
 from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
@@ -139,6 +139,6 @@ def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:
     if sweep.plans is not None and sweep.model is not None:
         found[Fault(("plans",), f"not for task {any_model_task().name}")] = None
     for folder, recipe in sweep.cells():
-        for fault in check(recipe, card_of(recipe.task)):
+        for fault in check_stages(dict(enumerate(recipe.stages)), card_of(recipe.task)):
             found[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None
-    return list(found)
+    return [*found, *check_measure(sweep.measure, sweep.device)]

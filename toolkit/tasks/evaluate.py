@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
+from toolkit.hooks.memory import batch_size_noted, out_of_memory_named
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.trial import described, users_code
 from toolkit.measure.results import Quality
@@ -24,9 +25,16 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
     Raises:
         StageError: the task gave no usable metric: an error, something else than a `Quality`, a value that is not
             finite or not within its own bounds, or one of another split or metric.
+        UserError: the device is out of memory.
     """
     options = {} if limit is None else {"limit": limit}
-    with evaluating(model), users_code(f"evaluate of task {task.name!r} fails on {split!r}"):
+    advice = f"that is the batch size in which task {task.name!r} evaluates; give it a smaller one"
+    with (
+        evaluating(model),
+        batch_size_noted(model) as batch_size,
+        out_of_memory_named(f"evaluating the {split} split", batch_size, advice),
+        users_code(f"evaluate of task {task.name!r} fails on {split!r}"),
+    ):
         try:
             found: Any = task.evaluate(model, split, **options)
         except ValidationError as error:

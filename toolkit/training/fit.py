@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from toolkit.base.console import Console, Progress
 from toolkit.base.errors import StageError
 from toolkit.hooks.copies import copy_model
+from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import model_sha256
 from toolkit.hooks.trial import described, users_code
@@ -102,6 +104,7 @@ def fit(
     Raises:
         StageError: nothing can be trained, the loss or the validation is not a finite number and there is nothing to
             go back to, or the checkpoint is not of this training.
+        UserError: the device is out of memory.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise StageError(
@@ -122,7 +125,7 @@ def fit(
         progress.advance(state.result.steps)
         while not state.finished:
             try:
-                _go_on(state, objective, config, progress)
+                _go_on(state, objective, config, progress, title)
             except _BrokenTrainingError as error:
                 if begun is None:
                     raise StageError(f"{error}; lower learning_rate") from error
@@ -132,6 +135,10 @@ def fit(
     keep_chosen(state, begun, config.select)
     model.eval()
     return state.result
+
+
+def _size(batch: Batch) -> int:
+    return len(batch.inputs[0])
 
 
 def _begin(model: nn.Module, config: FitConfig) -> FitState:
@@ -161,9 +168,11 @@ def _next(batches: Iterator[Batch]) -> Batch:
     return batch
 
 
-def _go_on(state: FitState, objective: Objective, config: FitConfig, progress: Progress) -> None:
+def _go_on(state: FitState, objective: Objective, config: FitConfig, progress: Progress, title: str) -> None:
     """One step, and a validation where it is due."""
-    _train_step(state, _next(objective.batches), objective.loss, config)
+    batch = _next(objective.batches)
+    with out_of_memory_named(title, partial(_size, batch), "give a smaller batch_size"):
+        _train_step(state, batch, objective.loss, config)
     progress.advance()
     if state.result.steps % config.validate_every == 0 or state.result.steps == config.max_steps:
         point = _validate(state, objective.validate, config)

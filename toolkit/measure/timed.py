@@ -1,0 +1,129 @@
+"""Times a model as a key says: cast, made ready for the runtime, compared with itself as it was, then timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.base.errors import UserError
+from toolkit.hooks.modes import evaluating
+from toolkit.hooks.tensors import tensors_in
+from toolkit.measure.latency import measure_latency, timing_memory_named
+from toolkit.measure.peak_memory import counter_of, peak_bytes
+from toolkit.measure.precision import TOLERANCES, cast_inputs, cast_model, tf32_is
+from toolkit.measure.results import EAGER, FLOAT32, Latency, MeasuredRuntime, MeasurementKey
+from toolkit.measure.runtimes.registry import RUNTIMES, Runtimes
+from toolkit.measure.runtimes.runtime import ModelRuntime, Ready
+from toolkit.measure.same_outputs import outputs_error
+
+Inputs = tuple[Tensor, ...]
+
+
+def time_in_turns(
+    model: nn.Module,
+    dense: nn.Module,
+    example_inputs: Inputs,
+    key: MeasurementKey,
+    *,
+    threads: int,
+    warmup: int,
+    repeats: int,
+    runtimes: Runtimes = RUNTIMES,
+) -> Latency:
+    """As `measure_latency`, with both models in the runtime and the precision that `key` names.
+
+    On CUDA the peak memory of both is counted too, where the runtime tells it. The models are left as they were.
+
+    Raises:
+        UserError: the runtime or the precision cannot run a model, a model computes something else in it (see
+            `TOLERANCES`), or memory is too small for the batch size.
+    """
+    runtime = runtimes[cast(MeasuredRuntime, key.runtime)]
+    inputs = tuple(part.to(key.device) for part in example_inputs)
+    with (
+        timing_memory_named(key),
+        ready_pair(model, dense, inputs, key, runtime) as (ready, ready_dense, cast_to),
+    ):
+        latency = measure_latency(ready, ready_dense, cast_to, key, threads=threads, warmup=warmup, repeats=repeats)
+        counter = counter_of(cast_to[0].device) if runtime.tells_memory else None
+        if counter is None:
+            return latency
+        with evaluating(ready, ready_dense), tf32_is(key.precision == "tf32"):
+            peaks = [peak_bytes(one, cast_to, counter) for one in (ready, ready_dense)]
+    return latency.model_copy(update={"peak_bytes": peaks[0], "dense_peak_bytes": peaks[1]})
+
+
+@contextmanager
+def ready_pair(
+    model: nn.Module, dense: nn.Module, inputs: Inputs, key: MeasurementKey, runtime: ModelRuntime
+) -> Iterator[tuple[nn.Module, nn.Module, Inputs]]:
+    """Gives both models as the key says, and the inputs that they take; the inputs are on the key's device.
+
+    In eager float32 they are the models themselves, which are not compared with anything.
+    """
+    if (key.runtime, key.precision) == (EAGER, FLOAT32):
+        yield model, dense, inputs
+        return
+    cast_to = cast_inputs(inputs, key.precision)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(evaluating(model, dense))
+        pair = [_ready(one, inputs, cast_to, key, runtime, stack) for one in (model, dense)]
+        yield pair[0], pair[1], cast_to
+
+
+def _ready(
+    model: nn.Module, inputs: Inputs, cast_to: Inputs, key: MeasurementKey, runtime: ModelRuntime, stack: ExitStack
+) -> nn.Module:
+    with tf32_is(False):
+        wanted = [part.clone() for part in tensors_in(model(*inputs))]
+    with _explained(key), tf32_is(key.precision == "tf32"):
+        changed = cast_model(model, key.precision)
+        call = stack.enter_context(runtime.prepare(changed, cast_to))
+        found = tensors_in(call(*cast_to))
+    error, most = outputs_error(wanted, found), TOLERANCES[key.precision]
+    if not error <= most:
+        raise UserError(
+            f"{_asked(key)} does not compute what the model does on {key.device}: its outputs are {error:.2g} of their "
+            f"norm away from those in eager float32, and {most:g} is allowed; {_leave_out(key)}"
+        )
+    return changed if call is changed else _ReadyModule(changed, call)
+
+
+class _ReadyModule(nn.Module):
+    """A model that is run by something else than itself, as a module, which is what timing takes."""
+
+    def __init__(self, model: nn.Module, call: Ready) -> None:
+        super().__init__()
+        self.model = model  # for its weights
+        self._calls = (call,)  # a compiled model is a module too, with the same weights
+
+    def forward(self, *inputs: Tensor) -> object:
+        return self._calls[0](*inputs)
+
+
+@contextmanager
+def _explained(key: MeasurementKey) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a compiler, a capture, or a model in other types may raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{_asked(key)} cannot run this model on {key.device} ({type(error).__name__}: {reason}); {_leave_out(key)}"
+        ) from error
+
+
+def _asked(key: MeasurementKey) -> str:
+    """Returns the runtime and the precision in words, those that are not special left out."""
+    return " ".join(part for part in (key.runtime, key.precision) if part not in (EAGER, FLOAT32))
+
+
+def _leave_out(key: MeasurementKey) -> str:
+    fields = [("runtimes", key.runtime, EAGER), ("precisions", key.precision, FLOAT32)]
+    return " or ".join(f"leave {name} out of measure.{field}" for field, name, usual in fields if name != usual)
