@@ -316,6 +316,31 @@ class Shuffled(nn.Module):
         return self.out(both.flip(-1))
 
 
+class Backwards(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(-1)
+
+
+class ChannelShuffle(nn.Module):
+    """Channels of two halves take turns: with channels gone here and there, others are neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(C, 12), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.first(x).unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+        left, right = mixed.chunk(2, -1)
+        return self.out(left * right.tanh())
+
+
+def test_a_cut_that_is_right_for_regular_patterns_alone_is_refused() -> None:
+    torch.manual_seed(0)
+    found = found_in(ChannelShuffle().eval(), (torch.randn(ROWS),))
+    assert "first" not in sizes(found)
+    assert found.refused["first"].startswith("cut in half it computes something else")
+
+
 class TwoPerChannel(nn.Module):
     """Depthwise convolutions with more outputs than inputs, one of them transposed."""
 
@@ -338,6 +363,7 @@ SPLITS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]
     "five parts": (lambda: SplitBy(4, (4, 4, 4, 4, 4)), IMAGE, {"first": 4}),
     "gates that take turns": (Interleaved, ROWS, {"first": 12}),
     "channels in another order": (Shuffled, ROWS, {"first": 6}),
+    "backwards": (lambda: nn.Sequential(nn.Linear(C, 12), Backwards(), nn.Linear(12, 3)), ROWS, {"0": 12}),
     "two outputs per channel": (TwoPerChannel, IMAGE, {"first": 6}),
     "channels last": (
         lambda: nn.Sequential(
