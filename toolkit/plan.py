@@ -52,9 +52,8 @@ def _plan(args: argparse.Namespace) -> None:
     planned = planner.plan(budget, args.family, args.evaluations, recover=recover)
     show_plan(planned, console)
     if args.out is not None:
-        then = () if recover is None else (recover,)
-        recipe = planned.recipe(then, seed=args.seed)
-        recipe = recipe if origin is None else recipe.of_own_task(origin)
+        plain = planned.recipe(() if recover is None else (recover,), seed=args.seed)
+        recipe = plain if origin is None else plain.of_own_task(origin)
         command = f"python -m toolkit.apply {args.out}{'' if args.task_file is None else f' --task {args.task_file}'}"
         write_atomically(args.out, _header(command, planned.note) + dump_recipe(recipe))
         console.line(f"recipe: {args.out}    ({command})")

@@ -82,11 +82,11 @@ def test_they_are_found_beside_faults_of_form(tmp_path: Path) -> None:
 
 def test_the_device_of_the_command_line_is_the_one_that_counts(tmp_path: Path) -> None:
     file = written(tmp_path, ("bfloat16", "tf32"), ("[eager]", "[cuda_graph]"))
-    recipe, _ = read_recipe(file, "cuda")
+    recipe, _ = read_recipe(file, device="cuda")
     assert (recipe.device, recipe.measure.precisions) == ("cuda", ("float32", "tf32"))
     file = written(tmp_path, ("bfloat16", "tf32"), ("device: cpu", "device: cuda"))
     with pytest.raises(RecipeError, match="tf32"):
-        read_recipe(file, "cpu")
+        read_recipe(file, device="cpu")
 
 
 @pytest.mark.parametrize(

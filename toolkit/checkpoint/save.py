@@ -37,15 +37,13 @@ def save_model(
 ) -> None:
     """Write `model` as its difference to `dense`, the unmodified architecture, whose weights do not matter.
 
-    The folder appears whole or not at all, and only after it was loaded again and computed the same. Tensors that
-    share memory are written once per name. `folded` names the tensors that the user's architecture computes and both
-    models here keep as parameters. Neither model is changed.
+    The folder appears whole or not at all, and only after it was loaded again and computed the same. Neither model is
+    changed. `folded` names the tensors that the user's architecture computes and both models keep as parameters.
 
     Raises:
         CheckpointError: the folder exists, or the model cannot be expressed as a shrunk `dense`.
     """
-    directory = Path(directory)
-    if directory.exists():
+    if (directory := Path(directory)).exists():
         raise CheckpointError(f"{directory}: exists already; remove it or choose another folder")
     part = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed while saving

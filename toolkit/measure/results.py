@@ -225,8 +225,7 @@ class Measurement(Data):
 
     @model_validator(mode="after")
     def _one_latency_for_each_key(self) -> Measurement:
-        keys = self.latency_keys
-        if twice := [key.words for index, key in enumerate(keys) if key in keys[:index]]:
+        if twice := [key.words for index, key in enumerate(self.latency_keys) if key in self.latency_keys[:index]]:
             raise ValueError(f"it has two latencies of {twice[0]}")
         return self
 

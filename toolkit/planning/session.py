@@ -72,8 +72,7 @@ class Planner:
             PlanError: no plan of the family holds the limits, or none keeps the quality that was asked for.
         """
         started, passes = time.perf_counter(), self._passes
-        if any(limit.resource == MACS for limit in budget.limits):
-            self.profile.check_full_count(str(budget))
+        self.profile.check_full_count(budget)
         tables = self.profile.tables
         solve(tables, budget, self._device, family, self._dense_s(budget))  # says what is feasible
         search = PlanSearch(self.profile, evaluations, seed, self.num_finalists, recover)

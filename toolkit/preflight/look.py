@@ -22,33 +22,19 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.macs import count_macs
-from toolkit.preflight.remedies import block_remedy, channel_remedy
+from toolkit.preflight.remedies import REMEDIES, block_remedy, channel_remedy
 from toolkit.preflight.report import Answer, PartVerdict, Preflight, Question
 from toolkit.preflight.words import QUESTIONS
 from toolkit.stages.context import to_device
+from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Batch, Task
+from toolkit.tasks.trial import load_baseline, smallest_batch
 
 SEVERAL = 2
 
 PARTS: Final[tuple[Question, ...]] = ("blocks", "channels")
 
 CLOSE = 1e-4  # of the largest number: how far a saved model's outputs may be from the model's
-
-REMEDIES: Final[dict[Question, str]] = {
-    "one_example": "make the model run on what the task's example_inputs gives, and give finite numbers in a tensor",
-    "several_examples": "let the number of examples come from the input: a batch size that is written into the code, "
-    "as in reshape(1, ...), keeps the model from running on more",
-    "repeats": "switch off in eval mode whatever is random, such as F.dropout without training=self.training, and "
-    "whatever is kept from one call to the next; no cut could be proved otherwise",
-    "copies": "keep nothing on the module that cannot be copied: a tensor of a forward pass, a lock, an open file",
-    "trains": "let the model take what the task's train_batches gives in training mode, and give what the task's loss "
-    "takes; cutting and repair do without training",
-    "saves": "let build_model build the same modules and parameters as the trained model has",
-    "counts": "as it says; all ratios and targets of a run are in multiply-adds",
-    "blocks": "make the model run with gradients in eval mode",
-    "channels": "keep shapes independent of values: the search changes numbers inside the model, after which routing "
-    "by value (experts, early exits) takes other rows",
-}
 
 
 def preflight_of(
@@ -68,7 +54,8 @@ def preflight_of(
         UserError: the task gives no model.
     """
     if model is None:
-        model = task.load_baseline()
+        task, _ = folded_task(task)  # as every run does
+        model = load_baseline(task)
     look = _Look(task, model)
     with torch.random.fork_rng(devices=[]):
         look.whole()
@@ -91,13 +78,18 @@ class _RefusedError(Exception):
 
 @dataclass
 class _Look:
-    """One preflight in progress. `copy` is what is tried out where the model could be changed by it."""
+    """One preflight in progress.
+
+    copy: what is tried out where the model could be changed by it.
+    least: the number of examples that the model takes at the least.
+    """
 
     task: Task
     model: nn.Module
     answers: dict[Question, Answer] = field(default_factory=dict)
     macs: int | None = None
     copy: nn.Module | None = None
+    least: int = 1
 
     def whole(self) -> None:
         """The questions about the model as a whole, in the order in which they are told."""
@@ -131,7 +123,7 @@ class _Look:
         found: list[PartVerdict] = []
 
         def work() -> None:
-            model, inputs = self._to_try(), self._inputs(1)
+            model, inputs = self._to_try(), self._inputs(self.least)
             names = find_blocks(model, inputs)
             found.extend(PartVerdict(name=name, can_go=True, kind="block") for name in names)
             for name, reason in why_not_blocks(model, inputs, names).items():
@@ -148,7 +140,7 @@ class _Look:
         found: list[PartVerdict] = []
 
         def work() -> None:
-            structure = find_groups(self._to_try(), self._inputs(1), blocks, self.task.protected)
+            structure = find_groups(self._to_try(), self._inputs(self.least), blocks, self.task.protected)
             for group in structure.groups:
                 found.append(PartVerdict(name=group.name, can_go=True, kind=group.kind, units=group.num_units))
             for name, reason in structure.refused.items():
@@ -166,8 +158,7 @@ class _Look:
         wrong = [tuple(part.shape) for part in inputs if part.ndim == 0 or len(part) != size]
         if wrong:
             raise _RefusedError(f"the task's example_inputs({size}) gives {wrong[0]} instead of {size} examples first")
-        device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
-        return tuple(part.to(device) for part in inputs)
+        return tuple(part.to(_device_of(self.model)) for part in inputs)
 
     def _run(self, model: nn.Module, size: int) -> list[Tensor]:
         inputs = self._inputs(size)
@@ -180,17 +171,24 @@ class _Look:
         return outputs
 
     def _runs_once(self) -> None:
-        self._run(self.model, 1)
+        try:
+            self._run(self.model, 1)
+        except Exception:  # whatever the user's code raises
+            self.least = smallest_batch(self.model, self._inputs)
+            self._run(self.model, self.least)
 
     def _runs_on_several(self) -> None:
-        self._run(self.model, SEVERAL)
+        self._run(self.model, max(SEVERAL, self.least + 1))
+
+    def _now(self, model: nn.Module) -> list[Tensor]:
+        return self._run(model, self.least)
 
     def _repeats(self) -> None:
-        _check_same(self._run(self.model, 1), self._run(self.model, 1), "the second time", close=0.0)
+        _check_same(self._now(self.model), self._now(self.model), "the second time", close=0.0)
 
     def _copies(self) -> None:
         made = copy_model(self.model)
-        _check_same(self._run(self.model, 1), self._run(made, 1), "by the copy", close=CLOSE)
+        _check_same(self._now(self.model), self._now(made), "by the copy", close=CLOSE)
         self.copy = made
 
     def _to_try(self) -> nn.Module:
@@ -199,10 +197,9 @@ class _Look:
 
     def _trains(self) -> None:
         model = copy_model(self._to_try()).train().requires_grad_(True)
-        device = next((part.device for part in model.parameters()), torch.device("cpu"))
         batch: Batch = next(iter(self.task.train_batches(SEVERAL, 0)))
         with torch.enable_grad():
-            batch = to_device(batch, device)
+            batch = to_device(batch, _device_of(model))
             outputs = model(*batch.inputs)
             loss = self.task.loss(outputs, batch.targets)
             if loss.ndim or not bool(loss.isfinite()):
@@ -222,17 +219,30 @@ class _Look:
                     self._to_try(),
                     self.task.load_baseline(),
                     factory={"task": self.task.name},
-                    example_inputs=self._inputs(1),
+                    example_inputs=self._inputs(self.least),
                     recipe_sha256=None,
                 )
                 loaded = load_model(place, self.task.build_model())
             except UserError as error:  # the folder is gone when this is read
                 raise _RefusedError(str(error).replace(f"{place}/", "").replace(f"{place}: ", "")) from error
         device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
-        _check_same(self._run(self.model, 1), self._run(loaded.to(device), 1), "by the loaded model", close=CLOSE)
+        _check_same(
+            self._run(self.model, self.least),
+            self._run(loaded.to(_device_of(self.model)), self.least),
+            "by the loaded model",
+            close=CLOSE,
+        )
 
     def _counts(self) -> None:
-        self.macs = count_macs(self.model, self._inputs(1)).total
+        counted = count_macs(self.model, self._inputs(self.least), self.least)
+        if counted.is_partial:
+            raise _RefusedError(counted.why_partial)
+        self.macs = counted.total
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """Returns where the first parameter is; the CPU where there is none."""
+    return next((part.device for part in model.parameters()), torch.device("cpu"))
 
 
 def _check_same(first: list[Tensor], second: list[Tensor], whose: str, close: float) -> None:

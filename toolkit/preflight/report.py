@@ -18,7 +18,6 @@ NEEDED: Final[tuple[Question, ...]] = (
     "repeats",
     "copies",
     "saves",
-    "counts",
 )  # by every run
 
 

@@ -16,12 +16,9 @@ from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
-from toolkit.checkpoint.trial import check_saving
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import with_flags_of
-from toolkit.hooks.paths import Path as Pass
-from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.preflight.report import PREFLIGHT_FILE
@@ -29,7 +26,7 @@ from toolkit.recipe.check import check, check_model, check_named, check_same_tas
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RunRecord, StepRecord
 from toolkit.running.baseline import check_origin, origin_of, try_baseline
-from toolkit.running.before import look_before
+from toolkit.running.before import check_baseline, look_before, tell_folded
 from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, begin_record, open_record
 from toolkit.running.measuring import measure
@@ -41,7 +38,6 @@ from toolkit.tasks.folded import folded_task
 from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.task import Task
 from toolkit.tasks.trial import inputs_of, load_baseline
-from toolkit.tasks.ways import paths_of
 
 
 def run(
@@ -81,12 +77,10 @@ def run(
             if record.finished:
                 console.line(f"{out} is already finished")
                 return record
-            for kind in dict.fromkeys(folded.values()):
-                names = ", ".join(name for name, own in folded.items() if own == kind)
-                console.line(f"folded: {names}: computed by {kind} so far, parameters of their own from here on")
+            tell_folded(folded, console)
             begun = _Run(recipe, task, dense.to(device).eval(), out, device, console)
             begun.folded = tuple(folded)
-            begun.check_baseline()
+            check_baseline(task, begun.dense, begun.inputs(begun.smallest_batch), console)
             if not record.steps:
                 looked = look_before(recipe, task, begun.dense, console)  # before anything is written
                 begin_record(record, out)
@@ -137,23 +131,6 @@ class _Run:
         self.smallest_batch = try_baseline(recipe, task, dense, device)
         self.dense_macs = self.count_macs(dense)
         self.folded: tuple[str, ...] = ()
-
-    def check_baseline(self) -> None:
-        """Checks what would otherwise be found after all the work: that the model repeats itself, and can be saved.
-
-        Raises:
-            UserError: it does not, or cannot.
-        """
-        inputs = self.inputs(self.smallest_batch)
-        fault = why_not_repeatable(self.dense, Pass(inputs))
-        if fault is not None:
-            raise UserError(
-                f"task {self.task.name!r}: {fault}; no cut could be proved and no saved model recognised: make it "
-                "compute the same for the same inputs in eval mode"
-            )
-        check_saving(self.dense, self.task.build_model().cpu(), inputs)
-        for fault in paths_of(self.task, self.dense, self.device).refused:
-            self.console.line(f"{fault}, so that nothing is proved for it")
 
     def count_macs(self, model: nn.Module) -> int | None:
         macs = count_macs(model, self.inputs(self.smallest_batch), self.smallest_batch)

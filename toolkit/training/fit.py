@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.base.console import Console, Progress
 from toolkit.base.errors import StageError
@@ -20,13 +20,12 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import model_sha256
-from toolkit.hooks.trial import described, users_code
+from toolkit.hooks.trial import users_code
 from toolkit.measure.results import Quality
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
-from toolkit.training.start import judge_starting_point, keep_chosen, put_tensors, tensors_of
-
-Loss = Callable[[nn.Module, Batch], Tensor]
+from toolkit.training.start import judge_starting_point, keep_chosen, tensors_of
+from toolkit.training.step import BrokenTrainingError, Loss, check_trainable, training_step, update_average
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,6 @@ class Objective:
     validate: Callable[[nn.Module], Quality]
 
 
-class _BrokenTrainingError(StageError):
-    """A loss, a gradient or an output is no finite number any more: no further step makes sense."""
-
-
 def fit(
     model: nn.Module,
     objective: Objective,
@@ -106,11 +101,7 @@ def fit(
             go back to, or the checkpoint is not of this training.
         UserError: the device is out of memory.
     """
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise StageError(
-            "there is nothing to train: all parameters of the model are frozen (requires_grad is False); unfreeze some "
-            "in the trained model that the task was made of, or leave this stage out"
-        )
+    check_trainable(model)
     begun = tensors_of(model) if judge_start and config.select == "best" else None
     state = _begin(model, config)
     keeper = None
@@ -126,7 +117,7 @@ def fit(
         while not state.finished:
             try:
                 _go_on(state, objective, config, progress, title)
-            except _BrokenTrainingError as error:
+            except BrokenTrainingError as error:
                 if begun is None:
                     raise StageError(f"{error}; lower learning_rate") from error
                 state.result.stopped, state.result.failure, state.finished = "broken", str(error), True
@@ -182,9 +173,9 @@ def _go_on(state: FitState, objective: Objective, config: FitConfig, progress: P
 def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) -> None:
     step = state.result.steps + 1
     _set_rate(state.optimiser, config, step)
-    state.since_point.append(_step(state.model, batch, loss, state.optimiser, config.gradient_clip))
+    state.since_point.append(training_step(state.model, batch, loss, state.optimiser, config.gradient_clip))
     if config.ema_decay:
-        _update_average(state.average, state.model, min(config.ema_decay, step / (step + 10)))
+        update_average(state.average, state.model, min(config.ema_decay, step / (step + 10)))
     state.result.steps = step
 
 
@@ -195,7 +186,7 @@ def _validate(state: FitState, validate: Callable[[nn.Module], Quality], config:
         try:
             value = validate(state.average).value
         except StageError as error:
-            raise _BrokenTrainingError(f"after {result.steps} steps {error}") from error
+            raise BrokenTrainingError(f"after {result.steps} steps {error}") from error
     point = FitPoint(result.steps, sum(state.since_point) / len(state.since_point), value)
     result.curve.append(point)
     state.since_point = []
@@ -206,40 +197,6 @@ def _validate(state: FitState, validate: Callable[[nn.Module], Quality], config:
     if config.patience and _validations_since_best(result) >= config.patience:
         state.finished, result.stopped = True, "patience"
     return point
-
-
-def _step(
-    model: nn.Module,
-    batch: Batch,
-    loss: Loss,
-    optimiser: torch.optim.Optimizer,
-    gradient_clip: float,
-) -> float:
-    model.train()
-    optimiser.zero_grad(set_to_none=True)
-    size = len(batch.inputs[0])
-    with users_code(f"a training step on {size} example{'' if size == 1 else 's'} fails", _hint_of(size)):
-        value = loss(model, batch)
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise StageError(f"the training loss is {described(value)}; the loss of a task must be one number, a tensor")
-    if not torch.isfinite(value):
-        raise _BrokenTrainingError(f"the training loss became {value.item()}")
-    if not value.requires_grad:
-        raise StageError(
-            "the training loss does not depend on any parameter that is trained: those that it depends on are frozen "
-            "(requires_grad is False), or the forward code of the model switches gradients off"
-        )
-    with users_code("the gradient of the training loss cannot be computed"):
-        value.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
-    if not torch.isfinite(norm):
-        raise _BrokenTrainingError(f"the gradient of the training loss became {norm.item()}")
-    optimiser.step()
-    return float(value.item())
-
-
-def _hint_of(size: int) -> str:
-    return "; batch normalisation needs at least two examples in training: raise batch_size" if size == 1 else ""
 
 
 def _validations_since_best(result: FitResult) -> int:
@@ -264,13 +221,3 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) ->
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
     for group in optimiser.param_groups:
         group["lr"] = config.learning_rate * warm * cosine
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-        if mean.is_floating_point() or mean.is_complex():
-            mean.lerp_(weight, 1 - decay)
-        else:
-            mean.copy_(weight)
-    put_tensors(average, dict(model.named_buffers()))

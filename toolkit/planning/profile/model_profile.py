@@ -18,6 +18,7 @@ from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import Macs, MeasurementKey
+from toolkit.planning.budget import Budget
 from toolkit.planning.profile.correction import as_text, described
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import gather_costs, gather_losses, with_losses
@@ -28,7 +29,7 @@ from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.profile.store import Store, open_store
 from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
-from toolkit.planning.tables import Drops, Plan, Tables, Width, drops_of, removals, widths_of
+from toolkit.planning.tables import MACS, Drops, Plan, Tables, Width, drops_of, removals, widths_of
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.context import StageContext
@@ -77,9 +78,9 @@ class ModelProfile:
     def dense_macs(self) -> Macs:
         return self.macs_of(self.dense)
 
-    def check_full_count(self, budget: str) -> None:
-        """Raises PlanError: the multiply-adds, which the budget limits, cannot be counted in full."""
-        if self.dense_macs.is_partial:
+    def check_full_count(self, budget: Budget) -> None:
+        """Raises PlanError: the budget limits multiply-adds, and they cannot be counted in full."""
+        if any(limit.resource == MACS for limit in budget.limits) and self.dense_macs.is_partial:
             raise PlanError(
                 f"{budget}: a budget in multiply-adds needs a full count, and this model's is partial: "
                 f"{self.dense_macs.why_partial}; give a budget in latency or parameters"
