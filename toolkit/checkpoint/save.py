@@ -37,9 +37,8 @@ def save_model(
 ) -> None:
     """Write `model` as its difference to `dense`, the unmodified architecture, whose weights do not matter.
 
-    The folder appears whole or not at all, and only after it was loaded again and computed the same. Tensors that
-    share memory are written once per name. `folded`: tensors that the user's architecture computes and both models
-    here keep as parameters. Neither model is changed.
+    The folder appears whole or not at all, and only after it was loaded again and computed the same. Neither model is
+    changed. `folded`: tensors that the user's architecture computes and both models here keep as parameters.
 
     Raises:
         CheckpointError: the folder exists, or the model cannot be expressed as a shrunk `dense`.
@@ -79,7 +78,7 @@ def save_model(
 
 
 def _write_weights(path: Path, model: nn.Module, buffers: Mapping[str, Tensor]) -> WeightsFile:
-    """safetensors refuses views and shared memory, hence the copies."""
+    """Tensors that share memory are written once per name; safetensors refuses views of them, hence the copies."""
     describe_tensors(model, buffers)
     tensors = {**model.state_dict(), **buffers}
     weights = {name: _real(tensor.detach()).contiguous().clone() for name, tensor in tensors.items()}

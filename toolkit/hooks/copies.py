@@ -63,7 +63,7 @@ def _lead_to_copy(model: nn.Module, memo: Memo) -> None:
             for name, value in values.items():
                 led = _led(value, memo, set())
                 if led is not value:
-                    vars(new)[name] = led
+                    new.__dict__[name] = led
 
 
 def _led(value: Any, memo: Memo, seen: set[int]) -> Any:

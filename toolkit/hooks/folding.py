@@ -87,6 +87,6 @@ def _fold(module: nn.Module, leaf: str, kind: str) -> None:
     elif kind == "spectral_norm":
         remove_spectral_norm(module, leaf)
     elif kind == "a pruning mask":
-        prune.remove(module, leaf)
+        prune.remove(module, leaf)  # type: ignore[no-untyped-call]
     else:
         parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
