@@ -38,7 +38,7 @@ def save_model(
     """Write `model` as its difference to `dense`, the unmodified architecture, whose weights do not matter.
 
     The folder appears whole or not at all, and only after it was loaded again and computed the same. Neither model is
-    changed. `folded` names the tensors that the user's architecture computes and both models keep as parameters.
+    changed. `folded`: tensors that the user's architecture computes and both models here keep as parameters.
 
     Raises:
         CheckpointError: the folder exists, or the model cannot be expressed as a shrunk `dense`.
@@ -52,7 +52,6 @@ def save_model(
         portable = copy_model(model).cpu()
         buffers = smaller_buffers(dense, portable)
         places: dict[str, Any] = {name: stand_in.arguments for name, stand_in in stand_ins_of(model).items()}
-        _write_weights(part / WEIGHTS_FILE, portable, buffers)
         manifest = Manifest(
             factory=dict(factory),
             removed_blocks={name: one.structure for name, one in places.items() if one.type == "nothing"},
@@ -62,7 +61,7 @@ def save_model(
             buffers=tuple(buffers),
             folded=tuple(folded),
             versions=versions_of(portable.state_dict()),
-            weights=WeightsFile(sha256=file_sha256(part / WEIGHTS_FILE), bytes=(part / WEIGHTS_FILE).stat().st_size),
+            weights=_write_weights(part / WEIGHTS_FILE, portable, buffers),
             fingerprint=fingerprint_of(portable, [tensor.cpu() for tensor in example_inputs]),
             recipe_sha256=recipe_sha256,
             packages=package_versions(),
@@ -77,13 +76,14 @@ def save_model(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_weights(path: Path, model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    """safetensors refuses views and shared memory, hence the copies."""
+def _write_weights(path: Path, model: nn.Module, buffers: Mapping[str, Tensor]) -> WeightsFile:
+    """Tensors that share memory are written once per name; safetensors refuses views of them, hence the copies."""
     describe_tensors(model, buffers)
     tensors = {**model.state_dict(), **buffers}
     weights = {name: _real(tensor.detach()).contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as part:
         save_file(weights, part)
+    return WeightsFile(sha256=file_sha256(path), bytes=path.stat().st_size)
 
 
 def _real(tensor: Tensor) -> Tensor:

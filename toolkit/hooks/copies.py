@@ -48,7 +48,7 @@ def _prepare(module: nn.Module, memo: Memo) -> None:
         if parameter.is_inference():
             memo[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
     for value in values_held(module):
-        if isinstance(value, Tensor) and (value.grad_fn is not None or value.is_inference()):
+        if isinstance(value, Tensor) and (value.grad_fn is not None or value.is_inference() or value.is_quantized):
             memo[id(value)] = value.detach().clone()
         elif isinstance(value, torch.Generator):
             memo[id(value)] = value.clone_state()

@@ -43,7 +43,8 @@ def untouched(*models: nn.Module) -> Iterator[None]:
 def random_state_kept() -> Iterator[None]:
     """Numbers drawn meanwhile, by torch, numpy's global generator or `random`, do not change those drawn later."""
     own, of_numpy = random.getstate(), np.random.get_state()  # models use the global one
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if is_used else []
     with torch.random.fork_rng(devices=devices):
         try:
             yield

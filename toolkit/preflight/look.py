@@ -24,7 +24,7 @@ from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.macs import count_macs
 from toolkit.preflight.remedies import REMEDIES, block_remedy, channel_remedy
 from toolkit.preflight.report import Answer, PartVerdict, Preflight, Question
-from toolkit.preflight.words import QUESTIONS
+from toolkit.preflight.words import QUESTIONS, in_a_list
 from toolkit.stages.context import to_device
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Batch, Task
@@ -144,7 +144,7 @@ class _Look:
             for group in structure.groups:
                 found.append(PartVerdict(name=group.name, can_go=True, kind=group.kind, units=group.num_units))
             for name, reason in structure.refused.items():
-                found.append(_refused(name, _sentence(name, reason), channel_remedy(reason)))
+                found.append(_refused(name, in_a_list(name, reason), channel_remedy(reason)))
             if not structure.groups:
                 raise _RefusedError("no layer has channels of its own that could go without changing another's")
 
@@ -225,13 +225,8 @@ class _Look:
                 loaded = load_model(place, self.task.build_model())
             except UserError as error:  # the folder is gone when this is read
                 raise _RefusedError(str(error).replace(f"{place}/", "").replace(f"{place}: ", "")) from error
-        device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
-        _check_same(
-            self._run(self.model, self.least),
-            self._run(loaded.to(_device_of(self.model)), self.least),
-            "by the loaded model",
-            close=CLOSE,
-        )
+        again = self._now(loaded.to(_device_of(self.model)))
+        _check_same(self._now(self.model), again, "by the loaded model", close=CLOSE)
 
     def _counts(self) -> None:
         counted = count_macs(self.model, self._inputs(self.least), self.least)
@@ -254,12 +249,6 @@ def _check_same(first: list[Tensor], second: list[Tensor], whose: str, close: fl
         off = float((one.double() - other.double()).abs().max())
         if off > close * float(one.double().abs().max()):
             raise _RefusedError(f"the outputs are others {whose}: off by up to {off:.3g}")
-
-
-def _sentence(name: str, reason: str) -> str:
-    """Returns the reason so that it can be read behind a list of names that share it."""
-    told = reason.removeprefix(f"{name} ")
-    return f"it {told}" if told.startswith(("is ", "computes ")) else told
 
 
 def _refused(name: str, reason: str, change: str) -> PartVerdict:

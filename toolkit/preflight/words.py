@@ -94,3 +94,9 @@ def _parts(title: str, parts: tuple[PartVerdict, ...]) -> Iterator[str]:
 def _listed(names: list[str]) -> str:
     more = len(names) - MOST_NAMES
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMES])} and {more} more"
+
+
+def in_a_list(name: str, reason: str) -> str:
+    """Returns the reason so that it can be read behind a list of names that share it."""
+    told = reason.removeprefix(f"{name} ")
+    return f"it {told}" if told.startswith(("is ", "computes ")) else told
