@@ -37,7 +37,7 @@ from toolkit.benchmarks.cuda.cells import (
 )
 from toolkit.benchmarks.cuda.jobs import Job, gpu_tests_job, recipe_job, run_job
 from toolkit.benchmarks.cuda.page import answer, page_of
-from toolkit.benchmarks.cuda.pairs import MODELS, BenchModel, PairMaker, check_attention, spread, tiny
+from toolkit.benchmarks.cuda.pairs import MODELS, BenchModel, PairMaker, check_attention, on_device, spread, tiny
 from toolkit.measure.environment import describe_environment
 from toolkit.measure.macs import count_macs
 from toolkit.measure.results import Latency
@@ -48,6 +48,8 @@ PLAN = cells_in_order()
 RESULTS = ROOT / "reports" / "results" / "cuda"
 
 CPU = torch.device("cpu")
+
+DONE = JobResult(exit_code=0, output="")
 
 
 class Clock:
@@ -139,6 +141,13 @@ def test_attention_must_be_among_what_is_counted() -> None:
     check_attention(without, MODELS["resnet50"])
 
 
+def test_all_tensors_of_a_model_are_moved() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].positions = torch.zeros(3)  # no parameter, no buffer
+    moved = on_device(model, torch.device("meta"))
+    assert {moved[0].weight.device.type, moved[0].positions.device.type} == {"meta"}
+
+
 def test_blocks_are_spread_evenly() -> None:
     names = [str(number) for number in range(12)]
     assert spread(names, 3) == ("2", "6", "10") and spread(names, 12) == tuple(names)
@@ -154,7 +163,7 @@ def test_it_stops_in_time_and_says_what_was_not_reached(tmp_path: Path, quiet: C
         begun.append(cell.name)
         assert left == 150.0 - 60.0 * (len(begun) - 1)
         clock.now_s += 60.0
-        return made(cell.name, 60.0)
+        return made(cell.name, 60.0, job=DONE)
 
     assert run_cells(plan, tmp_path, do, Deadline(150.0, clock), quiet) == ["x", "y", "z"]
     assert begun == ["v", "w"] and clock.now_s == 1120.0
@@ -162,7 +171,7 @@ def test_it_stops_in_time_and_says_what_was_not_reached(tmp_path: Path, quiet: C
 
     def goes_on(cell: CellPlan, left: float) -> CudaCell:
         begun.append(cell.name)
-        return made(cell.name)
+        return made(cell.name, job=DONE)
 
     assert run_cells(plan, tmp_path, goes_on, Deadline(59.0, clock), quiet) == ["x", "y", "z"], (
         "60 s were needed before"
@@ -178,10 +187,12 @@ def test_a_shorter_kind_is_still_begun_and_a_stopped_command_is_not_reached(tmp_
         clock.now_s += 50.0 if cell.kind == "b" else 1.0
         if cell.kind == "c":
             raise subprocess.TimeoutExpired("pytest", left)
-        return made(cell.name, 50.0)
+        return made(cell.name, 50.0, job=DONE)
 
     assert run_cells(plan, tmp_path, do, Deadline(60.0, clock), quiet) == ["long2", "job"]
     assert set(load_cells(tmp_path)) == {"long", "d"}
+    compiled = [CellPlan("b", "compiled", "b_compile")]
+    assert run_cells(compiled, tmp_path, do, Deadline(80.0, clock), quiet) == ["compiled"], "the first may take longer"
 
 
 def test_a_cell_that_cannot_be_measured_keeps_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ class PairMaker:
 
     @cached_property
     def dense(self) -> nn.Module:
-        dense = self.model.build().to(self.device)
+        dense = on_device(self.model.build(), self.device)
         find_blocks(dense, self.one)
         return dense
 
@@ -177,6 +177,20 @@ def check_attention(macs: Macs, model: BenchModel) -> None:
     products = macs.by_operator.get(ATTENTION, 0) + macs.by_operator.get("matmul", 0)
     if model.has_attention and not products:
         raise UserError(f"{model.zoo}: its attention is not among the multiply-adds: {', '.join(macs.by_operator)}")
+
+
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Moves a model with all tensors that its modules hold, buffers or not, and returns it.
+
+    VideoMAE holds its positions as a plain tensor. On the CPU they would be copied to the device in every call, which
+    takes time of its own and cannot be recorded as a CUDA graph.
+    """
+    model.to(device)
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                setattr(module, name, value.to(device))
+    return model
 
 
 def spread(names: Sequence[str], count: int) -> tuple[str, ...]:

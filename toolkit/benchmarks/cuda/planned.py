@@ -10,10 +10,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.base.command import exit_code, positive
 from toolkit.planning.budget import Budget, Limit
+from toolkit.planning.profile.costs import REPEATS
 from toolkit.planning.session import open_session
 from toolkit.planning.settings import PlanSettings
 from toolkit.tasks.cards import make_task
@@ -32,13 +34,16 @@ def _plan(args: argparse.Namespace) -> None:
     settings = PlanSettings(
         device=args.device,
         batch_sizes=(args.batch_size,),
-        threads=2,
+        threads=args.threads,
         tables=args.out.parent / "tables",
         examples=args.examples,
         num_finalists=0,
     )
     planner = open_session(make_task(args.task, model), settings)
-    budget = Budget(limits=(Limit(resource="latency", value=args.share),), batch_size=args.batch_size)
+    timing = replace(planner.profile.timing, repeats=args.repeats)
+    planner = replace(planner, profile=replace(planner.profile, timing=timing))
+    limit = Limit(resource="latency", value=args.share)
+    budget = Budget(limits=(limit,), batch_size=args.batch_size, threads=args.threads)
     planned = planner.plan(budget, "combined", evaluations=0)
     key = budget.latency_key(args.device)
     measured = planner.profile.measured_latency(planned.choice, key)
@@ -56,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N")
     parser.add_argument("--share", type=float, default=SHARE, metavar="X", help="of the dense latency (default: 0.5)")
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="of the CPU (default: 2)")
+    parser.add_argument("--repeats", type=positive, default=REPEATS, metavar="N", help="samples of a timing")
     parser.add_argument("--examples", type=positive, default=16, metavar="N", help="that changes are scored on")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="plan.json goes there")
     return parser
