@@ -22,6 +22,7 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.macs import count_macs
+from toolkit.preflight.difference import difference
 from toolkit.preflight.remedies import REMEDIES, block_remedy, channel_remedy
 from toolkit.preflight.report import Answer, PartVerdict, Preflight, Question
 from toolkit.preflight.words import QUESTIONS, in_a_list
@@ -183,12 +184,17 @@ class _Look:
     def _now(self, model: nn.Module) -> list[Tensor]:
         return self._run(model, self.least)
 
+    def _same(self, first: list[Tensor], second: list[Tensor], whose: str, close: float) -> None:
+        fault = difference(first, second, whose, close)
+        if fault is not None:
+            raise _RefusedError(fault)
+
     def _repeats(self) -> None:
-        _check_same(self._now(self.model), self._now(self.model), "the second time", close=0.0)
+        self._same(self._now(self.model), self._now(self.model), "the second time", close=0.0)
 
     def _copies(self) -> None:
         made = copy_model(self.model)
-        _check_same(self._now(self.model), self._now(made), "by the copy", close=CLOSE)
+        self._same(self._now(self.model), self._now(made), "by the copy", close=CLOSE)
         self.copy = made
 
     def _to_try(self) -> nn.Module:
@@ -226,7 +232,7 @@ class _Look:
             except UserError as error:  # the folder is gone when this is read
                 raise _RefusedError(str(error).replace(f"{place}/", "").replace(f"{place}: ", "")) from error
         again = self._now(loaded.to(_device_of(self.model)))
-        _check_same(self._now(self.model), again, "by the loaded model", close=CLOSE)
+        self._same(self._now(self.model), again, "by the loaded model", close=CLOSE)
 
     def _counts(self) -> None:
         counted = count_macs(self.model, self._inputs(self.least), self.least)
@@ -238,17 +244,6 @@ class _Look:
 def _device_of(model: nn.Module) -> torch.device:
     """Returns where the first parameter is; the CPU where there is none."""
     return next((part.device for part in model.parameters()), torch.device("cpu"))
-
-
-def _check_same(first: list[Tensor], second: list[Tensor], whose: str, close: float) -> None:
-    if [part.shape for part in first] != [part.shape for part in second]:
-        raise _RefusedError(f"the outputs have other shapes {whose}: {[tuple(part.shape) for part in second]}")
-    for one, other in zip(first, second, strict=True):
-        if one.numel() == 0 or torch.equal(one, other):
-            continue
-        off = float((one.double() - other.double()).abs().max())
-        if off > close * float(one.double().abs().max()):
-            raise _RefusedError(f"the outputs are others {whose}: off by up to {off:.3g}")
 
 
 def _refused(name: str, reason: str, change: str) -> PartVerdict:

@@ -1,0 +1,25 @@
+"""Says how the outputs of a model differ from its own outputs in another situation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def difference(first: Sequence[Tensor], second: Sequence[Tensor], whose: str, close: float) -> str | None:
+    """Returns in words how the second outputs differ from the first; None if they do not.
+
+    whose: what the second outputs are of, in words, such as "by the copy".
+    close: the largest difference that counts as none, as a share of the largest number of a tensor.
+    """
+    if [part.shape for part in first] != [part.shape for part in second]:
+        return f"the outputs have other shapes {whose}: {[tuple(part.shape) for part in second]}"
+    for one, other in zip(first, second, strict=True):
+        if one.numel() == 0 or torch.equal(one, other):
+            continue
+        off = float((one.double() - other.double()).abs().max())
+        if off > close * float(one.double().abs().max()):
+            return f"the outputs are others {whose}: off by up to {off:.3g}"
+    return None
