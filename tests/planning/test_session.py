@@ -161,9 +161,8 @@ def test_numbers_that_an_earlier_version_kept_are_read(
 
 
 def test_quality_that_no_plan_keeps(session: Planner) -> None:
-    with pytest.raises(
-        PlanError, match=r"accuracy 0\.\d+ on validation .*below min_quality 1; the dense model has 0\.\d+; give a lower min_quality$"
-    ):
+    words = r"accuracy 0\.\d+ on validation .*below min_quality 1; the dense model has 0\.\d+; give a lower min_quality$"
+    with pytest.raises(PlanError, match=words):
         session.plan(budget_of(0.4, min_quality=1.0), "combined", 0)
     assert session.plan(budget_of(0.9, min_quality=0.01), "combined", 0).note.predicted.macs_ratio <= 0.9
 
