@@ -1,4 +1,4 @@
-"""What a model is made of: its residual blocks and its groups of channels, with what each of them costs."""
+"""Describes what a model is made of: its residual blocks and its groups of channels, with the cost of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from toolkit.measure.module_shares import module_seconds
 
 
 class BlockOverview(Data):
-    """`macs` are what dropping the block saves; shares are of the whole model."""
+    """Describes a residual block.
+
+    macs: multiply-adds of one example that dropping the block saves.
+    macs_share: `macs` as a share of the whole model's.
+    latency_share: the time of the block as a share of the whole model's.
+    """
 
     name: str
     macs: int
@@ -26,13 +31,21 @@ class BlockOverview(Data):
 
 
 class GroupOverview(Data):
-    """`num_params` are those of the layers that write or read the channels; `latency_share` is theirs."""
+    """Describes a group of channels that are cut together.
+
+    units: the number of things that are cut: channels, or heads of attention.
+    width: the number of channels.
+    head_dim: channels of an attention head; None for other groups.
+    layers: the layers that write or read the channels.
+    num_params: the parameters of these layers.
+    latency_share: the time of these layers as a share of the whole model's.
+    """
 
     name: str
     kind: str
     units: int
     width: int
-    head_dim: int | None  # of attention; None elsewhere
+    head_dim: int | None
     head_dim_can_be_cut: bool
     layers: tuple[str, ...]
     num_params: int
@@ -40,7 +53,11 @@ class GroupOverview(Data):
 
 
 class Overview(Data):
-    """`not_cut`: why other layers keep their width."""
+    """Describes a model.
+
+    macs: multiply-adds of one example.
+    not_cut: for each layer that keeps its width, the reason.
+    """
 
     macs: int
     num_params: int
@@ -51,11 +68,15 @@ class Overview(Data):
 
 
 def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:
-    """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute."""
+    """Returns the blocks and channel groups of a model, which is not changed. Takes seconds to a minute.
+
+    inputs: example inputs of batch size 1.
+    protected: names of layers whose width is kept.
+    """
     blocks = find_blocks(model, inputs)
     structure = find_groups(model, inputs, blocks, protected)
     layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}
-    names = [*blocks, *dict.fromkeys(layer for own in layers.values() for layer in own)]
+    names = [*blocks, *dict.fromkeys(layer for of_group in layers.values() for layer in of_group)]
     shares = module_seconds(model, inputs, names)
     total = count_macs(model, inputs).total
     return Overview(

@@ -77,7 +77,7 @@ class Relaxation:
         return highest
 
     def _least(self, goals: Array) -> Array:
-        """Returns the least sum of each row without limits: each block is dropped, or its groups have one width each."""
+        """Returns the least sum of each row without limits; a block is dropped, or its groups have one width each."""
         goals = goals + self._never
         removals, options = goals[:, : self._num_removals], goals[:, self._num_removals :]
         blocks = np.minimum.reduceat(removals, self._blocks, axis=1) if self._blocks.size else removals
