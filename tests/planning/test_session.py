@@ -120,7 +120,7 @@ def test_half_a_file_and_other_weights(session: Planner, folder: Path, tmp_path:
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     other = session_in(tmp_path, TinyTask(train_steps=1))
-    with pytest.raises(UserError, match=r"losses-tiny-loss-training.json: .* under other conditions \(weights: .*--rebuild"):
+    with pytest.raises(UserError, match=r"losses-tiny-loss-training.json: .* other conditions \(weights: .*--rebuild"):
         other.plan(budget_of(0.5), "combined", 0)
     (kept,) = tmp_path.glob("costs-*.json")
     kept.write_bytes(kept.read_bytes()[:200])

@@ -1,4 +1,4 @@
-"""Load a recipe from strict YAML; all faults are reported at once, with file, line and the legal choices."""
+"""Reads a recipe from strict YAML; all faults are reported at once, with file, line and the legal choices."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from toolkit.zoo.settings import ZooModel
 
 
 def load_recipe(path: Path | str) -> Recipe:
-    """Read, validate and check the recipe at `path`.
+    """Returns the recipe in the file at `path`, validated and checked.
 
     Raises:
-        RecipeError: with every fault found. Only a file that is not YAML at all gives one fault alone.
+        RecipeError: the recipe has faults; the message holds all of them. A file that is not YAML has one fault alone.
     """
     return read_recipe(path)[0]
 
 
 def read_recipe(path: Path | str) -> tuple[Recipe, Lines]:
-    """As `load_recipe`, with the line of every value, for messages about a stage that fails later."""
+    """Returns the recipe as `load_recipe` does, and the line of every value for messages about a stage that fails."""
     return read_settings(
         Path(path), Recipe, check_named, check_form=_form_faults, check_sound_parts=_checks_of_what_is_valid
     )
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with all defaults written out; `load_recipe` reads it back as an equal recipe."""
+    """Returns the recipe as YAML with all defaults written out; `load_recipe` reads it back as an equal recipe."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None only
@@ -48,7 +48,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _form_faults(data: dict[str, Any]) -> list[Fault]:
-    """What pydantic lets pass: `version` has a default in Python, and its 1 equals both 1.0 and true."""
+    """Returns faults that pydantic lets pass: a missing `version`, which has a default in Python, and 1.0 or true."""
     if "version" not in data:
         return [Fault(("version",), f"missing; the keys here are: {', '.join(Recipe.model_fields)}")]
     version = data["version"]
@@ -58,7 +58,7 @@ def _form_faults(data: dict[str, Any]) -> list[Fault]:
 
 
 def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
-    """The faults of meaning in the sound parts of a recipe that has other faults too."""
+    """Returns the faults of meaning in the well-formed parts of a recipe that has faults of form."""
     task, stages = data.get("task"), data.get("stages")
     sound: dict[int, Stage] = {}
     for index, item in enumerate(stages if isinstance(stages, list) else []):

@@ -1,6 +1,6 @@
-"""Recipes: the whole intent of one run, as data. Nothing here imports torch.
+"""Holds recipes, which state one run as data. Nothing here imports torch.
 
-Every ratio is of the **unmodified** model, so its meaning does not depend on a stage's position.
+Every ratio is of the **unmodified** model, so its meaning does not depend on the position of the stage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
 class Measure(Settings):
-    """What is measured after every stage. Latency: `repeats` samples per batch size, after `warmup` untimed calls."""
+    """States what is measured after every stage.
+
+    batch_sizes: numbers of examples per call for which latency is measured.
+    threads: CPU threads of the latency measurement.
+    repeats: latency samples per batch size.
+    warmup: untimed calls before the samples.
+    splits: the splits that quality is measured on.
+    """
 
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] = (1, 16)
     threads: Positive = 2
@@ -40,10 +47,16 @@ class Measure(Settings):
 
 
 class Recipe(Settings):
-    """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
+    """States one run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
-    `task` is a name, or a mapping with the settings of a task that takes any. `model` is given for task `zoo`, whose
-    model it says, and for no other.
+    version: the version of the recipe's format.
+    name: the name of the run in reports.
+    task: the name of a task, or a mapping with its `type` and settings for a task that has settings.
+    seed: the seed of all random choices of the stages.
+    device: the device that the stages run on and that latency is measured on.
+    model: the model of task `zoo`, which needs one; other tasks bring their own.
+    stages: the stages in the order in which they are applied.
+    measure: what is measured before the first stage and after every stage.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -59,11 +72,12 @@ class Recipe(Settings):
 
     @property
     def task_name(self) -> str:
+        """Returns the name of the task, without its settings."""
         return task_name(self.task)
 
     @property
     def family(self) -> Family:
-        """Which axes the recipe cuts, as its stages say; dynamic only where nothing else is cut."""
+        """Returns the axes that the stages cut; `dynamic` only for a recipe that cuts neither depth nor width."""
         axes = {stage.axis for stage in self.stages} - {None}
         if axes >= {"depth", "width"}:
             return "combined"
@@ -71,5 +85,5 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Hash of the resolved recipe (all defaults filled in), the same on every machine."""
+        """Returns the hash of the recipe with all defaults filled in, which is the same on every machine."""
         return content_sha256(self.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""The JSON Schema of a recipe."""
+"""Makes the JSON Schema of a recipe."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from toolkit.recipe.recipe import Recipe
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The schema of a recipe file. Stricter than the Python model: a file names every stage's type, and every top-level
-    key but `model`.
+    """Returns the JSON Schema of a recipe file.
+
+    It is stricter than the Python model: a file must give the type of every stage, and every top-level key but `model`.
     """
     schema = Recipe.model_json_schema()
     schema["required"] = [name for name in Recipe.model_fields if name != "model"]
     for definition in schema["$defs"].values():
-        if "type" in definition.get("properties", {}):  # any JSON value is a definition without them
+        if "type" in definition.get("properties", {}):  # a definition that allows any JSON value has no properties
             definition["required"] = ["type", *definition.get("required", [])]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

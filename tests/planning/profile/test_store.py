@@ -1,4 +1,4 @@
-"""Kept numbers: written as they come, refused when they are damaged or measured under other conditions, made again on request."""
+"""Kept numbers: written as they come, refused when damaged or of other conditions, made again on request."""
 
 from __future__ import annotations
 

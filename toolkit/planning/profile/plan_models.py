@@ -168,7 +168,7 @@ class PlanModels:
         return names
 
     def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
-        """Returns the layer to refit when the block goes, or None; sites aimed at the dense model serve other plans too."""
+        """Returns the layer to refit when the block goes, or None; sites aimed at the dense model are kept."""
         order = self._order_of(model)
         if not aims_at_dense:
             return depth_site(model, block, self.example, order, block)
