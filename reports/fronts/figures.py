@@ -60,8 +60,9 @@ def draw_predictions(fronts: Fronts) -> Figure:
             members = [index for index, cell in enumerate(cells) if cell.place.family == axis]
             colour, marker = LOOKS[axis]
             axes.plot(
-                [measured[index] for index in members], [predicted[index] for index in members], linestyle="",
-                color=colour, marker=marker, markersize=8, markeredgecolor="white", alpha=0.85, label=FAMILY_WORDS[axis],
+                [measured[index] for index in members], [predicted[index] for index in members],
+                linestyle="", color=colour, marker=marker, markersize=8, markeredgecolor="white", alpha=0.85,
+                label=FAMILY_WORDS[axis],
             )  # fmt: skip
         axes.set(xlabel=f"measured {cost_axis(cost)}", ylabel="predicted latency (share of the dense model’s)")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -6,7 +6,7 @@ from reports.drawing.words import count
 from toolkit.measure.results import Latency, Measurement, Quality, percentile
 from toolkit.record.run import RunRecord, StepRecord
 
-DENSE_NOTE = "In brackets: MACs as a share of those of the unmodified (dense) model, and the metric minus that of the dense model."
+DENSE_NOTE = "In brackets: MACs as a share of the dense (unmodified) model's; metric minus the dense model's."
 
 LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
 

@@ -105,12 +105,12 @@ def channels(record: RunRecord) -> Section | None:
     """Returns the section on the channels that stages kept."""
     drawings = []
     for number, detail in details_of(record.steps):
-        kept = detail.kept_channels()
-        if kept is None or not kept.groups:
+        widths = detail.kept_channels()
+        if widths is None or not widths.groups:
             continue
-        sums = "; ".join(f"{kind}: {left} of {original} kept" for kind, left, original in kept_by_kind(kept))
-        caption = f"Channels chosen by importance “{kept.importance}”. {sums}."
-        figure = draw_channels(kept, f"Stage {number}: channels kept in each layer")
+        sums = "; ".join(f"{kind}: {count} of {original} kept" for kind, count, original in kept_by_kind(widths))
+        caption = f"Channels chosen by importance “{widths.importance}”. {sums}."
+        figure = draw_channels(widths, f"Stage {number}: channels kept in each layer")
         drawings.append(Drawing(f"channels-{number}", figure, caption))
     return Section("Channels kept per layer", Safe(""), tuple(drawings)) if drawings else None
 
@@ -138,8 +138,9 @@ def recovery(record: RunRecord) -> Section | None:
         dense, before = (level.value if level else None for level in levels)
         figure = draw_recovery(training, f"Stage {number}: fine-tuning", dense, before)
         reason = stopped.get(training.stopped, training.stopped)
-        kept = "" if training.kept_step is None else f" The weights of step {training.kept_step} were kept."
-        drawings.append(Drawing(f"recovery-{number}", figure, f"Ended after {training.steps} steps: {reason}.{kept}"))
+        weights = "" if training.kept_step is None else f" The weights of step {training.kept_step} were kept."
+        caption = f"Ended after {training.steps} steps: {reason}.{weights}"
+        drawings.append(Drawing(f"recovery-{number}", figure, caption))
     return Section("Recovery", Safe(""), tuple(drawings)) if drawings else None
 
 

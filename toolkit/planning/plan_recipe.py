@@ -43,8 +43,8 @@ def plan_recipe(
         PlanError: no plan of the family holds the budget.
         UserError: the kept tables are damaged, or were made of another model or on another machine.
     """
-    known = make_task(task, model) if isinstance(task, str) else task
+    task = make_task(task, model) if isinstance(task, str) else task
     settings = settings or PlanSettings()
     of_budget = replace(settings.timed_for([budget]), threads=budget.threads)
-    planned = open_session(known, of_budget, console=console).plan(budget, family, evaluations, recover=recover)
+    planned = open_session(task, of_budget, console=console).plan(budget, family, evaluations, recover=recover)
     return planned.recipe(() if recover is None else (recover,), seed=seed, model=model)

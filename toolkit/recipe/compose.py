@@ -64,7 +64,7 @@ def compose(
     )
 
 
-def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
-    if given is None:
+def _several(stages: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
+    if stages is None:
         return ()
-    return (given,) if isinstance(given, StageSettings) else tuple(given)
+    return (stages,) if isinstance(stages, StageSettings) else tuple(stages)

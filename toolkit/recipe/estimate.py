@@ -13,11 +13,11 @@ def estimate_s(recipe: Recipe, card: TaskCard) -> float | None:
     """
     if card.costs is None or card.num_blocks is None:
         return None
-    costs, left = card.costs, card.num_blocks
+    costs, blocks_left = card.costs, card.num_blocks
     total_s = costs.start_s + _measure_s(recipe.measure, costs)
     for stage in recipe.stages:
-        total_s += stage.estimate_s(costs, left, card.num_blocks) + _measure_s(recipe.measure, costs)
-        left -= stage.estimated_drops(left, card.num_blocks)
+        total_s += stage.estimate_s(costs, blocks_left, card.num_blocks) + _measure_s(recipe.measure, costs)
+        blocks_left -= stage.estimated_drops(blocks_left, card.num_blocks)
     return total_s
 
 

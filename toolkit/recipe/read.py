@@ -73,6 +73,6 @@ def _checks_of_what_is_valid(data: dict[str, Any]) -> list[Fault]:
     faults = check_task(reference)
     if not faults:
         with contextlib.suppress(ValidationError):
-            given = data.get("model")
-            faults = check_model(task_name(reference), None if given is None else ZooModel.model_validate(given))
+            model = data.get("model")
+            faults = check_model(task_name(reference), None if model is None else ZooModel.model_validate(model))
     return faults + check_stages(sound, card_of(reference))

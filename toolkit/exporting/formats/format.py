@@ -31,7 +31,7 @@ class Written:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format that models are exported to.
+    """Holds what a format offers.
 
     packages: names of the packages that the format needs beside torch.
     write: writes a graph to a path, with an ONNX opset or None; raises ExportError with the exporter's reason where

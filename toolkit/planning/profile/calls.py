@@ -67,5 +67,5 @@ def signature_of(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> str
         if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
     ]
     call, (stream,) = call_of(model, name, inputs)
-    given = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
-    return f"{block} {shapes} {plain} {given}"
+    arguments = [tuple(part.shape) for part in tensors_in((stream, call.args, call.kwargs))]
+    return f"{block} {shapes} {plain} {arguments}"

@@ -50,8 +50,8 @@ def adds_up(raw: Tables, plan: Plan, profiler: CostProfiler) -> bool:
         counts = profiler.counts(drops, widths)
         return [counts[MACS], counts[PARAMS]]
 
-    known = profiler.store.get(f"counts | {described(raw, plan)}", counted)
-    return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), known, strict=True))
+    counts = profiler.store.get(f"counts | {described(raw, plan)}", counted)
+    return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), counts, strict=True))
 
 
 def fit_plans(raw: Tables) -> list[Plan]:

@@ -101,7 +101,7 @@ class CostProfiler:
         return self._known(f"{label} | bare", measure)
 
     def block(self, label: str, name: str) -> PlanCosts:
-        """The block, timed by itself."""
+        """Returns the costs of a block, which is timed alone."""
         part = f"block {self._kind(label, name)}"
         return self._known(f"{label} | {part}", lambda: self._of_part(label, name))
 
