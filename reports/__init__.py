@@ -1,1 +1,1 @@
-"""Pages and figures of runs, from their `run.json` alone: `python -m reports RUN_DIR...`. Never imports torch."""
+"""Writes pages and figures of runs from their records alone: `python -m reports RUN_DIR...`. Never imports torch."""

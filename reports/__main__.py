@@ -1,6 +1,6 @@
-"""`python -m reports RUN_DIR... [--out DIR]`: depth, width and combined runs and their Pareto fronts, side by side.
+"""`python -m reports RUN_DIR... [--out DIR]` compares runs of all families, and draws their Pareto fronts.
 
-With the folder of a planner's sweep instead (`python -m reports SWEEP_DIR`), the fronts of its cells, into that folder.
+`python -m reports SWEEP_DIR` draws the fronts of a planner's sweep, and writes them into the folder of the sweep.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_OUT = Path("runs/comparison")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 2 something the user can fix (said in one message on stderr)."""
+    """Runs the command and returns its exit code: 0 if it is done, 2 after an error that the user can fix."""
     arguments = _parser().parse_args(argv)
     try:
         if len(arguments.runs) == 1 and holds_fronts(arguments.runs[0]):
@@ -39,10 +39,10 @@ def _comparison(runs: Sequence[Path], out: Path, split: str) -> str:
 
 
 def _fronts(folder: Path, out: Path | None, split: str | None) -> str:
-    given = [name for name, value in (("--out", out), ("--split", split)) if value is not None]
-    if given:
+    options = [name for name, value in (("--out", out), ("--split", split)) if value is not None]
+    if options:
         raise UserError(
-            f"{folder} is a sweep, whose report goes into it and shows the test split: leave out {given[0]}"
+            f"{folder}: is a sweep, whose report is written into it and shows the test split; leave out {options[0]}"
         )
     fronts = load_fronts(folder)
     page = write_fronts(fronts, folder)
@@ -55,10 +55,23 @@ def _fronts(folder: Path, out: Path | None, split: str | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder with the run.json of a finished run, or a sweep's"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN_DIR",
+        help="folders of finished runs (with run.json), or the folder of one planner's sweep",
     )
-    parser.add_argument("--out", type=Path, help=f"of a comparison of runs; default: {DEFAULT_OUT}")
-    parser.add_argument("--split", choices=("test", "validation"), help="of a comparison of runs; default: test")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder that the comparison of runs is written to (default: {DEFAULT_OUT}); not for a sweep",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("test", "validation"),
+        help="split whose quality the comparison of runs shows (default: test); not for a sweep",
+    )
     return parser
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.base.command import count, exit_code, number, tolerance
+from toolkit.base.command import exit_code, not_negative, positive, tolerance
 from toolkit.base.console import Console
 from toolkit.checkpoint.factory import check_made_for, example_inputs_of
 from toolkit.checkpoint.load import load_model
@@ -124,12 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/exported.onnx or DIR/exported.pt2")
     parser.add_argument(
         "--batch-size",
-        type=number,
+        type=positive,
         metavar="N",
         help="check the file at 1 and N examples (default 2); a file of fixed batch size is for N (default 1)",
     )
     parser.add_argument("--static-batch", action="store_true", help="fix the batch size, instead of any")
-    parser.add_argument("--opset", type=number, metavar="K", help="of ONNX (default: torch's own)")
+    parser.add_argument("--opset", type=positive, metavar="K", help="ONNX opset to write (default: torch's own)")
     parser.add_argument(
         "--tolerance",
         type=tolerance,
@@ -137,9 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         default=TOLERANCE,
         help="largest difference, as a share of an output's largest absolute number (default 1e-4)",
     )
-    parser.add_argument("--threads", type=number, metavar="K", help="threads that compute (default: torch's number)")
+    parser.add_argument("--threads", type=positive, metavar="K", help="threads that compute (default: torch's number)")
     parser.add_argument(
-        "--repeats", type=count, metavar="R", default=REPEATS, help=f"latency samples (default {REPEATS}; 0: none)"
+        "--repeats",
+        type=not_negative,
+        metavar="R",
+        default=REPEATS,
+        help=f"latency samples per batch size (default {REPEATS}; 0 measures no latency)",
     )
     return parser
 

@@ -1,1 +1,1 @@
-"""The page of several runs side by side, with their Pareto fronts."""
+"""Writes the page of several runs side by side, with their Pareto fronts."""

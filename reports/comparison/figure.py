@@ -1,4 +1,4 @@
-"""Quality against one cost over several runs, with the Pareto front of each family and of all."""
+"""Draws quality against one cost for several runs, with the Pareto front of each family and of all."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ LOOKS: dict[Family, tuple[str, str]] = {
 
 
 def draw_front(dense: Point, runs: Sequence[Sequence[Point]], cost: str, labels: tuple[str, str]) -> Figure:
-    """`runs`: each run's steps in order, the last one is its result; `labels`: of the cost and quality axes."""
+    """Returns the figure of one cost.
+
+    runs: the steps of each run in order, the last of which is its result.
+    labels: the titles of the cost axis and of the quality axis.
+    """
     short = [label.partition(" = ")[0] for label in (labels[1].partition(" (")[0], labels[0])]
     figure = new_figure(5.6, " against ".join(short))  # a long title would run into the legend
     axes = figure.subplots()
     finals = [steps[-1] for steps in runs]
-    everything = [dense, *(point for steps in runs for point in steps)]
-    low, high = _limits([point.costs[cost] for point in everything])
+    points = [dense, *(point for steps in runs for point in steps)]
+    low, high = _limits([point.costs[cost] for point in points])
     axes.set_xlim(low, high)
     _draw_stairs(axes, front([dense, *finals], cost), cost, high, LIGHT, 7.0)
     families = [family for family in LOOKS if any(point.family == family for point in finals)]
@@ -53,7 +57,7 @@ def _limits(costs: Sequence[float]) -> tuple[float, float]:
 
 
 def _draw_stairs(axes: Axes, members: Sequence[Point], cost: str, right: float, colour: str, width: float) -> None:
-    """The best quality that can be had at each cost, from the cheapest member to the right edge."""
+    """Draws the best quality at or below each cost, from the cheapest member to the right edge."""
     costs = [point.costs[cost] for point in members]
     values = [point.quality for point in members]
     axes.step([*costs, right], [*values, values[-1]], where="post", color=colour, linewidth=width, zorder=2)

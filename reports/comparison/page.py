@@ -21,10 +21,12 @@ POINTS_FILE = "points.csv"
 
 
 def write_comparison(runs: Sequence[Run], split: str, out: Path) -> Path:
-    """Write everything to `out` and return the page's path; `runs` come from `load_runs`.
+    """Writes the page, the figures and the points to a folder, and returns the path of the page.
+
+    runs: the runs that `load_runs` returned.
 
     Raises:
-        RecordError: `out` cannot be made, or holds something other than an earlier comparison.
+        RecordError: the folder cannot be made, or holds something other than an earlier comparison.
     """
     _make_folder(out)
     dense = dense_point(runs[0], split)
@@ -39,7 +41,10 @@ def write_comparison(runs: Sequence[Run], split: str, out: Path) -> Path:
 
 
 def points_csv(dense: Point, paths: Sequence[Sequence[Point]], costs: Sequence[Cost], quality: str) -> str:
-    """One row per measured model; `..._front` is `all`, `family` or empty: the widest front it is on."""
+    """Returns the points as CSV, one row for each measured model.
+
+    A column `COST_front` says on which front of that cost the model is: `all`, only `family`, or empty for none.
+    """
     keys = [cost.key for cost in costs]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -55,7 +60,10 @@ def points_csv(dense: Point, paths: Sequence[Sequence[Point]], costs: Sequence[C
 
 
 def _widest_front(point: Point, dense: Point, finals: Sequence[Point], cost: str) -> str:
-    """Only results and the dense model are on fronts; the dense model belongs to every family."""
+    """Returns `all`, `family` or an empty text.
+
+    Only results of runs and the dense model are on fronts, and the dense model belongs to every family.
+    """
     if point in front([dense, *finals], cost):
         return "all"
     family = [final for final in finals if final.family == point.family]
@@ -64,8 +72,8 @@ def _widest_front(point: Point, dense: Point, finals: Sequence[Point], cost: str
 
 def _drawing(dense: Point, paths: Sequence[Sequence[Point]], cost: Cost, quality: str) -> Drawing:
     caption = (
-        "Numbered: the result of each run; small and hollow: the stages on the way. Towards the upper left is better. "
-        "A front joins the models that no other one beats in both cost and quality; the dense model is in each of them."
+        "Numbered marks are the results of runs, small hollow marks the stages on the way. Upper left is better. "
+        "A front joins the models that no other one beats in both cost and quality; every front has the dense model."
     )
     caption += f" {MACS_NOTE}" if cost.key == "macs_ratio" else ""
     return Drawing(f"front-{cost.key}", draw_front(dense, paths, cost.key, (cost.words, quality)), caption)
@@ -81,14 +89,14 @@ def _introduction(runs: Sequence[Run], split: str) -> list[Safe]:
     record = runs[0].record
     where = f"{record.environment.processor}, GPU: {record.environment.gpu or 'none'}"
     threads = f"{record.recipe.measure.threads} threads"
-    told = [
+    lines = [
         f"{run.label}: recipe {run.record.recipe.name}, {FAMILY_WORDS[run.record.recipe.family]}, seed "
         f"{run.record.recipe.seed}"
         for run in runs
     ]
     settings = f"Task {record.recipe.task_name}, {split} split, device {record.recipe.device}, {where}, {threads}."
     files = el("p", "All points as numbers: ", el("a", POINTS_FILE, href=POINTS_FILE), class_="note")
-    return [el("h1", "Comparison of runs"), el("p", settings, class_="note"), bullets(told, "ol"), files]
+    return [el("h1", "Comparison of runs"), el("p", settings, class_="note"), bullets(lines, "ol"), files]
 
 
 def _results(dense: Point, paths: Sequence[Sequence[Point]], costs: Sequence[Cost]) -> Safe:
@@ -111,8 +119,8 @@ def _results(dense: Point, paths: Sequence[Sequence[Point]], costs: Sequence[Cos
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        taken = any(out.iterdir()) and not (out / POINTS_FILE).exists()
+        is_foreign = any(out.iterdir()) and not (out / POINTS_FILE).exists()
     except OSError as error:
         raise RecordError(f"{out}: cannot be used as the output folder ({error.strerror})") from error
-    if taken:
-        raise RecordError(f"{out}: is not empty and holds no earlier comparison; give another --out")
+    if is_foreign:
+        raise RecordError(f"{out}: is not empty and holds no earlier comparison; give another folder with --out")

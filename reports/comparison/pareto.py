@@ -1,4 +1,4 @@
-"""Pareto fronts: plain numbers in, the points that no other point beats out."""
+"""Finds Pareto fronts: the points that no other point beats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from toolkit.recipe.recipe import Family
 
 @dataclass(frozen=True)
 class Point:
-    """One measured model. `step` is its place in the run, `costs` are ratios to the dense model by name of the cost."""
+    """Describes one measured model.
+
+    run: the label of the run.
+    step: the index of the step in the run; 0 is the dense model.
+    stage: the type of the step's stage.
+    costs: ratios to the dense model, by `Cost.key`.
+    quality: the value of the task's metric.
+    """
 
     run: str
     family: Family
@@ -21,10 +28,10 @@ class Point:
 
 
 def front(points: Iterable[Point], cost: str) -> list[Point]:
-    """The points that none dominates, by rising cost.
+    """Returns the points that no other one dominates, by rising cost.
 
-    One point dominates another if it costs no more and is no worse, and is better in at least one of the two;
-    so points that are equal in both stay together.
+    A point dominates another if it costs no more and is no worse, and is better in at least one of the two. Points that
+    are equal in both do not dominate each other.
     """
     ranked = sorted(points, key=lambda point: (point.costs[cost], -point.quality))
     members: list[Point] = []

@@ -1,4 +1,4 @@
-"""Loads the runs to compare, refuses unlike ones, and turns them into points."""
+"""Loads the runs to compare, refuses runs that were not measured alike, and turns runs into points."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from toolkit.measure.results import Latency, Measurement, MeasurementKey
 from toolkit.record.compare import differences
 from toolkit.record.run import RunRecord, load_record
 
-SAME_QUALITY = 1e-3  # of the dense model; CPU and CUDA sums differ by less
+SAME_QUALITY = 1e-3  # largest difference in the dense model's quality; CPU and CUDA sums differ by less
 
 ADVICE = (
-    "Points are only comparable if all runs share the task, the trained model, the machine, `device` and `measure`: "
-    "make the odd ones again, `python -m toolkit.apply RECIPE --out NEW_DIR`, or leave them out."
+    "Runs can be compared only if they share the task, the trained model, the machine, `device` and `measure`. Repeat "
+    "the runs that differ with `python -m toolkit.apply RECIPE --out NEW_DIR`, or leave them out."
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """`label` is the folder's name, or its path where names clash."""
+    """Holds a run's folder and record; `label` is the name of the folder, or its path where two names are equal."""
 
     label: str
     folder: Path
@@ -32,7 +32,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost by which runs are compared: `key` in points and file names, `words` on the axis; `timing` if a latency."""
+    """Describes a cost that runs are compared by.
+
+    key: its name in points and in names of files.
+    words: its name on the axis.
+    timing: the key of the latency; None for other costs.
+    """
 
     key: str
     words: str
@@ -40,14 +45,17 @@ class Cost:
 
 
 def load_runs(folders: Sequence[Path], split: str) -> list[Run]:
-    """Read and check all runs.
+    """Returns the runs in the folders, which must be finished and measured alike.
+
+    split: the split that quality is compared on.
 
     Raises:
-        RecordError: a folder given twice or without a readable record, an unfinished run, or runs that are unlike.
+        RecordError: a folder is given twice or has no readable record, a run is not finished, or runs were not
+            measured alike.
     """
     resolved = [folder.resolve() for folder in folders]
-    if twice := {str(path) for path in resolved if resolved.count(path) > 1}:
-        raise RecordError(f"given more than once: {', '.join(sorted(twice))}")
+    if repeated := {str(path) for path in resolved if resolved.count(path) > 1}:
+        raise RecordError(f"{', '.join(sorted(repeated))}: given more than once; give each run once")
     names = [path.name for path in resolved]
     labels = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
     runs = [Run(label, folder, load_record(folder)) for label, folder in zip(labels, folders, strict=True)]
@@ -66,18 +74,18 @@ def costs_of(dense: Measurement) -> list[Cost]:
 
 
 def latency_column(key: MeasurementKey) -> str:
-    """Returns the name of a latency's ratio to the dense model's in columns and files."""
+    """Returns the name that the ratio of a latency to the dense model's has in columns and files."""
     return f"latency_ratio_{key.text}"
 
 
 def dense_point(run: Run, split: str) -> Point:
-    """The dense model: every ratio is 1 by definition."""
+    """Returns the point of the dense model, all of whose ratios are 1 by definition."""
     costs = {cost.key: 1.0 for cost in costs_of(run.record.baseline.measurement)}
     return Point("dense", "none", 0, "baseline", costs, _quality(run.record.baseline.measurement, split))
 
 
 def points_of(run: Run, split: str) -> list[Point]:
-    """One point per step after the baseline; the last one is the run's result."""
+    """Returns one point for each step after the baseline; the last one is the result of the run."""
     dense, family = run.record.baseline.measurement, run.record.recipe.family
     return [
         Point(
@@ -121,25 +129,25 @@ def _check_complete(run: Run, split: str) -> None:
 
 
 def _unlike(first: Run, second: Run, split: str) -> list[str]:
-    """All that keeps two runs from being compared, one line each."""
-    one, other = first.record.baseline.measurement, second.record.baseline.measurement
-    found = differences(first.record, second.record)
+    """Returns all differences that keep two runs from being compared, one line each."""
+    left, right = first.record.baseline.measurement, second.record.baseline.measurement
+    lines = differences(first.record, second.record)
     pairs = {
-        "MACs (multiply-adds) of the dense model": (one.macs.total, other.macs.total),
-        "parameters of the dense model": (one.num_params, other.num_params),
-        "settings of the latency": (timing_settings(one.latency), timing_settings(other.latency)),
-        "metric": (_metric(one, split), _metric(other, split)),
+        "MACs (multiply-adds) of the dense model": (left.macs.total, right.macs.total),
+        "parameters of the dense model": (left.num_params, right.num_params),
+        "settings of the latency": (timing_settings(left.latency), timing_settings(right.latency)),
+        "metric": (_metric(left, split), _metric(right, split)),
     }
-    found += [f"{what}: {a} against {b}" for what, (a, b) in pairs.items() if a != b]
-    dense = _quality(one, split), _quality(other, split)
+    lines += [f"{what}: {a} against {b}" for what, (a, b) in pairs.items() if a != b]
+    dense = _quality(left, split), _quality(right, split)
     if abs(dense[0] - dense[1]) > SAME_QUALITY:
-        found.append(f"quality of the dense model ({split}): {dense[0]:.4f} against {dense[1]:.4f}")
-    return [f"{first.folder} and {second.folder} cannot be compared: {line}" for line in found]
+        lines.append(f"quality of the dense model ({split}): {dense[0]:.4f} against {dense[1]:.4f}")
+    return [f"{first.folder} and {second.folder} cannot be compared: {line}" for line in lines]
 
 
 def timing_settings(latency: Sequence[Latency]) -> list[str]:
-    """Returns what two runs must have timed alike, a line for each latency."""
-    return [f"{one.key.words} threads {one.threads} {one.dtype}" for one in latency]
+    """Returns the settings that two runs must share, one line for each latency."""
+    return [f"{timing.key.words} threads {timing.threads} {timing.dtype}" for timing in latency]
 
 
 def _metric(measurement: Measurement, split: str) -> str:

@@ -1,1 +1,1 @@
-"""What all pages are drawn with: HTML, words, figures and interactive plots."""
+"""Holds what all pages are drawn with: HTML, words, figures and interactive plots."""

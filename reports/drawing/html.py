@@ -1,4 +1,4 @@
-"""HTML as nested calls: whatever is not already `Safe` is escaped, so a record's text can never become markup."""
+"""Writes HTML as nested calls; all text that is not `Safe` is escaped, so text of a record never becomes markup."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ pre { background: #f5f5f5; padding: 12px; overflow-x: auto; font-size: 13px; }
 
 
 class Safe(str):
-    """Text that is HTML already."""
+    """Marks text that is HTML already and is not escaped."""
 
     __slots__ = ()
 
 
 def el(tag: str, *children: str, **attributes: str) -> Safe:
-    """One element; a trailing underscore in an attribute's name is dropped (`class_`)."""
+    """Returns one element; underscores at the end of an attribute's name are removed (`class_`)."""
     written = "".join(f' {name.rstrip("_")}="{escape(value)}"' for name, value in attributes.items())
     if tag in VOID_TAGS:
         return Safe(f"<{tag}{written}>")
@@ -53,11 +53,12 @@ def el(tag: str, *children: str, **attributes: str) -> Safe:
 
 
 def together(children: Iterable[str]) -> Safe:
+    """Returns the children one after the other, escaped where they are not `Safe`."""
     return Safe("".join(child if isinstance(child, Safe) else escape(child) for child in children))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1, caption: str = "") -> Safe:
-    """The first `text_columns` columns are text; all others are numbers, set to the right."""
+    """Returns a table whose first `text_columns` columns are text and whose other columns are numbers."""
 
     def cells(tag: str, values: Sequence[str]) -> Safe:
         return together(
@@ -71,11 +72,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int 
 
 
 def bullets(items: Iterable[str], tag: str = "ul") -> Safe:
+    """Returns a list: with bullets, or with numbers for the tag `ol`."""
     return el(tag, *(el("li", item) for item in items))
 
 
 def document(title: str, *body: str) -> str:
-    """A whole page that loads nothing from elsewhere."""
+    """Returns a whole page, which loads nothing from elsewhere."""
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -87,7 +89,7 @@ def document(title: str, *body: str) -> str:
 
 
 def figure_element(drawing: Drawing, folder: Path) -> Safe:
-    """Save the figure in `folder`; the element holds it whole, with links to the files."""
+    """Saves a figure in a folder, and returns an element that holds the whole figure and links to its files."""
     source = "data:image/svg+xml;base64," + b64encode(save(drawing, folder)).decode()
     links = [el("a", kind.upper(), href=f"{drawing.stem}.{kind}") for kind in ("svg", "png")]
     caption = el("figcaption", drawing.caption, " (", links[0], ", ", links[1], ")")

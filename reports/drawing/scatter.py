@@ -1,4 +1,4 @@
-"""An interactive scatter plot as inline SVG: every dot tells about itself on hover, focus or tap. No library."""
+"""Draws interactive scatter plots as inline SVG: a dot shows its lines on hover, focus or tap. No library is used."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from reports.drawing.style import GREY, INK
 
 WIDTH, HEIGHT = 1130, 480
 
-LEFT, RIGHT, TOP, BOTTOM = 78, 920, 14, 420  # of the area for data; the legend is to the right of it
+LEFT, RIGHT, TOP, BOTTOM = 78, 920, 14, 420  # edges of the area for data; the legend is to the right of the area
 
-CORNERS: Final = {"s": (4, 45.0), "D": (4, 0.0), "h": (6, 0.0), "^": (3, -90.0), "v": (3, 90.0)}  # others are stars
+CORNERS: Final = {
+    "s": (4, 45.0),
+    "D": (4, 0.0),
+    "h": (6, 0.0),
+    "^": (3, -90.0),
+    "v": (3, 90.0),
+}  # other marks are stars
 
 CSS: Final = """
 svg.scatter { width: 100%; height: auto; font: 13px system-ui, "DejaVu Sans", Arial, sans-serif; }
@@ -66,7 +72,7 @@ SCRIPT: Final = """
 
 @dataclass(frozen=True)
 class Look:
-    """`marker` as in matplotlib."""
+    """Describes how a dot looks; `marker` is one of matplotlib's letters."""
 
     colour: str
     marker: str
@@ -74,7 +80,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point in data coordinates; `lines` are what it tells, the first one its name."""
+    """Describes a dot in data coordinates; `lines` are the text that it shows, of which the first is its name."""
 
     x: float
     y: float
@@ -84,7 +90,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points in data coordinates, or, if `filled`, the area that it goes round."""
+    """Describes a line through points in data coordinates, or, if `filled`, the area within the line."""
 
     points: tuple[tuple[float, float], ...]
     colour: str
@@ -93,7 +99,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Scatter:
-    """`titles`: of the x and the y axis, with units. `square`: both axes show the same range."""
+    """Describes a plot.
+
+    name: a name that is used once on the page.
+    titles: the titles of the x axis and of the y axis, with units.
+    square: whether both axes show the same range.
+    """
 
     name: str
     titles: tuple[str, str]
@@ -105,7 +116,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class _Scale:
-    """From data to pixels, along one axis."""
+    """Turns data coordinates into pixels along one axis."""
 
     low: float
     high: float
@@ -117,7 +128,10 @@ class _Scale:
 
 
 def scatter_element(plot: Scatter) -> Safe:
-    """Dots are in the order of the arrow keys: from left to right. The page needs `CSS`, `SCRIPT` and `tip_element`."""
+    """Returns the plot as SVG; its dots are in the order of the arrow keys, from left to right.
+
+    The page needs `CSS`, `SCRIPT` and `tip_element` too.
+    """
     dots = sorted(plot.dots, key=lambda dot: (dot.x, dot.y))
     xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
     if plot.square:
@@ -135,12 +149,12 @@ def scatter_element(plot: Scatter) -> Safe:
 
 
 def tip_element() -> Safe:
-    """What the dots fill in; must stand outside of any positioned element."""
+    """Returns the element that shows the text of a dot; it must be outside of any positioned element."""
     return el("div", id="tip", role="tooltip", hidden="hidden")
 
 
 def ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """About eight round numbers from `low` to `high`, and how they are written: all with as many decimals."""
+    """Returns about eight round numbers from `low` to `high`, each with its text; all have the same decimals."""
     rough = (high - low) / 8
     exponent = math.floor(math.log10(rough))
     size = next(size for size in (1, 2, 5, 10) if size * 10.0**exponent >= rough)
@@ -170,10 +184,10 @@ def _axes(titles: tuple[str, str], x: _Scale, y: _Scale) -> Safe:
 
 
 def _dot(dot: Dot, x: float, y: float, first: bool) -> Safe:
-    """The unseen circle is what a finger or a mouse can hit."""
-    told = {"data-tip": "\n".join(dot.lines), "aria-label": "; ".join(dot.lines)}
+    """Returns a dot with an invisible circle around it, which a finger or a mouse can hit."""
+    texts = {"data-tip": "\n".join(dot.lines), "aria-label": "; ".join(dot.lines)}
     target = el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="11", fill="transparent")
-    return el("g", target, _mark(dot.look, x, y), class_="dot", role="img", tabindex="0" if first else "-1", **told)
+    return el("g", target, _mark(dot.look, x, y), class_="dot", role="img", tabindex="0" if first else "-1", **texts)
 
 
 def _mark(look: Look, x: float, y: float) -> Safe:
@@ -190,7 +204,7 @@ def _mark(look: Look, x: float, y: float) -> Safe:
 
 
 def _drawn(line: Line, x: _Scale, y: _Scale) -> Safe:
-    points = " ".join(f"{x(one):.1f},{y(other):.1f}" for one, other in line.points)
+    points = " ".join(f"{x(across):.1f},{y(up):.1f}" for across, up in line.points)
     if line.filled:
         return el("polygon", points=points, fill=line.colour)
     return el("polyline", points=points, fill="none", stroke=line.colour, **{"stroke-width": "1.6"})

@@ -1,4 +1,4 @@
-"""What all figures share: a colour-blind safe palette (Okabe and Ito), sizes, and deterministic saving."""
+"""Holds what all figures share: a colour-blind safe palette (Okabe and Ito), sizes, and saving without dates."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ SETTINGS: Any = {  # only newer matplotlib has a type for it
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """Draw and save figures inside this."""
+    """Sets the style of the figures that are drawn and saved in the `with`."""
     with mpl.rc_context(SETTINGS):
         yield
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, the stem of its files, and the caption that says what to see."""
+    """Holds a figure, the name of its files without their endings, and its caption."""
 
     stem: str
     figure: Figure
@@ -60,19 +60,20 @@ class Drawing:
 
 
 def new_figure(height_in: float, title: str, width_in: float = WIDTH_IN) -> Figure:
+    """Returns an empty figure with a title; height and width are in inches."""
     figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.06))
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
 def light_grid(axes: Axes, along: str) -> None:
-    """Pale lines behind the data, at the ticks of axis `along` ("x" or "y")."""
+    """Draws pale lines behind the data at the ticks of the axis `along` (`x` or `y`)."""
     axes.set_axisbelow(True)
     (axes.xaxis if along == "x" else axes.yaxis).grid(True, color="#E6E6E6", linewidth=0.8)
 
 
 def save(drawing: Drawing, directory: Path) -> bytes:
-    """Write `<stem>.svg` and `<stem>.png`, each whole or not at all; returns the SVG."""
+    """Writes `STEM.svg` and `STEM.png`, each whole or not at all, and returns the bytes of the SVG."""
     svg = BytesIO()
     drawing.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     write_atomically(directory / f"{drawing.stem}.svg", svg.getvalue().decode())

@@ -1,4 +1,4 @@
-"""Numbers, names and stages in the words that a reader meets on pages and in figures."""
+"""Writes numbers, names and stages in the words of pages and figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAMILY_WORDS: dict[Family, str] = {
 
 
 def count(number: int) -> str:
-    """`17_234_567` -> `17.23 M`."""
+    """Returns a large number with a unit: `17.23 M` for 17,234,567."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= size:
             return f"{number / size:.2f} {unit}"
@@ -39,7 +39,7 @@ def macs_words(macs: Macs) -> str:
 
 
 def percent(ratio: float) -> str:
-    """A measured share, always with one decimal."""
+    """Returns a measured share (0.25) as a percentage with one decimal (`25.0 %`)."""
     return f"{100 * ratio:.1f} %"
 
 
@@ -49,24 +49,25 @@ def mebibytes(number: int) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three significant digits, without the unit."""
+    """Returns seconds as milliseconds with three significant digits, without the unit."""
     value = 1000 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def change(difference: float) -> str:
-    """With its sign."""
+    """Returns a difference with its sign and three decimals."""
     return f"{difference:+.3f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
+    """Returns a duration in seconds, or in minutes from two minutes on."""
     return f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.1f} s"
 
 
 def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What dotted names share, with `*` for the rest, and each one's own part.
+    """Returns the shared part of dotted names, with `*` where they differ, and the part of each name that differs.
 
-    `["blocks.0.fc1", "blocks.7.fc1"]` -> `("blocks.*.fc1", ["0", "7"])`.
+    For `["blocks.0.fc1", "blocks.7.fc1"]` these are `("blocks.*.fc1", ["0", "7"])`.
     """
     parts = [name.split(".") for name in names]
     room = min((len(part) for part in parts), default=1) - 1
@@ -74,15 +75,15 @@ def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
         return "", [plain(name) for name in names]
     head = next((i for i in range(room) if len({part[i] for part in parts}) > 1), room)
     tail = next((i for i in range(room - head) if len({part[-1 - i] for part in parts}) > 1), room - head)
-    own = [plain(".".join(part[head : len(part) - tail])) for part in parts]
-    return plain(".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]]), 60), own
+    differing = [plain(".".join(part[head : len(part) - tail])) for part in parts]
+    return plain(".".join([*parts[0][:head], "*", *parts[0][len(parts[0]) - tail :]]), 60), differing
 
 
 def timed_at(key: MeasurementKey) -> str:
-    """Returns what a latency is of, such as `cpu, batch 16`."""
+    """Returns where and at which batch size a latency was measured, such as `cpu, batch 16`."""
     return f"{key.where}, batch {key.batch_size}"
 
 
 def step_names(steps: Sequence[StepRecord]) -> list[str]:
-    """`0 dense`, `1 block_drop`, ..."""
+    """Returns the names of steps: `0 dense`, `1 block_drop` and so on."""
     return [f"{index} {plain(step.stage, 20) if index else 'dense'}" for index, step in enumerate(steps)]

@@ -1,1 +1,1 @@
-"""The page of a planner's sweep: fronts of depth, width and both."""
+"""Writes the page of a planner's sweep: fronts of depth, width and both."""

@@ -1,4 +1,4 @@
-"""The cells of a planner's sweep, `DIR/VARIANT/seedN/`, as plain data: measured, infeasible or not run."""
+"""Reads the cells of a planner's sweep, `DIR/VARIANT/seedN/`, as plain data: measured, infeasible or not run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ Axis = Literal["depth", "width", "combined"]
 
 AXES: Final[tuple[Axis, ...]] = ("depth", "width", "combined")
 
-
 _PLANNED = re.compile(r"(depth|width|combined)_(\d+(?:\.\d+)?)")
 
 _CELL = re.compile(r"seed(\d+)")
@@ -27,7 +26,7 @@ _CELL = re.compile(r"seed(\d+)")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell belongs. A control has no family and an empty budget."""
+    """Names a cell; a control has no family and an empty budget."""
 
     variant: str
     seed: int
@@ -36,12 +35,22 @@ class Place:
 
     @property
     def name(self) -> str:
+        """Returns the folder of the cell below that of the sweep, `VARIANT/seedN`."""
         return f"{self.variant}/seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class FrontCell:
-    """A measured cell. Costs and predictions are ratios to the dense model by `Cost.key`; qualities are by split."""
+    """Describes a measured cell.
+
+    costs: ratios to the dense model by `Cost.key`.
+    quality: the values of the metric by split.
+    dense_quality: the values of the metric of the dense model, by split.
+    predicted: the planner's predictions of `costs`; empty for a control.
+    dropped: the dropped blocks.
+    widths: the width of every group that is cut.
+    bypassed: for each dropped block that a bypass replaces, the rank of the bypass.
+    """
 
     place: Place
     costs: Mapping[str, float]
@@ -54,13 +63,13 @@ class FrontCell:
 
     @property
     def change(self) -> float:
-        """Test quality minus that of the dense model of the same seed."""
+        """Returns the test quality minus that of the dense model of the same seed."""
         return self.quality["test"] - self.dense_quality["test"]
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A cell without a measurement, and why."""
+    """Names a cell without a measurement, and says why there is none."""
 
     place: Place
     reason: str
@@ -68,7 +77,12 @@ class Gap:
 
 @dataclass(frozen=True)
 class Fronts:
-    """A whole sweep. `settings` says in words what all its cells share; `costs` is empty while nothing is measured."""
+    """Holds a whole sweep.
+
+    metric: the name of the task's metric.
+    settings: the device, machine and data that all cells share, in words.
+    costs: the costs that all cells have; empty while nothing is measured.
+    """
 
     name: str
     metric: str
@@ -80,13 +94,13 @@ class Fronts:
 
     @property
     def places(self) -> list[Place]:
-        """Of all cells."""
+        """Returns the places of all cells."""
         return [cell.place for cell in self.cells] + [gap.place for gap in (*self.infeasible, *self.not_run)]
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a cell's folder holds: a finished record, or the reason for there being none."""
+    """Holds what was found in the folder of a cell: a finished record, or the reason why there is none."""
 
     variant: str
     seed: int
@@ -97,23 +111,25 @@ class _State:
 
 
 def holds_fronts(folder: Path) -> bool:
-    """Whether the folder is that of a sweep rather than of a run."""
+    """Returns whether the folder is that of a sweep and not that of a run."""
     return not (folder / RUN_FILE).exists() and bool(_cells_in(folder))
 
 
 def load_fronts(folder: Path, expected: Sequence[str] = ()) -> Fronts:
-    """Read all cells below the folder; `expected` names cells (`VARIANT/seedN`) that may not have been begun.
+    """Returns all cells of the sweep in a folder; every variant is expected for every seed that any variant has.
 
-    Every variant is expected for every seed that any variant has.
+    expected: names of cells (`VARIANT/seedN`) that may not have been started.
 
     Raises:
-        RecordError: no planned cell, a damaged or contradictory one, or records that are unlike.
+        RecordError: no cell is planned, a cell is damaged or contradicts itself, or cells were not measured alike.
     """
-    found = {*_cells_in(folder), *map(_parsed, expected)}
-    seeds, variants = sorted({seed for _, seed in found}), sorted({variant for variant, _ in found})
+    names = {*_cells_in(folder), *map(_parsed, expected)}
+    seeds, variants = sorted({seed for _, seed in names}), sorted({variant for variant, _ in names})
     states = [_state(folder, variant, seed) for variant in variants for seed in seeds]
     if not any(state.note or state.infeasible for state in states):
-        raise RecordError(f"{folder}: no cell has {PLAN_FILE} or {INFEASIBLE_FILE}; is this the sweep of a planner?")
+        raise RecordError(
+            f"{folder}: no cell has {PLAN_FILE} or {INFEASIBLE_FILE}; give the folder of a sweep with `plans`"
+        )
     records = [(f"{state.variant}/seed{state.seed}", state.record) for state in states if state.record]
     check_alike(folder, records)
     budgets = _budgets(folder, states)
@@ -145,17 +161,19 @@ def _state(folder: Path, variant: str, seed: int) -> _State:
     if (cell / INFEASIBLE_FILE).exists():
         if has_plan or has_run or planned is None:
             wrong = "beside a plan or a run" if planned else "in a cell that is not named FAMILY_BUDGET"
-            raise RecordError(f"{cell}: holds {INFEASIBLE_FILE} {wrong}; delete what is out of date")
+            raise RecordError(f"{cell}: holds {INFEASIBLE_FILE} {wrong}; delete the file that is out of date")
         reason = (cell / INFEASIBLE_FILE).read_text(encoding="utf-8").strip()
         return _State(variant, seed, infeasible=reason or "no reason given")
     note = load_plan_record(cell) if has_plan else None
     if note and planned and note.family != planned[1]:
-        raise RecordError(f"{cell / PLAN_FILE}: its family is {note.family}, but its folder is {variant}")
+        raise RecordError(
+            f"{cell / PLAN_FILE}: its family is {note.family}, but its folder is {variant}; move it to its own folder"
+        )
     record = load_record(cell) if has_run else None
     if record is None or not record.finished:
         return _State(variant, seed, note, not_run=_why_not_run(cell, note, record))
     if planned and note is None:
-        raise RecordError(f"{cell}: a finished run of a planned variant, but without {PLAN_FILE}")
+        raise RecordError(f"{cell}: the run of this planned variant is finished, but {PLAN_FILE} is missing")
     check_complete(cell, record, seed)
     return _State(variant, seed, note, record)
 
@@ -169,14 +187,16 @@ def _why_not_run(cell: Path, note: PlanRecord | None, record: RunRecord | None) 
 
 
 def _budgets(folder: Path, states: Sequence[_State]) -> dict[str, str]:
-    """What the number in a variant's name means: `{"0.5": "latency=0.5"}`."""
+    """Returns the budget that each number in variants' names stands for, such as `{"0.5": "latency=0.5"}`."""
     budgets: dict[str, str] = {}
     for state in states:
         if state.note and (planned := _PLANNED.fullmatch(state.variant)):
             known = budgets.setdefault(planned[2], state.note.budget)
             if known != state.note.budget:
                 cell = folder / state.variant / f"seed{state.seed}"
-                raise RecordError(f"{cell}: planned for {state.note.budget}, others named {planned[2]} for {known}")
+                raise RecordError(
+                    f"{cell}: is planned for {state.note.budget}, but another cell named {planned[2]} for {known}"
+                )
     return budgets
 
 
@@ -208,7 +228,7 @@ def _measured(folder: Path, state: _State, record: RunRecord, budgets: Mapping[s
 
 
 def _predicted(note: PlanRecord, record: RunRecord) -> dict[str, float]:
-    """Returns predictions by `Cost.key`; a latency with other threads than those measured gets a name of its own."""
+    """Returns predictions by `Cost.key`; a latency predicted for other threads than measured has another key."""
     threads = "" if note.threads == record.recipe.measure.threads else f"_{note.threads}threads"
     latency = {f"{latency_column(key)}{threads}": ratio for key, ratio in note.predicted.latency_ratio.items()}
     macs = {} if note.predicted.macs_ratio is None else {"macs_ratio": note.predicted.macs_ratio}

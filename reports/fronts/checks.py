@@ -1,4 +1,4 @@
-"""Whether the records of a sweep can stand in one figure: baselines may differ by seed, nothing else may."""
+"""Checks that the records of a sweep can be drawn in one figure: only the seeds and their baselines may differ."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from toolkit.record.run import RunRecord
 
 SPLITS: Final = ("test", "validation")
 
-_SEEDED_TASK = re.compile(r"-seed\d+$")  # tad-hapt, tad-hapt-seed1: baselines of one benchmark
+_SEEDED_TASK = re.compile(r"-seed\d+$")  # tad-hapt and tad-hapt-seed1 are baselines of one benchmark
 
-_ADVICE = "Cells can only stand in one figure if they were measured alike: run the odd ones again, or move them away."
+_ADVICE = (
+    "Cells can be drawn in one figure only if they were measured alike. Run the cells that differ again, or move their "
+    "folders away."
+)
 
 
 def check_complete(cell: Path, record: RunRecord, seed: int) -> None:
-    """Raises: RecordError: a finished record that lacks what the report reads, or is of another seed."""
+    """Raises RecordError where a finished record lacks what the report reads, or is of another seed than its folder.
+
+    cell: the folder of the cell.
+    """
     faults = []
     if record.recipe.seed != seed:
-        faults.append(f"its recipe has seed {record.recipe.seed}")
+        faults.append(f"its recipe has seed {record.recipe.seed}, but its folder is of seed {seed}")
     if not record.recipe.stages:
         faults.append("its recipe has no stages, so there is nothing to compare with dense")
     timings = set(record.baseline.measurement.latency_keys)
@@ -33,16 +39,17 @@ def check_complete(cell: Path, record: RunRecord, seed: int) -> None:
             f"step {number} has no quality on {split}" for split in SPLITS if not step.measurement.quality_on(split)
         ]
         if not timings or set(step.measurement.latency_keys) != timings:
-            faults.append(f"step {number} was not timed on the devices and batch sizes of the dense model, or none was")
+            faults.append(f"step {number} or the dense model was not timed, or not at the same batch sizes and devices")
     if faults:
         raise RecordError("\n".join(f"{cell}: {fault}" for fault in faults))
 
 
 def check_alike(folder: Path, records: Sequence[tuple[str, RunRecord]]) -> None:
-    """`records` are complete, each with the name of its cell.
+    """Raises RecordError where records differ from the first one, or from the first of the same seed.
 
-    Raises:
-        RecordError: with one line per difference to the first record, or to the first of the same seed.
+    The message has one line for each difference.
+
+    records: complete records, each with the name of its cell.
     """
     faults: list[str] = []
     of_seed: dict[int, tuple[str, RunRecord]] = {}
@@ -56,30 +63,30 @@ def check_alike(folder: Path, records: Sequence[tuple[str, RunRecord]]) -> None:
 
 
 def _unlike(first: RunRecord, second: RunRecord) -> list[str]:
-    found = [line for line in differences(first, second) if not line.startswith("task: ")]
-    one, other = first.baseline.measurement, second.baseline.measurement
+    lines = [line for line in differences(first, second) if not line.startswith("task: ")]
+    left, right = first.baseline.measurement, second.baseline.measurement
     pairs: dict[str, tuple[object, object]] = {
         "task (but for the seed)": (_benchmark(first), _benchmark(second)),
-        "MACs (multiply-adds) of the dense model": (one.macs.total, other.macs.total),
-        "parameters of the dense model": (one.num_params, other.num_params),
-        "settings of the latency": (timing_settings(one.latency), timing_settings(other.latency)),
+        "MACs (multiply-adds) of the dense model": (left.macs.total, right.macs.total),
+        "parameters of the dense model": (left.num_params, right.num_params),
+        "settings of the latency": (timing_settings(left.latency), timing_settings(right.latency)),
     }
-    pairs |= {f"metric ({split})": (_metric(one, split), _metric(other, split)) for split in SPLITS}
-    return found + [f"{what}: {a} against {b}" for what, (a, b) in pairs.items() if a != b]
+    pairs |= {f"metric ({split})": (_metric(left, split), _metric(right, split)) for split in SPLITS}
+    return lines + [f"{what}: {a} against {b}" for what, (a, b) in pairs.items() if a != b]
 
 
 def _other_baseline(first: RunRecord, second: RunRecord) -> list[str]:
-    """Two cells of one seed start from the same trained model."""
-    found = (
+    """Returns differences between the trained models that two cells of one seed start from."""
+    lines = (
         []
         if first.recipe.task_name == second.recipe.task_name
         else [f"task: {first.recipe.task_name} against {second.recipe.task_name}"]
     )
     for split in SPLITS:
-        one, other = (_quality(record.baseline.measurement, split).value for record in (first, second))
-        if abs(one - other) > SAME_QUALITY:
-            found.append(f"quality of the dense model ({split}): {one:.4f} against {other:.4f}")
-    return [f"{line}, for the same seed" for line in found]
+        left, right = (_quality(record.baseline.measurement, split).value for record in (first, second))
+        if abs(left - right) > SAME_QUALITY:
+            lines.append(f"quality of the dense model ({split}): {left:.4f} against {right:.4f}")
+    return [f"{line}, for the same seed" for line in lines]
 
 
 def _benchmark(record: RunRecord) -> str:

@@ -1,4 +1,4 @@
-"""Fronts of planned models: means over seeds with their spread; and how well latency was predicted."""
+"""Draws the fronts of planned models, as means over seeds with their spread, and predicted against measured latency."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CONTROL_LOOKS: Final = ((PURPLE, "h"), (GREY, "^"), (SKY, "v"), (INK, "P"))
 
 
 def control_look(place: int) -> tuple[str, str]:
-    """Colour and marker of the control of this place among all controls."""
+    """Returns the colour and the marker of the control with this index among all controls."""
     return CONTROL_LOOKS[place % len(CONTROL_LOOKS)]
 
 
 def draw_plan_fronts(fronts: Fronts, cost: Cost) -> Figure:
-    """Each family's budgets as means over seeds; bars from the least to the most, in both directions."""
+    """Returns a figure of every family's budgets: means over seeds, with bars from the least to the most."""
     figure = new_figure(5.6, front_title(fronts, cost))
     axes = figure.subplots()
     shown = [group for group in groups(fronts) if group.cells]
@@ -47,21 +47,22 @@ def draw_plan_fronts(fronts: Fronts, cost: Cost) -> Figure:
 
 
 def draw_predictions(fronts: Fronts) -> Figure:
-    """One panel per latency; a point per plan and seed."""
-    found = [entry for entry in misses(fronts) if entry.misses]
-    figure = new_figure(5.4, "Predicted against measured latency", width_in=max(6.5, 5.2 * len(found)))
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
-    for axes, entry in zip(panels, found, strict=True):
+    """Returns a figure with one panel for each latency, and a point for each plan and seed."""
+    entries = [entry for entry in misses(fronts) if entry.misses]
+    figure = new_figure(5.4, "Predicted against measured latency", width_in=max(6.5, 5.2 * len(entries)))
+    panels = figure.subplots(1, len(entries), squeeze=False)[0]
+    for axes, entry in zip(panels, entries, strict=True):
         cells, cost = [cell for cell, _ in entry.misses], entry.cost
         measured = [cell.costs[cost.key] for cell in cells]
         predicted = [cell.predicted[cost.key] for cell in cells]
         _draw_diagonal(axes, [*measured, *predicted])
         for axis in AXES:
-            mine = [place for place, cell in enumerate(cells) if cell.place.family == axis]
+            members = [index for index, cell in enumerate(cells) if cell.place.family == axis]
             colour, marker = LOOKS[axis]
             axes.plot(
-                [measured[place] for place in mine], [predicted[place] for place in mine], linestyle="", color=colour,
-                marker=marker, markersize=8, markeredgecolor="white", alpha=0.85, label=FAMILY_WORDS[axis],
+                [measured[index] for index in members], [predicted[index] for index in members],
+                linestyle="", color=colour, marker=marker, markersize=8, markeredgecolor="white", alpha=0.85,
+                label=FAMILY_WORDS[axis],
             )  # fmt: skip
         axes.set(xlabel=f"measured {cost_axis(cost)}", ylabel="predicted latency (share of the dense model’s)")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -72,7 +73,7 @@ def draw_predictions(fronts: Fronts) -> Figure:
 def _draw(
     axes: Axes, members: Sequence[Sequence[FrontCell]], cost: Cost, look: tuple[str, str], label: str, line: str
 ) -> None:
-    """`members`: the cells of every budget; a line joins the means by rising cost."""
+    """Draws the means of the cells of every budget, joined by rising cost."""
     pairs = [([cell.costs[cost.key] for cell in cells], [cell.change for cell in cells]) for cells in members]
     pairs.sort(key=lambda pair: statistics.mean(pair[0]))
     costs, changes = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -84,7 +85,7 @@ def _draw(
 
 
 def _bars(groups_of_values: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Distances of the least and of the most from the mean; a sum may round to the other side of it."""
+    """Returns the distances of the least and of the most from the mean, never below 0 for rounding."""
     means = [statistics.mean(values) for values in groups_of_values]
     down = [max(0.0, mean - min(values)) for mean, values in zip(means, groups_of_values, strict=True)]
     up = [max(0.0, max(values) - mean) for mean, values in zip(means, groups_of_values, strict=True)]

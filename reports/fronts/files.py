@@ -1,4 +1,4 @@
-"""Writes what a planner's sweep showed as `fronts.md` and, cell by cell, as `points.csv`."""
+"""Writes the results of a planner's sweep as `fronts.md`, and all of its cells as `points.csv`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ POINTS_FILE: Final = "points.csv"
 
 
 def write_fronts_table(fronts: Fronts, folder: Path) -> None:
+    """Writes `fronts.md` and `points.csv` to a folder."""
     write_atomically(folder / TABLE_FILE, fronts_markdown(fronts))
     write_atomically(folder / POINTS_FILE, fronts_csv(fronts))
 
 
 def fronts_markdown(fronts: Fronts) -> str:
+    """Returns all tables and lists of the sweep as Markdown."""
     parts = [f"# {fronts.name}: fronts of planned models", fronts.settings, *map(_sheet, sheets(fronts))]
     for title, lines in lists(fronts):
         parts.append(f"{title}: {'none.' if not lines else ''}".rstrip())
@@ -34,7 +36,7 @@ def fronts_markdown(fronts: Fronts) -> str:
 
 
 def fronts_csv(fronts: Fronts) -> str:
-    """One row per cell, unmeasured ones included; numbers survive the round trip."""
+    """Returns one row for each cell as CSV, also for cells without a measurement; numbers are not rounded."""
     keys = [cost.key for cost in fronts.costs]
     predicted = sorted({key for cell in fronts.cells for key in cell.predicted})
     head = ["variant", "family", "budget", "seed", "status", *keys]

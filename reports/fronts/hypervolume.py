@@ -1,4 +1,4 @@
-"""How much of the plane of cost and quality a front covers: plain numbers in, an area out."""
+"""Computes how much of the plane of cost and quality a front covers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 
 def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """Area that the points dominate, up to the reference; points are (cost, quality), less and more is better.
+    """Returns the area that points dominate, up to a reference point (Zitzler and Thiele 1998, for two objectives).
 
-    A point that is not better than the reference in both covers nothing. Zitzler and Thiele 1998, for two objectives.
+    A point that is not better than the reference in both coordinates covers nothing.
+
+    points: pairs of a cost, of which less is better, and a quality, of which more is better.
     """
     most_cost, least_quality = reference
     area, reached = 0.0, least_quality

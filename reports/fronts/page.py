@@ -21,11 +21,13 @@ from toolkit.base.files import write_atomically
 
 PREDICTED = "predicted-latency"
 
-NARROW = "body { max-width: 1232px; } th, td { padding: 5px 4px; } td small { font-size: 10.5px; }"  # twelve columns
+NARROW = (  # the widest table has twelve columns
+    "body { max-width: 1232px; } th, td { padding: 5px 4px; } td small { font-size: 10.5px; }"
+)
 
 
 def write_fronts(fronts: Fronts, folder: Path) -> Path:
-    """Write everything to the folder, in place of an earlier report; returns the page's path."""
+    """Writes page, tables, points and figures to a folder, over an earlier report, and returns the path of the page."""
     write_fronts_table(fronts, folder)
     plots = [_front_section(fronts, cost, folder) for cost in fronts.costs] if fronts.cells else []
     plots += _prediction_sections(fronts, folder)
@@ -59,8 +61,8 @@ def _front_section(fronts: Fronts, cost: Cost, folder: Path) -> Safe:
 
 
 def _prediction_sections(fronts: Fronts, folder: Path) -> list[Safe]:
-    found = [entry for entry in misses(fronts) if entry.misses]
-    if not found:
+    entries = [entry for entry in misses(fronts) if entry.misses]
+    if not entries:
         return []
     with drawing_style():
         save(Drawing(PREDICTED, draw_predictions(fronts), "predicted against measured latency"), folder)
@@ -70,7 +72,7 @@ def _prediction_sections(fronts: Fronts, folder: Path) -> list[Safe]:
             f"Predicted against measured {cost_name(entry.cost)}",
             prediction_plot(fronts, entry), PREDICTED, note,
         )
-        for entry in found
+        for entry in entries
     ]  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def _table(sheet: Sheet) -> Safe:
 
 
 def _cell(value: str, is_number: bool) -> str:
-    """The spread of a number below its mean, so that the table is narrow enough to read."""
+    """Returns a cell with the spread of a number below its mean, so that the table is narrow enough to read."""
     mean, opened, rest = value.partition(" (")
     return together([mean, el("small", f"({rest}")]) if is_number and opened else value
 

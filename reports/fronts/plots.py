@@ -1,4 +1,4 @@
-"""The interactive plots of a planner's sweep: every measured cell is a dot that tells its recipe."""
+"""Makes the interactive plots of a planner's sweep: every measured cell is a dot that shows its recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DENSE_LOOK = Look(INK, "*")
 
 
 def front_plot(fronts: Fronts, cost: Cost) -> Scatter:
-    """Every seed as a dot; a line joins a family's means over seeds."""
+    """Returns a plot with a dot for each cell; a line joins the means over seeds of a family."""
     shown = [group for group in groups(fronts) if group.cells]
     looks = _looks(shown)
     dots = [
@@ -40,7 +40,10 @@ def front_plot(fronts: Fronts, cost: Cost) -> Scatter:
 
 
 def prediction_plot(fronts: Fronts, entry: Misses) -> Scatter:
-    """The line is where prediction and measurement agree, the band where they do within 10 %."""
+    """Returns a plot of predicted against measured latency.
+
+    On the line, prediction and measurement are equal; within the band, they differ by at most 10 %.
+    """
     key = entry.cost.key
     cells = [cell for cell, _ in entry.misses]
     dots = [

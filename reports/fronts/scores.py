@@ -1,4 +1,4 @@
-"""What a planner's sweep shows, as numbers: groups of seeds, hypervolumes, verdicts, misses of predictions."""
+"""Computes what a planner's sweep shows: groups of seeds, hypervolumes, verdicts, and errors of predictions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from reports.comparison.runs import Cost
 from reports.fronts.cells import AXES, Axis, FrontCell, Fronts, Gap, Place
 from reports.fronts.hypervolume import hypervolume
 
-QUALITY_SLACK: Final = 0.10  # the reference point lies this far below the dense model's quality, at a ratio of 1
+QUALITY_SLACK: Final = 0.10  # the reference point is this far below the dense model's quality, at a ratio of 1
 
-WITHIN: Final = 0.10  # a prediction this close to what was measured counts as met
+WITHIN: Final = 0.10  # a prediction counts as met if it differs from the measurement by at most this share
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Group:
-    """All seeds of a family at a budget, or of a control; `label` is the budget or the control's name."""
+    """Holds the cells of all seeds of a family at a budget, or of a control; `label` is the budget or the control."""
 
     family: Axis | None
     label: str
@@ -32,7 +32,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Areas:
-    """Hypervolumes under one cost, one per counted seed; `ratios` are combined over the better single axis."""
+    """Holds hypervolumes under one cost.
+
+    of_family: the hypervolumes of each family, one for each seed.
+    ratios: the hypervolume of the combined family divided by that of the better single axis, one for each seed.
+    """
 
     cost: Cost
     of_family: Mapping[Axis, tuple[float, ...]]
@@ -41,9 +45,13 @@ class Areas:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One budget, in test quality. `difference`: the mean over seeds of combined minus that of the better single axis
-    (None: no seed has both). `differences`: combined minus the better single axis of the same seed, which favours the
-    single axes: the better of two is taken anew in every seed.
+    """Compares the families at one budget by test quality.
+
+    difference: the mean over seeds of (combined - depth) or of (combined - width), whichever is smaller, which is that
+        to the better single axis; None if no seed has a pair.
+    differences: for each seed, combined minus the better single axis of that seed. This favours the single axes,
+        because the better of two is chosen anew in every seed.
+    answer: whether the combined family is at least as good as the better single axis, or why that is not known.
     """
 
     budget: str
@@ -55,7 +63,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Misses:
-    """Predicted over measured latency minus 1, for every plan that has both; `unmatched`: plans that do not."""
+    """Holds the errors of one predicted latency.
+
+    misses: (cell, predicted / measured - 1) for each plan that has both.
+    unmatched: the number of plans that do not have both.
+    """
 
     cost: Cost
     misses: tuple[tuple[FrontCell, float], ...]
@@ -63,29 +75,31 @@ class Misses:
 
     @property
     def share_within(self) -> float:
+        """Returns the share of the plans whose prediction counts as met."""
         return sum(abs(miss) <= WITHIN for _, miss in self.misses) / len(self.misses)
 
     @property
     def largest(self) -> tuple[FrontCell, float]:
+        """Returns the cell with the largest error, and the error."""
         return max(self.misses, key=lambda entry: abs(entry[1]))
 
 
 def groups(fronts: Fronts) -> list[Group]:
-    """By family, each from the loosest budget to the tightest; then the controls by name."""
-    kept: dict[tuple[Axis | None, str], None] = {}
+    """Returns the groups by family, each from the loosest budget to the tightest, and then the controls by name."""
+    keys: dict[tuple[Axis | None, str], None] = {}
     for place in fronts.places:
-        kept[place.family, place.budget if place.family else place.variant] = None
-    return [_group(fronts, family, label) for family, label in sorted(kept, key=_order)]
+        keys[place.family, place.budget if place.family else place.variant] = None
+    return [_group(fronts, family, label) for family, label in sorted(keys, key=_order)]
 
 
 def budgets(fronts: Fronts) -> list[str]:
-    """From the loosest to the tightest."""
-    found = {group.label for group in groups(fronts) if group.family}
-    return sorted(found, key=lambda budget: (-_value(budget), budget))
+    """Returns the budgets from the loosest to the tightest."""
+    labels = {group.label for group in groups(fronts) if group.family}
+    return sorted(labels, key=lambda budget: (-_value(budget), budget))
 
 
 def counted(fronts: Fronts) -> dict[int, list[str]]:
-    """By seed, the budgets at which every family is either measured or infeasible; only those are compared."""
+    """Returns, by seed, the budgets at which every family is measured or infeasible; only these are compared."""
     places = [cell.place for cell in fronts.cells] + [gap.place for gap in fronts.infeasible]
     settled = {(place.seed, place.family, place.budget) for place in places}
     return {
@@ -95,11 +109,12 @@ def counted(fronts: Fronts) -> dict[int, list[str]]:
 
 
 def seeds(fronts: Fronts) -> list[int]:
+    """Returns the seeds of all cells in rising order."""
     return sorted({place.seed for place in fronts.places})
 
 
 def reached(fronts: Fronts) -> dict[int, list[str]]:
-    """By seed, the budgets at which every family is measured."""
+    """Returns, by seed, the budgets at which every family is measured."""
     places = {(cell.place.seed, cell.place.family, cell.place.budget) for cell in fronts.cells}
     return {
         seed: [budget for budget in settled if all((seed, axis, budget) in places for axis in AXES)]
@@ -108,7 +123,10 @@ def reached(fronts: Fronts) -> dict[int, list[str]]:
 
 
 def areas(fronts: Fronts, over: Mapping[int, Sequence[str]]) -> list[Areas]:
-    """For every cost, over the budgets of each seed that are given; a seed without any is left out."""
+    """Returns the hypervolumes under every cost.
+
+    over: the budgets that count, by seed; a seed without any is left out.
+    """
     used = {seed: asked for seed, asked in over.items() if asked}
     results = []
     for cost in fronts.costs:
@@ -120,7 +138,10 @@ def areas(fronts: Fronts, over: Mapping[int, Sequence[str]]) -> list[Areas]:
 
 
 def verdicts(fronts: Fronts) -> list[Verdict]:
-    """One per budget. An infeasible cell is no win and no loss; a seed with a cell not run is not compared."""
+    """Returns one verdict for each budget.
+
+    An infeasible cell is no win and no loss, and a seed with a cell that was not run is not compared.
+    """
     used = counted(fronts)
     results = []
     for budget in budgets(fronts):
@@ -137,14 +158,14 @@ def verdicts(fronts: Fronts) -> list[Verdict]:
 
 
 def misses(fronts: Fronts) -> list[Misses]:
-    """One per latency; only plans have predictions."""
+    """Returns the errors of predictions for each latency; controls have no predictions."""
     planned = [cell for cell in fronts.cells if cell.place.family]
     results = []
     for cost in fronts.costs:
         if cost.timing:
             both = [cell for cell in planned if cost.key in cell.predicted]
-            found = tuple((cell, cell.predicted[cost.key] / cell.costs[cost.key] - 1.0) for cell in both)
-            results.append(Misses(cost, found, len(planned) - len(both)))
+            errors = tuple((cell, cell.predicted[cost.key] / cell.costs[cost.key] - 1.0) for cell in both)
+            results.append(Misses(cost, errors, len(planned) - len(both)))
     return results
 
 
@@ -187,19 +208,23 @@ def _best(*values: float | None) -> float | None:
 
 
 def _difference(quality: Sequence[Mapping[Axis, float | None]]) -> float | None:
-    """To each single axis over the seeds that have both; the least of the two is that to the better one."""
-    found = []
+    """Returns the smaller of the means over seeds of (combined - depth) and of (combined - width).
+
+    The smaller one is the difference to the better axis. A mean is over the seeds that have both qualities; None is
+    returned if there are none.
+    """
+    means = []
     singles: tuple[Axis, ...] = ("depth", "width")
     for axis in singles:
         both = [(row["combined"], row[axis]) for row in quality]
-        gains = [mine - other for mine, other in both if mine is not None and other is not None]
+        gains = [combined - single for combined, single in both if combined is not None and single is not None]
         if gains:
-            found.append(statistics.mean(gains))
-    return min(found, default=None)
+            means.append(statistics.mean(gains))
+    return min(means, default=None)
 
 
 def _answer(pairs: Sequence[tuple[float | None, float | None]], difference: float | None) -> str:
-    """Rests on the seeds in which both exist; "only feasible family" is said only where there is no such seed."""
+    """Returns the answer from the seeds that have both qualities, or the reason where there is no such seed."""
     if difference is not None:
         return "yes" if difference >= 0.0 else "no"
     if not pairs:

@@ -1,4 +1,4 @@
-"""The tables of a planner's sweep, for `fronts.md` and the page alike."""
+"""Makes the tables of a planner's sweep, which `fronts.md` and the page share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from toolkit.base.words import setting
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table: `note` says how to read it; the first `text_columns` columns are text."""
+    """Holds a table; `note` says how to read it, and the first `text_columns` columns are text."""
 
     title: str
     head: tuple[str, ...]
@@ -39,16 +39,17 @@ class Sheet:
 
 
 def sheets(fronts: Fronts) -> list[Sheet]:
+    """Returns all tables in the order of the page."""
     return [_by_budget(fronts), _verdicts(fronts), _areas(fronts), _misses(fronts)]
 
 
 def lists(fronts: Fronts) -> list[tuple[str, list[str]]]:
-    """What is not measured, and why: (title, lines)."""
+    """Returns (title, lines) of the cells that were not run and of those that are infeasible, each with its reason."""
 
-    def told(gaps: Sequence[Gap]) -> list[str]:
+    def reasons(gaps: Sequence[Gap]) -> list[str]:
         return [f"{gap.place.name}: {' '.join(gap.reason.split())}" for gap in gaps]
 
-    return [("Not run", told(fronts.not_run)), ("Infeasible", told(fronts.infeasible))]
+    return [("Not run", reasons(fronts.not_run)), ("Infeasible", reasons(fronts.infeasible))]
 
 
 def _by_budget(fronts: Fronts) -> Sheet:
@@ -106,7 +107,7 @@ def _verdict_row(verdict: Verdict, num_seeds: int) -> tuple[str, ...]:
 
 
 def _feasible(group: Group) -> str:
-    """With the numbers of seeds where they are not all."""
+    """Returns the family in words, with the number of its feasible seeds if some are infeasible."""
     assert group.family is not None, "verdicts are of families"
     settled = len(group.cells) + len(group.infeasible)
     share = f" ({len(group.cells)} of {settled} seeds)" if group.infeasible else ""
@@ -114,7 +115,7 @@ def _feasible(group: Group) -> str:
 
 
 def _areas(fronts: Fronts) -> Sheet:
-    """Over the budgets that all families reach, and over all if these are more."""
+    """Returns hypervolumes over the budgets that all families reach, and over all budgets if these are more."""
     head = ("cost", "budgets", *(FAMILY_WORDS[axis] for axis in AXES), "combined / better single axis", "seeds")
     common, every = reached(fronts), counted(fronts)
     over = {"all": every} if common == every else {"reached by all families": common, "all": every}
@@ -137,7 +138,7 @@ def _areas(fronts: Fronts) -> Sheet:
 
 
 def _coverage(fronts: Fronts) -> str:
-    """Which budgets the areas leave out, as some family has not been run there."""
+    """Returns a sentence on the budgets that the areas leave out because a family was not run at them."""
     used = counted(fronts)
     left_out = {seed: [budget for budget in budgets(fronts) if budget not in used[seed]] for seed in seeds(fronts)}
     missing = [f"seed {seed}: {', '.join(names)}" for seed, names in left_out.items() if names]

@@ -1,4 +1,4 @@
-"""Plans, costs and spreads of a planner's sweep in words."""
+"""Writes plans, costs and spreads of a planner's sweep in words."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)")
 
 
 def cost_axis(cost: Cost) -> str:
-    """The title of an axis, with its unit."""
+    """Returns the title of the axis of a cost, with the unit."""
     share = "share of the dense model’s"
     return f"{cost_name(cost)} ({share})" if cost.timing else f"{cost.words}, {share}"
 
 
 def cost_name(cost: Cost) -> str:
-    """Without a unit, for headings and tables."""
+    """Returns the name of a cost without a unit, for headings and tables."""
     if cost.timing:
         return f"latency, {timed_at(cost.timing)}"
     return "MACs" if cost.key == "macs_ratio" else cost.words
 
 
 def quality_axis(fronts: Fronts) -> str:
-    """Against the dense model of the same seed: baselines of different seeds differ more than their plans do."""
+    """Returns the title of the quality axis.
+
+    Quality is shown against the dense model of the same seed, because baselines of different seeds differ more than
+    plans of one seed do.
+    """
     return f"test {fronts.metric} minus dense, same seed (0.01 = one point)"
 
 
 def front_title(fronts: Fronts, cost: Cost) -> str:
+    """Returns the title of the figure of a cost."""
     return f"Test {fronts.metric} minus dense against {cost_name(cost)}"
 
 
 def spread(values: Sequence[float], digits: int = 3, sign: str = "") -> str:
-    """`mean (least to most)`; a dash without values."""
+    """Returns `mean (least to most)` of values, the mean alone if they are equal, and a dash if there are none."""
     if not values:
         return "–"
     mean = f"{statistics.mean(values):{sign}.{digits}f}"
@@ -48,13 +53,14 @@ def spread(values: Sequence[float], digits: int = 3, sign: str = "") -> str:
 
 
 def title(cell: FrontCell) -> str:
+    """Returns the name of a cell: family and budget, or the control, and the seed."""
     place = cell.place
     what = f"{FAMILY_WORDS[place.family]}, {place.budget}" if place.family else place.variant
     return f"{what}, seed {place.seed}"
 
 
 def told(cell: FrontCell, fronts: Fronts) -> list[str]:
-    """All that a reader wants to know of one point, a line each."""
+    """Returns the lines that the dot of a cell shows: its name, plan, costs and quality."""
     lines = [title(cell)]
     if cell.place.family:
         lines.append(f"dropped blocks: {gone(cell) or 'none'}")
@@ -71,7 +77,7 @@ def told(cell: FrontCell, fronts: Fronts) -> list[str]:
 
 
 def gone(cell: FrontCell) -> str:
-    """The blocks that go, and what is in the places of those that are not just dropped."""
+    """Returns the dropped blocks in words, and the bypasses in the places of some."""
     by_rank: dict[Rank | None, list[str]] = {}
     for name in cell.dropped:
         by_rank.setdefault(cell.bypassed.get(name), []).append(name)
@@ -80,16 +86,19 @@ def gone(cell: FrontCell) -> str:
     return "; ".join([*([together(plain)] if plain else []), *replaced])
 
 
-def widths(kept: Mapping[str, int | Heads]) -> list[str]:
-    """One line per kind of layer and width: `64: blocks.*.mlp.fc1 with * = 0–3, 7`."""
+def widths(cut: Mapping[str, int | Heads]) -> list[str]:
+    """Returns one line for each width, such as `64: blocks.*.mlp.fc1 with * = 0–3, 7`.
+
+    cut: the width of every group that is cut.
+    """
     by_width: dict[str, list[str]] = {}
-    for name, width in kept.items():
+    for name, width in cut.items():
         by_width.setdefault(_width(width), []).append(name)
     return [f"{width}: {together(names)}" for width, names in by_width.items()]
 
 
 def together(names: Iterable[str]) -> str:
-    """Names that differ in their numbers alone as one: `blocks.* with * = 0–3, 7`."""
+    """Returns names with those that differ only in their numbers joined, such as `blocks.* with * = 0–3, 7`."""
     shapes: dict[str, list[str]] = {}
     for name in names:
         shapes.setdefault(_INDEX.sub("*", name), []).append(name)

@@ -1,1 +1,1 @@
-"""The page of one run."""
+"""Writes the page of one run, and the table at its end."""

@@ -1,4 +1,4 @@
-"""Channels kept per layer, one panel per kind of channel."""
+"""Draws the channels kept in each layer, with one panel for each kind of channel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from reports.drawing.words import short_names
 from toolkit.base.words import plain
 from toolkit.stages.detail import GroupWidth, KeptChannels
 
-MOST_LABELLED, MOST_WORDY = 30, 14  # layers with a number, with "64 of 256"
+MOST_LABELLED, MOST_WORDY = 30, 14  # most layers in a panel for labels such as "64", and such as "64 of 256"
 
 
 def draw_channels(detail: KeptChannels, title: str) -> Figure:
+    """Returns a figure of the channels that a stage kept."""
     kinds = list(dict.fromkeys(group.kind for group in detail.groups))
     figure = new_figure(1.0 + 2.3 * max(len(kinds), 1), title)
     panels = figure.subplots(max(len(kinds), 1), 1, squeeze=False).flatten()
@@ -36,7 +37,7 @@ def draw_channels(detail: KeptChannels, title: str) -> Figure:
 
 
 def kept_by_kind(detail: KeptChannels) -> list[tuple[str, int, int]]:
-    """(kind in words, channels kept, channels of the unmodified layers)."""
+    """Returns (kind in words, channels kept, channels of the unmodified layers) for each kind of channel."""
     kept, original = Counter[str](), Counter[str]()
     for group in detail.groups:
         kept[group.kind] += group.kept
@@ -56,9 +57,9 @@ def _draw_kind(axes: Axes, groups: list[GroupWidth]) -> None:
             axes.plot([place - 0.4, place + 0.4], [group.asked] * 2, color=INK, linewidth=2)
         if len(groups) <= MOST_LABELLED:
             _label(axes, place, group, wordy=len(groups) <= MOST_WORDY)
-    common, own = short_names([group.name for group in groups])
-    axes.set_xticks(places, own)
-    if max(map(len, own), default=0) > 5 or len(own) > MOST_LABELLED:
+    common, labels = short_names([group.name for group in groups])
+    axes.set_xticks(places, labels)
+    if max(map(len, labels), default=0) > 5 or len(labels) > MOST_LABELLED:
         axes.tick_params(axis="x", rotation=60)
     axes.set_xlabel(f"layer ({common})" if common else "layer")
     axes.set_ylabel("number")

@@ -1,4 +1,4 @@
-"""The table at the end of a run: what every stage gained and lost. Nothing here imports torch."""
+"""Makes the table at the end of a run, of what every stage gained and lost. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from reports.drawing.words import count, macs_words, mebibytes
 from toolkit.measure.results import Latency, Measurement, MeasurementKey, Quality, percentile
 from toolkit.record.run import RunRecord, StepRecord
 
-DENSE_NOTE = "In brackets: MACs as a share of the unmodified (dense) model's, the metric as a difference to it."
+DENSE_NOTE = "In brackets: MACs as a share of the dense (unmodified) model's; metric minus the dense model's."
 
 LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
 
@@ -23,9 +23,9 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
 
 
 def slower_steps(record: RunRecord) -> list[str]:
-    """A line for every cut that made the model slower than it was, by what its latency is of, beyond the spread.
+    """Returns a line for each latency and each cut that made the model slower.
 
-    Slower: the middle half of the ratios to the dense model lies above that of the step before.
+    A cut made the model slower if the middle half of the latency ratios lies above that of the step before.
     """
     lines = []
     for index, (before, step) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
@@ -48,7 +48,7 @@ def _quartiles(latency: Latency) -> tuple[float, float]:
 
 
 def closing_quality(measurement: Measurement) -> Quality | None:
-    """Quality on the test split, or on the first one that was measured."""
+    """Returns the quality on the test split, or else on the first split that was measured."""
     return measurement.quality_on("test") or next(iter(measurement.quality), None)
 
 

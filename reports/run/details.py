@@ -1,4 +1,4 @@
-"""The details of a record's steps, read as the classes that their stages name."""
+"""Reads the details of a record's steps as the classes that their stages name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.stages.settings import STAGE_SETTINGS
 
 
 def detail_of(step: StepRecord) -> StageDetail | None:
-    """Returns None for a stage that is not known here, or a detail that lacks what its class needs."""
+    """Returns the detail of a step, or None if its stage is not known or the detail lacks what the class needs."""
     if step.stage not in STAGE_SETTINGS:
         return None
     try:
@@ -21,5 +21,5 @@ def detail_of(step: StepRecord) -> StageDetail | None:
 
 def details_of(steps: tuple[StepRecord, ...]) -> list[tuple[int, StageDetail]]:
     """Returns (step number, detail) of every step whose detail can be read; step 0, the dense model, has none."""
-    found = [(number, detail_of(step)) for number, step in enumerate(steps)]
-    return [(number, detail) for number, detail in found if detail is not None]
+    details = [(number, detail_of(step)) for number, step in enumerate(steps)]
+    return [(number, detail) for number, detail in details if detail is not None]

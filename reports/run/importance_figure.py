@@ -1,4 +1,4 @@
-"""Block importance: the score of every block when it alone is removed, round by round."""
+"""Draws the importance of blocks: the score of the model without each single block, round by round."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from reports.drawing.style import INK, LIGHT, ORANGE, new_figure
 from reports.drawing.words import short_names
 from toolkit.stages.detail import BlockScores
 
-MOST_LABELLED = 26  # blocks: with more, the cells are too narrow for numbers
+MOST_LABELLED = 26  # with more blocks the cells are too narrow for numbers
 
 
 def draw_importance(detail: BlockScores, title: str) -> Figure:
-    """Heat map, blocks across and rounds down; darker means that removing the block hurts more."""
+    """Returns a heat map with blocks across and rounds down; darker means that removing the block hurts more."""
     rounds = len(detail.rounds)
     figure = new_figure(2.4 + 0.5 * max(rounds, 1), title)
     axes = figure.subplots()
@@ -31,13 +31,13 @@ def draw_importance(detail: BlockScores, title: str) -> Figure:
         if turn.dropped in detail.blocks:
             corner = (detail.blocks.index(turn.dropped) + 0.05, row + 0.06)
             axes.add_patch(Rectangle(corner, 0.9, 0.88, fill=False, edgecolor=ORANGE, linewidth=3, zorder=3))
-    common, own = short_names(detail.blocks)
-    axes.set_xticks([column + 0.5 for column in range(len(own))], own)
-    if max(map(len, own), default=0) > 4 or len(own) > MOST_LABELLED:
+    common, labels = short_names(detail.blocks)
+    axes.set_xticks([column + 0.5 for column in range(len(labels))], labels)
+    if max(map(len, labels), default=0) > 4 or len(labels) > MOST_LABELLED:
         axes.tick_params(axis="x", rotation=60)
     axes.set_yticks([row + 0.5 for row in range(rounds)], [f"round {row + 1}" for row in range(rounds)])
     axes.set(
-        xlim=(0, len(own)), ylim=(rounds, 0), xlabel=f"block, named as in the dense model ({common or 'full name'})"
+        xlim=(0, len(labels)), ylim=(rounds, 0), xlabel=f"block, named as in the dense model ({common or 'full name'})"
     )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -50,18 +50,18 @@ def draw_importance(detail: BlockScores, title: str) -> Figure:
 
 
 def direction(detail: BlockScores) -> str:
-    """What the score is and which way it points, in words."""
+    """Returns in words what the score is, and whether a high or a low one means that a block matters less."""
     which, other = ("higher", "highest") if detail.higher_is_better else ("lower", "lowest")
     less = f"{which.capitalize()} means that the block matters less, so the {other} is dropped."
     return f"Score: {detail.criterion_words}. {less}"
 
 
 def _colours(detail: BlockScores) -> ScalarMappable:
-    """Scale over the scores without outliers: one block that must not go shall not wash out all others."""
+    """Returns a colour scale of the scores without outliers, so that one vital block does not make all others pale."""
     scores = sorted(score for turn in detail.rounds for score in turn.scores.values() if score is not None)
     if len(scores) > 4:
         first, _, third = statistics.quantiles(scores, n=4, method="inclusive")
-        fence = 1.5 * (third - first)  # Tukey's: what is beyond it is an outlier
+        fence = 1.5 * (third - first)  # Tukey's rule: scores further than this from the quartiles are outliers
         scores = [score for score in scores if first - fence <= score <= third + fence]
     low, high = (scores[0], scores[-1]) if scores else (0.0, 1.0)
     high = high if high > low else low + 1.0
@@ -84,7 +84,7 @@ def _colour(colours: ScalarMappable, score: float) -> tuple[float, float, float,
 
 
 def _digits(score: float) -> str:
-    """At most five characters in all usual ranges."""
+    """Returns a score in at most five characters."""
     size = abs(score)
     if not math.isfinite(score) or size >= 1000 or 0 < size < 0.001:
         return f"{score:.0e}"
@@ -92,5 +92,5 @@ def _digits(score: float) -> str:
 
 
 def _small(score: float) -> str:
-    """Losses without different blocks often differ in the fourth digit only: `.1563`."""
+    """Returns a score below 10, with four decimals below 1 (`.1563`): losses often differ only in the fourth."""
     return f"{score:.3f}" if abs(score) >= 1 else f"{score:.4f}".replace("0.", ".", 1)

@@ -1,4 +1,4 @@
-"""A run's page: one self-contained HTML file that shows what was gained and lost, and its figures as files."""
+"""Writes the page of a run: one self-contained HTML file of what was gained and lost, and its figures as files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAGE_FILE = "index.html"
 
 
 def write_page(run_dir: Path) -> Path:
-    """Write `run_dir/report/index.html` and its figures from `run_dir/run.json` alone; returns the page's path.
+    """Writes `report/index.html` and its figures from the `run.json` in a folder, and returns the path of the page.
 
     The run may be unfinished; the page then says so.
 
     Raises:
-        RecordError: no readable run record in `run_dir`.
+        RecordError: the folder has no readable run record.
     """
     record = load_record(run_dir)
     folder = run_dir / REPORT_FOLDER

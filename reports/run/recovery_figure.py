@@ -1,4 +1,4 @@
-"""Recovery: loss and validation metric during fine-tuning."""
+"""Draws the loss and the validation metric during fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from toolkit.stages.detail import TrainingDetail
 
 
 def draw_recovery(detail: TrainingDetail, title: str, dense: float | None, before: float | None) -> Figure:
-    """`dense`, `before`: validation metric of the dense model and of the model that entered this stage, if known."""
+    """Returns a figure with one panel for the loss and one for the metric.
+
+    dense: the validation metric of the dense model, if known.
+    before: the validation metric of the model before this stage, if known.
+    """
     figure = new_figure(3.6, title)
     left, right = figure.subplots(1, 2, sharex=True)
     losses = [(point.step, point.loss) for point in detail.curve if point.loss is not None]

@@ -1,4 +1,4 @@
-"""Least-squares repair: the error of each repaired layer before and after, on calibration and held-out data."""
+"""Draws the error of each repaired layer before and after its repair, on calibration and on held-out data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reports.drawing.style import BLUE, GREY, ORANGE, light_grid, new_figure
 from toolkit.base.words import plain
 from toolkit.stages.detail import Change, RepairErrors
 
-LOG_FROM = 30.0  # largest over smallest error from which the axis is logarithmic
+LOG_FROM = 30.0  # the axis is logarithmic if the largest error is more than this many times the smallest
 
 
 def draw_repairs(repairs: Sequence[tuple[str, RepairErrors]], title: str) -> Figure:
-    """`repairs`: (label, repair) from top to bottom."""
+    """Returns a figure of the repairs, each with its label, from top to bottom."""
     figure = new_figure(1.7 + 0.3 * len(repairs), title)
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     calibration = [repair.calibration_error for _, repair in repairs]
@@ -38,7 +38,7 @@ def draw_repairs(repairs: Sequence[tuple[str, RepairErrors]], title: str) -> Fig
 
 
 def _scale(axes: Axes, changes: Sequence[Change | None]) -> None:
-    """One scale for both panels."""
+    """Sets the scale of both panels, which share it."""
     errors = [error for change in changes if change for error in (change.before, change.after)]
     if errors and min(errors) > 0 and max(errors) / min(errors) > LOG_FROM:
         axes.set_xscale("log")

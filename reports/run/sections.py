@@ -1,4 +1,4 @@
-"""The sections of a run's page: each reads the record and says nothing where there is nothing to say."""
+"""Makes the sections of a run's page from its record; sections without content are left out."""
 
 from __future__ import annotations
 
@@ -29,21 +29,24 @@ from toolkit.base.words import setting
 from toolkit.record.run import RunRecord
 
 REPAIR_CAPTION = (
-    "Relative squared error where the layer writes to, against what the stream should be there; 0 is no error. "
-    "Hollow: without repair, filled: with the least-squares repair, which takes no gradient step."
+    "Relative squared error of the stream that the layer writes to, compared with the stream that the repair aims at; "
+    "0 is no error. Hollow marks are without repair, filled marks with the least-squares repair, which takes no "
+    "gradient step."
 )
-DAMPING_CAPTION = " The held-out data also chose how strongly each fit is damped."
+DAMPING_CAPTION = " The strength of each fit's damping was chosen on the held-out data too."
 
 
 @dataclass(frozen=True)
 class Section:
+    """Holds one section of the page: its title, its text and its figures."""
+
     title: str
     text: Safe
     drawings: tuple[Drawing, ...] = ()
 
 
 def sections_of(record: RunRecord) -> list[Section]:
-    """In reading order; sections without content are left out. Draws: call it in `drawing_style()`."""
+    """Returns the sections in reading order; it draws figures, so it must be called within `drawing_style()`."""
     always = [what_was_done(record)]
     if not record.steps:
         return [*always, Section("Results", el("p", "Nothing was measured yet.", class_="warning")), raw_recipe(record)]
@@ -54,35 +57,38 @@ def sections_of(record: RunRecord) -> list[Section]:
 
 
 def what_was_done(record: RunRecord) -> Section:
+    """Returns the section on the recipe's stages and the run's machine."""
     stages = record.recipe.stages
     items = [together([el("strong", stage.type), " ", stage.in_words()]) for stage in stages]
-    told = bullets(items, "ol") if items else el("p", "The recipe has no stages: the dense model was only measured.")
+    words = bullets(items, "ol") if items else el("p", "The recipe has no stages: the dense model was only measured.")
     done = max(len(record.steps) - 1, 0)
     state = "" if record.finished else f"This run is not finished: {done} of {len(stages)} stages are done."
     warning = el("p", state, class_="warning") if state else Safe("")
-    return Section("What was done", together([warning, told, facts_table(record)]))
+    return Section("What was done", together([warning, words, facts_table(record)]))
 
 
 def results(record: RunRecord) -> Section:
+    """Returns the section on costs and quality after each stage."""
     note = (
-        f"{MACS_NOTE} Ratios are to the dense model; latency is timed in turns with it, so the ratio is of one moment."
+        f"{MACS_NOTE} Ratios are to the dense model. Both models are timed in turns, so that both meet the same load."
     )
     unstable = unstable_timings(record.steps)
     warning = (
-        "Widely spread latency samples (p90 − p10 above half the median), best measured again on an idle machine: "
+        "Latency samples that vary widely (p90 − p10 is above half the median); measure them again on an idle machine: "
     )
     parts = [summary_tiles(record), stages_table(record), el("p", note, class_="note")]
     parts += [el("p", warning + "; ".join(unstable), class_="warning")] if unstable else []
     caption = (
-        "Each bar starts where the stage before ended; the dashed line is the dense model. "
-        f"Latency that moves by at most {setting(LATENCY_NOISE)} of dense counts as unchanged. "
-        f"{MACS_NOTE} The quality axes are zoomed."
+        "Each bar starts where the bar of the stage before ends; the dashed line is the dense model. "
+        f"Latency that changes by at most {setting(LATENCY_NOISE)} of the dense model's counts as unchanged. "
+        f"{MACS_NOTE} The quality axes do not start at 0."
     )
     figure = Drawing("waterfall", draw_waterfall(record.steps), caption)
     return Section("Result after each stage", together([*parts, quality_details(record.steps)]), (figure,))
 
 
 def importance(record: RunRecord) -> Section | None:
+    """Returns the section on the scores of blocks."""
     drawings = tuple(
         Drawing(
             f"importance-{number}",
@@ -96,24 +102,26 @@ def importance(record: RunRecord) -> Section | None:
 
 
 def channels(record: RunRecord) -> Section | None:
+    """Returns the section on the channels that stages kept."""
     drawings = []
     for number, detail in details_of(record.steps):
-        kept = detail.kept_channels()
-        if kept is None or not kept.groups:
+        widths = detail.kept_channels()
+        if widths is None or not widths.groups:
             continue
-        sums = "; ".join(f"{kind}: {left} of {original} kept" for kind, left, original in kept_by_kind(kept))
-        caption = f"Channels chosen by importance “{kept.importance}”. {sums}."
-        figure = draw_channels(kept, f"Stage {number}: channels kept in each layer")
+        sums = "; ".join(f"{kind}: {count} of {original} kept" for kind, count, original in kept_by_kind(widths))
+        caption = f"Channels chosen by importance “{widths.importance}”. {sums}."
+        figure = draw_channels(widths, f"Stage {number}: channels kept in each layer")
         drawings.append(Drawing(f"channels-{number}", figure, caption))
     return Section("Channels kept per layer", Safe(""), tuple(drawings)) if drawings else None
 
 
 def repairs(record: RunRecord) -> Section | None:
+    """Returns the section on the errors of repaired layers."""
     drawings = []
     for number, detail in details_of(record.steps):
-        if made := detail.repair_errors():
-            figure = draw_repairs(made, f"Stage {number}: error of each repaired layer")
-            caption = REPAIR_CAPTION + (DAMPING_CAPTION if any(one.damping for _, one in made) else "")
+        if errors := detail.repair_errors():
+            figure = draw_repairs(errors, f"Stage {number}: error of each repaired layer")
+            caption = REPAIR_CAPTION + (DAMPING_CAPTION if any(repair.damping for _, repair in errors) else "")
             drawings.append(Drawing(f"repairs-{number}", figure, caption))
     return Section("Repair", Safe(""), tuple(drawings)) if drawings else None
 
@@ -143,20 +151,22 @@ def recovery(record: RunRecord) -> Section | None:
 
 
 def timeline(record: RunRecord) -> Section | None:
+    """Returns the section on the segments that are predicted in one test stream."""
     title = "One test stream"
     before, after = (record.steps[index].measurement.timeline for index in (0, -1))
     if before is None or after is None or before.stream != after.stream:
-        return Section(title, el("p", "No timeline of one and the same stream was recorded before and after."))
+        return Section(title, el("p", "No timeline of the same stream was recorded before and after compression."))
     caption = (
-        f"Stream {before.stream}, {before.duration_s:.0f} s. Shown are predictions with at least "
-        f"{setting(SHOWN_SHARE)} of each model's highest score; stronger colour is a higher score."
+        f"Stream {before.stream}, {before.duration_s:.0f} s. Predictions are shown if their score is at least "
+        f"{setting(SHOWN_SHARE)} of the model's highest; a stronger colour is a higher score."
     )
     return Section(title, Safe(""), (Drawing("timeline", draw_timeline(before, after), caption),))
 
 
 def operators(record: RunRecord) -> Section:
+    """Returns the section on operators with and without a count of multiply-adds."""
     parts = [
-        el("p", f"{MACS_NOTE} Operators without a count add nothing to them.", class_="note"),
+        el("p", f"{MACS_NOTE} Operators without a count add nothing to the MACs.", class_="note"),
         uncounted_operators(record.steps),
         el("h3", "Where the MACs are"),
         counted_operators(record.steps),
@@ -165,6 +175,7 @@ def operators(record: RunRecord) -> Section:
 
 
 def other_stages(record: RunRecord) -> Section | None:
+    """Returns the section with the raw details of stages that no other section shows."""
     unseen = []
     for number, step in enumerate(record.steps[1:], start=1):
         detail = detail_of(step)
@@ -172,11 +183,12 @@ def other_stages(record: RunRecord) -> Section | None:
             unseen.append((number, step))
     if not unseen:
         return None
-    note = el("p", "This page has no figure for these; run.json holds what they recorded:", class_="note")
+    note = el("p", "This page has no figure for these stages. They recorded in run.json:", class_="note")
     return Section("Other stages", together([note, raw_details(unseen)]))
 
 
 def raw_recipe(record: RunRecord) -> Section:
-    note = el("p", "As resolved, with all defaults filled in; JSON is YAML too.", class_="note")
+    """Returns the section with the whole recipe."""
+    note = el("p", "The recipe with all defaults filled in, as JSON, which can be used as a YAML file.", class_="note")
     written = el("pre", record.recipe.model_dump_json(indent=2))
     return Section("Recipe", together([note, written, el("p", f"SHA-256: {record.recipe_sha256}", class_="note")]))

@@ -1,4 +1,4 @@
-"""The tables and summary tiles of a run's page."""
+"""Makes the tables and summary tiles of a run's page."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from reports.drawing.words import (
 from toolkit.measure.results import Macs, Measurement, MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
-UNSTABLE_SPREAD = 0.5  # p90 - p10 over the median
+UNSTABLE_SPREAD = 0.5  # most of (p90 - p10) / median for a stable latency
 
-LONGEST_RAW = 20_000  # characters
+LONGEST_RAW = 20_000  # most characters of a raw detail on the page
 
 
 def summary_tiles(record: RunRecord) -> Safe:
-    """The last step against the dense model, in a few large numbers."""
+    """Returns a few large numbers of the last step, compared with the dense model."""
     dense, last = record.baseline.measurement, record.steps[-1].measurement
     macs = last.macs.ratio_to(dense.macs)
     tiles = [] if macs is None else [(f"{macs:.2f} ×", "MACs (multiply-adds)")]
@@ -43,7 +43,7 @@ def summary_tiles(record: RunRecord) -> Safe:
 
 
 def stages_table(record: RunRecord) -> Safe:
-    """One row per step; every ratio is to the dense model."""
+    """Returns the table with one row for each step; every ratio is to the dense model."""
     dense = record.baseline.measurement
     keys, splits = dense.latency_keys, [quality.split for quality in dense.quality]
     head = ["stage", "MACs (multiply-adds)", "normalisation operations (kept apart)", "parameters"]
@@ -68,14 +68,14 @@ def stages_table(record: RunRecord) -> Safe:
 
 
 def quality_details(steps: Sequence[StepRecord]) -> Safe:
-    """The parts of the metric (mAP at each tIoU, ...) for each split that has any."""
+    """Returns a table of the parts of the metric, such as mAP at each tIoU, for each split that has parts."""
     tables = []
     for quality in steps[0].measurement.quality:
         names = list(quality.details)
-        found = [step.measurement.quality_on(quality.split) for step in steps]
+        entries = [step.measurement.quality_on(quality.split) for step in steps]
         rows = [
             [label, *(f"{entry.details[name]:.3f}" if entry and name in entry.details else "–" for name in names)]
-            for label, entry in zip(step_names(steps), found, strict=True)
+            for label, entry in zip(step_names(steps), entries, strict=True)
         ]
         if names:
             tables.append(table(["stage", *names], rows, caption=f"{quality.metric} in parts, {quality.split} split"))
@@ -83,7 +83,7 @@ def quality_details(steps: Sequence[StepRecord]) -> Safe:
 
 
 def unstable_timings(steps: Sequence[StepRecord]) -> list[str]:
-    """Latencies whose samples are spread too widely to trust the ratio, in words."""
+    """Returns the names of the latencies whose samples vary too widely for a reliable ratio."""
     return [
         f"{label}, {timed_at(entry.key)}"
         for label, step in zip(step_names(steps), steps, strict=True)
@@ -93,7 +93,7 @@ def unstable_timings(steps: Sequence[StepRecord]) -> list[str]:
 
 
 def facts_table(record: RunRecord) -> Safe:
-    """Where and with what the run was made."""
+    """Returns the table of the run's task, machine, packages and settings."""
     recipe, environment, measure = record.recipe, record.environment, record.recipe.measure
     facts = [
         ("recipe", recipe.name),
@@ -129,7 +129,7 @@ def uncounted_operators(steps: Sequence[StepRecord]) -> Safe:
 
 
 def counted_operators(steps: Sequence[StepRecord]) -> Safe:
-    """MACs by operator, dense against the last step."""
+    """Returns the table of multiply-adds by operator, in the dense model and in the last step's."""
     first, last = steps[0].measurement.macs.by_operator, steps[-1].measurement.macs.by_operator
     names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))
     head = ["operator", "MACs (multiply-adds), dense", "MACs (multiply-adds), last step"]
@@ -137,7 +137,7 @@ def counted_operators(steps: Sequence[StepRecord]) -> Safe:
 
 
 def raw_details(steps: Sequence[tuple[int, StepRecord]]) -> Safe:
-    """What a stage recorded, for stage types that have no figure here."""
+    """Returns the raw details of steps, cut to a length that a page can hold."""
     return together(
         el("details", el("summary", f"{number} {step.stage}"), el("pre", _cut(json.dumps(step.detail, indent=1))))
         for number, step in steps

@@ -1,4 +1,4 @@
-"""One test stream: true segments and those predicted before and after compression."""
+"""Draws the true segments of one test stream, and those predicted before and after compression."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from reports.drawing.style import BLUE, INK, ORANGE, light_grid, new_figure
 from toolkit.base.words import plain
 from toolkit.measure.results import Segment, Timeline
 
-SHOWN_SHARE = 0.3  # of each model's own highest score; soft-NMS leaves many faint segments
+SHOWN_SHARE = (
+    0.3  # share of the model's highest score below which segments are left out; soft-NMS leaves many faint ones
+)
 
 LANE = 0.27  # height of one of the three lanes of a class
 
 
 def draw_timeline(before: Timeline, after: Timeline) -> Figure:
-    """Three lanes per class: truth, the dense model, the last step; stronger colour is a higher score."""
+    """Returns a figure with three lanes for each class: the truth, the dense model and the last step.
+
+    A stronger colour is a higher score.
+    """
     lanes = ((before.truth, INK), (_shown(before.predicted), BLUE), (_shown(after.predicted), ORANGE))
     labels = sorted({segment.label for segments, _ in lanes for segment in segments})
     figure = new_figure(1.7 + 0.62 * max(len(labels), 1), "True and predicted segments of one test stream")
     axes = figure.subplots()
     for place, label in enumerate(labels):
         for lane, (segments, colour) in enumerate(lanes):
-            here = (segment for segment in segments if segment.label == label)
-            _draw_lane(axes, here, place + (lane - 1) * LANE, colour)
+            of_class = (segment for segment in segments if segment.label == label)
+            _draw_lane(axes, of_class, place + (lane - 1) * LANE, colour)
         if place:
             axes.axhline(place - 0.5, color="#BDBDBD", linewidth=0.8)
     axes.set_yticks(range(len(labels)), [plain(label, 20) for label in labels])
@@ -42,7 +47,7 @@ def draw_timeline(before: Timeline, after: Timeline) -> Figure:
 
 
 def _shown(segments: Iterable[Segment]) -> list[Segment]:
-    """Without the faint ones; the strongest come last, so that they are drawn on top."""
+    """Returns the segments without the faint ones; the strongest come last, so that they are drawn on top."""
     ranked = sorted(segments, key=lambda segment: segment.score)
     return [segment for segment in ranked if segment.score >= SHOWN_SHARE * ranked[-1].score]
 

@@ -1,4 +1,4 @@
-"""Waterfall over the stages: how much each one changed MACs, latency and quality."""
+"""Draws how much each stage changed multiply-adds, latency and quality, as a waterfall."""
 
 from __future__ import annotations
 
@@ -19,24 +19,31 @@ from toolkit.record.run import StepRecord
 
 COLUMNS = 3
 
-LATENCY_NOISE = 0.02  # of dense
+LATENCY_NOISE = 0.02  # a smaller change, as a share of the dense model's latency, counts as none
 
-SMALLEST_SPAN = 0.1  # of the highest value: a zoomed axis does not blow up noise
+SMALLEST_SPAN = 0.1  # least length of an axis as a share of its highest value, so that noise does not fill the axis
 
 
 @dataclass(frozen=True)
 class Track:
-    """One quantity after each step; `notes` are its values in words, `cost` means that lower is better."""
+    """Holds one quantity after each step.
+
+    levels: its values; None where a step lacks it.
+    notes: its values in words.
+    cost: whether lower is better.
+    noise: a change of at most this size counts as none.
+    """
 
     title: str
     axis: str
     levels: tuple[float | None, ...]
     notes: tuple[str, ...]
     cost: bool
-    noise: float = 0.0  # a smaller change counts as none
+    noise: float = 0.0
 
 
 def tracks_of(steps: Sequence[StepRecord]) -> list[Track]:
+    """Returns the quantities to draw: multiply-adds, every latency, and quality on every split."""
     measurements = [step.measurement for step in steps]
     latency = [_latency_track(measurements, key) for key in measurements[0].latency_keys]
     splits = [quality.split for quality in measurements[0].quality]
@@ -45,6 +52,7 @@ def tracks_of(steps: Sequence[StepRecord]) -> list[Track]:
 
 
 def draw_waterfall(steps: Sequence[StepRecord]) -> Figure:
+    """Returns a figure with one panel for each quantity, and one row for each step."""
     tracks, names = tracks_of(steps), [*step_names(steps), "result"]
     rows = math.ceil(len(tracks) / COLUMNS)
     figure = new_figure(0.9 + rows * (1.1 + 0.36 * len(names)), "What each stage changed")

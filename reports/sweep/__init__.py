@@ -1,1 +1,1 @@
-"""The table and figure of a sweep."""
+"""Writes the table and the figure of a sweep."""

@@ -1,4 +1,4 @@
-"""A sweep at a glance: how far each variant's test metric is from the dense model's, seed by seed."""
+"""Draws how far the test metric of each variant of a sweep is from the dense model's, seed by seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.base.words import plain
 
 
 def draw_sweep(name: str, rows: Sequence[Row]) -> Figure:
-    """One line per variant and stage, from top to bottom; a dot per seed, a bar for the mean."""
+    """Returns a figure with a line for each variant and stage, a dot for each seed and a bar for the mean."""
     figure = new_figure(1.6 + 0.32 * len(rows), f"{plain(name, 40)}: test metric minus that of the dense model")
     axes = figure.subplots()
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The runs of a sweep, gathered: each variant after each of its stages, with one value per seed."""
+"""Gathers the runs of a sweep: each variant after each of its stages, with one value per seed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class Row:
     validation: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
     change: list[float] = field(default_factory=list)
-    passes: list[float] = field(default_factory=list)  # block passes of all rounds so far, as a share of the naive ones
-    as_naive: list[bool] = field(default_factory=list)  # for every round that was verified
+    passes: list[float] = field(default_factory=list)
+    as_naive: list[bool] = field(default_factory=list)
 
 
 def sweep_rows(records: dict[str, RunRecord]) -> list[Row]:
-    """Rows in the order of the cells (`variant/seedN`): dense once, then every stage of every variant."""
+    """Returns rows in the order of the cells: the dense model once, then every stage of every variant.
+
+    records: the finished runs by the name of the cell (`variant/seedN`).
+    """
     rows: dict[tuple[str, int], Row] = {}
     for cell, record in records.items():
         variant = cell.partition("/")[0]
@@ -47,25 +50,25 @@ def _add(row: Row, record: RunRecord, step: StepRecord, index: int) -> None:
     latency = now.latency_at(record.recipe.latency_shown)
     if latency is not None:
         row.latency.append(latency.ratio)
-    rounds = [one for past in record.steps[: index + 1] for one in past.detail.get("rounds", [])]
-    counts = [one["block_passes"] for one in rounds if "block_passes" in one]
+    rounds = [turn for past in record.steps[: index + 1] for turn in past.detail.get("rounds", [])]
+    counts = [turn["block_passes"] for turn in rounds if "block_passes" in turn]
     if counts:
         row.passes.append(sum(count["executed"] for count in counts) / sum(count["naive"] for count in counts))
-    row.as_naive += [one["naive_choice"] == one["dropped"] for one in rounds if "naive_choice" in one]
-    left = _blocks_left(record, index)
-    if left is not None:
-        row.blocks.append(left)
+    row.as_naive += [turn["naive_choice"] == turn["dropped"] for turn in rounds if "naive_choice" in turn]
+    num_blocks = _blocks_left(record, index)
+    if num_blocks is not None:
+        row.blocks.append(num_blocks)
     for split, values in (("validation", row.validation), ("test", row.test)):
-        found = now.quality_on(split)
-        if found is not None:
-            values.append(found.value)
+        quality = now.quality_on(split)
+        if quality is not None:
+            values.append(quality.value)
     before, after = dense.quality_on("test"), now.quality_on("test")
     if before is not None and after is not None:
         row.change.append(after.value - before.value)
 
 
 def _blocks_left(record: RunRecord, index: int) -> int | None:
-    """How many blocks are left after step `index`; None if no stage of the run has named them."""
+    """Returns the number of blocks that are left after step `index`; None if no stage so far recorded them."""
     for step in reversed(record.steps[: index + 1]):
         if isinstance(step.detail.get("remaining"), list):
             return len(step.detail["remaining"])

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: a table of each variant after each of its stages, and a figure of the differences."""
+"""Writes the table of a sweep, each variant after each of its stages, and a figure of the differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ COLUMNS = (
 
 
 def write_sweep_table(folder: Path, name: str, cells: Sequence[str]) -> None:
-    """Write `table.md` and `table.csv` below `folder`; cells that have not finished are listed as not run."""
+    """Writes `table.md`, `table.csv` and the figure to a folder; unfinished cells are listed as not run.
+
+    name: the name of the sweep.
+    cells: the names of all cells (`variant/seedN`).
+    """
     records = {cell: load_record(folder / cell) for cell in cells if (folder / cell / RUN_FILE).exists()}
     finished = {cell: record for cell, record in records.items() if record.finished}
     rows = sweep_rows(finished)

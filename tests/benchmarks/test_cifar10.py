@@ -134,21 +134,21 @@ def test_chosen_blocks_are_named_when_they_are_trained(bench: Bench) -> None:
 
 def test_cells_that_are_there_are_left_alone(bench: Bench) -> None:
     before = cell_file(bench.out, DENSE).read_bytes()
-    assert bench.do(DENSE) == "there already"
+    assert bench.do(DENSE) == "finished already"
     assert cell_file(bench.out, DENSE).read_bytes() == before
 
 
 def test_what_cannot_be_reached_is_kept_with_its_reason(bench: Bench) -> None:
     words = bench.do(at("depth", 0.05))
     assert words.startswith("no model: no plan of family depth reaches macs=0.05; the nearest feasible budget is")
-    assert bench.do(at("depth", 0.05)) == "there already"
-    assert "plain_drop follows the plan of depth, which came to nothing" in bench.do(at("plain_drop", 0.05))
+    assert bench.do(at("depth", 0.05)) == "finished already"
+    assert "plain_drop follows the plan of depth, but there is none" in bench.do(at("plain_drop", 0.05))
 
 
 def test_what_comes_before_its_time_is_left_for_later(bench: Bench) -> None:
     for key in (at("grail", 0.04), at("width", 0.04, seed=0)):
         assert bench.do(key).startswith("NOT RUN: ") and not cell_file(bench.out, key).exists()
-    assert bench.do(at("grail", 0.04)) == "NOT RUN: grail follows the plan of width, which is not run yet"
+    assert bench.do(at("grail", 0.04)) == "NOT RUN: grail follows the plan of width, which was not run yet"
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_tables_and_figure(bench: Bench, capsys: pytest.CaptureFixture[str]) -> 
     assert len((bench.out / "points.csv").read_text().splitlines()) == 1 + len(models(load_all(bench.out)))
     assert (bench.out / "accuracy-macs.svg").exists() and (bench.out / "accuracy-macs.png").exists()
     assert main(["--tables", str(bench.work)]) == 2
-    assert "no cell of the benchmark has a model there" in capsys.readouterr().err
+    assert "no cell of the benchmark in this folder has a model" in capsys.readouterr().err
 
 
 def test_the_cells_are_those_of_the_benchmark() -> None:

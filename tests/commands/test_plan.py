@@ -90,7 +90,7 @@ def test_a_bypass_is_told(
     ("words", "message"),
     [
         (("--budget", "latency=0.001"), "no plan of family combined reaches latency=0.001; the nearest feasible"),
-        (("--budget", "speed=2"), "--budget speed=2: give latency=0.5"),
+        (("--budget", "speed=2"), "--budget speed=2: is not a limit; give latency=0.5"),
         (("--budget", "latency=0.5", "latency=0.4"), "latency is given twice"),
     ],
 )

@@ -151,7 +151,7 @@ def test_planned_cells_run_or_are_infeasible(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("macs=0.6", "speed=2", "plans.budgets: speed=2: give latency=0.5"),
+        ("macs=0.6", "speed=2", "plans.budgets: speed=2: is not a limit; give latency=0.5"),
         ("macs=0.05", "latency=0.6", "plans.budgets: depth_0.6 is planned twice"),
         ("[depth, width]", "[both]", "plans.families.0"),
     ],

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, the console, bases of settings, files, and what all commands share."""
+"""Holds what everything stands on: errors, the console, bases of settings, files, and what all commands share."""

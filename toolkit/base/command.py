@@ -1,4 +1,4 @@
-"""What all commands do about errors: one line instead of a traceback, and an exit code."""
+"""Holds what all commands share: argument types, and errors as one line and an exit code instead of a traceback."""
 
 from __future__ import annotations
 
@@ -10,29 +10,16 @@ from collections.abc import Callable
 from toolkit.base.errors import UserError
 
 
-def number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return number
-
-
 def tolerance(text: str) -> float:
-    number = float(text)
-    if not 0.0 < number < 1.0:
+    """Returns the number in an argument, which must be above 0 and below 1."""
+    value = float(text)
+    if not 0.0 < value < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number
+    return value
 
 
 def positive(text: str) -> int:
-    """For argparse."""
+    """Returns the whole number in an argument, which must be at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
@@ -40,13 +27,15 @@ def positive(text: str) -> int:
 
 
 def not_negative(text: str) -> int:
+    """Returns the whole number in an argument, which must be at least 0."""
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
     return value
 
 
 def finite(text: str) -> float:
+    """Returns the number in an argument, which must be neither infinite nor undefined."""
     value = float(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
@@ -57,7 +46,13 @@ GO_ON = "interrupted; run the same command again to go on"
 
 
 def exit_code(work: Callable[[], int | None], interrupted: str = GO_ON) -> int:
-    """What `work` returns (None: 0); 2 for what the user can fix, 130 for ctrl-C. Anything else is raised."""
+    """Runs `work` and returns the exit code of the command; errors that the user can fix are printed as one line.
+
+    The exit code is what `work` returns (0 for None), 2 after a `UserError` or an error of the operating system, and
+    130 after ctrl-C. All other exceptions are raised.
+
+    interrupted: the line that is printed after ctrl-C.
+    """
     try:
         return work() or 0
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a person sees during a run: bars and tables on a terminal, plain lines when the output is piped."""
+"""Shows a run to a person: bars and tables on a terminal, plain lines where the output is piped."""
 
 from __future__ import annotations
 
@@ -20,24 +20,34 @@ LINE_EVERY_S = 15.0
 
 @dataclass
 class Progress:
-    """How far a long step is. Every change is passed to `show`."""
+    """Counts how far a long step has come, and passes itself to `show` after every change.
+
+    done: the number of units that are finished.
+    text: a short note on the state of the step, such as the current loss.
+    """
 
     show: Callable[[Progress], None]
     done: int = 0
     text: str = ""
 
     def advance(self, n: int = 1) -> None:
+        """Adds `n` finished units."""
         self.done += n
         self.show(self)
 
     def note(self, text: str) -> None:
-        """A short word on how it goes, such as the current loss."""
+        """Replaces the note on the state of the step."""
         self.text = text
         self.show(self)
 
 
 class Console:
-    """Writes to `stream` (default: standard output as it is now). `terminal` and `clock` are injected by tests."""
+    """Writes lines, tables and progress for a person to read.
+
+    stream: the file that is written to; None stands for standard output at the time of the call.
+    terminal: whether `stream` is a terminal; None asks the stream.
+    clock: returns seconds; only their differences are used.
+    """
 
     def __init__(
         self,
@@ -54,6 +64,7 @@ class Console:
         self._bars: RichProgress | None = None
 
     def line(self, text: str = "") -> None:
+        """Writes one line of plain text."""
         if self._rich is not None:
             self._rich.print(Text(text), soft_wrap=True)
         else:
@@ -61,7 +72,7 @@ class Console:
             self._stream.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """The first column is aligned left, the others (numbers) right."""
+        """Writes a table whose first column is aligned left and whose other columns (numbers) are aligned right."""
         if self._rich is None:
             self.line(plain_table(title, columns, rows))
             return
@@ -74,7 +85,10 @@ class Console:
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Progress]:
-        """Shows `description` with how much of `total` is done; may be nested. A last line stays when it is over."""
+        """Shows `description` and how much of `total` is done while the `with` lasts, and leaves one line at its end.
+
+        Bars may be nested.
+        """
         lines = _Lines(self.line, self._clock, description, total)
         if self._rich is None:
             self.line(f"{description}: 0/{total}")
@@ -87,7 +101,7 @@ class Console:
 
     @contextmanager
     def _bar(self, rich: RichConsole, description: str, total: int) -> Iterator[Progress]:
-        """One bar among those now on the screen; rich allows a single live display, so all bars share one."""
+        """Adds a bar to those on the screen; rich allows a single live display, so all bars share one."""
         outermost = self._bars is None
         bars = self._bars or _rich_progress(rich)
         if outermost:
@@ -105,7 +119,7 @@ class Console:
 
 @dataclass
 class _Lines:
-    """Progress as plain lines: after each quarter, and at least every 15 s while it advances."""
+    """Writes progress as plain lines: one after each quarter, and at least one every 15 s while the step advances."""
 
     line: Callable[[str], None]
     clock: Callable[[], float]
@@ -133,7 +147,7 @@ class _Lines:
 
 
 def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned table in plain characters, as wide as its longest cells."""
+    """Returns an aligned table in plain characters, as wide as its longest cells."""
     cells = [list(columns), *(list(row) for row in rows)]
     widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
     cells.insert(1, ["-" * width for width in widths])

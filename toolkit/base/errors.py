@@ -1,4 +1,4 @@
-"""The errors that mean "the user can fix this": the command line prints them without a traceback and exits with 2."""
+"""Holds the errors that the user can fix: commands print them without a traceback and exit with code 2."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used; the message names the place, the value and the choices."""
+    """Says that something the user gave cannot be used; the message names the place, the value and the choices."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault in a recipe: `path` leads to the value (`("stages", 0, "num_blocks")`), `line` is 1-based."""
+    """Describes one fault in a recipe.
+
+    path: the keys and indices that lead to the value, such as `("stages", 0, "num_blocks")`.
+    line: the line in the file, counted from 1; None where it is not known.
+    """
 
     path: tuple[str | int, ...]
     message: str
@@ -21,11 +25,12 @@ class Fault:
 
     @property
     def place(self) -> str:
+        """Returns the path as one word, such as `stages.0.num_blocks`."""
         return ".".join(str(part) for part in self.path)
 
 
 class RecipeError(UserError):
-    """A recipe with one or more faults; `str()` gives one line per fault: `file:line: place: message`."""
+    """Says that a recipe has faults; `str()` gives one line per fault: `file:line: place: message`."""
 
     def __init__(self, faults: Sequence[Fault], file: str | Path | None = None) -> None:
         assert faults, "a RecipeError needs at least one fault"
@@ -39,7 +44,7 @@ class RecipeError(UserError):
 
 
 class StageError(UserError):
-    """A stage could not reach its target; `stage_index` is its place in the recipe, counted from 0."""
+    """Says that a stage could not reach its target; `stage_index` is its place in the recipe, counted from 0."""
 
     def __init__(self, message: str, stage_index: int | None = None) -> None:
         super().__init__(message)
@@ -47,16 +52,16 @@ class StageError(UserError):
 
 
 class RecordError(UserError):
-    """A run record is damaged, of another version, or must not be compared or overwritten."""
+    """Says that a run record is damaged, of another version, or must not be compared or overwritten."""
 
 
 class CheckpointError(UserError):
-    """A saved model is damaged, of another version, or does not compute what it did when it was saved."""
+    """Says that a saved model is damaged, of another version, or no longer computes what it did when it was saved."""
 
 
 class ExportError(UserError):
-    """A model cannot be written in another format, or the file does not compute what the model does."""
+    """Says that a model cannot be written in another format, or that the file does not compute what the model does."""
 
 
 class PlanError(UserError):
-    """No plan of the family holds the budget."""
+    """Says that no plan of the family holds the budget."""

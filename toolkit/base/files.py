@@ -15,9 +15,9 @@ _CHUNK_BYTES = 2**20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to beside `path`; what was written there replaces `path` when the `with` ends.
+    """Yields a path beside `path` to write to, and replaces `path` by the file written there when the `with` ends.
 
-    A crash leaves either the old file or the new one. An error in the `with` leaves the old one, and nothing beside it.
+    A crash leaves either the old file or the new one. After an error in the `with` only the old file is left.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -36,7 +36,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Moves a file within a file system at one stroke, over the file that is there."""
+    """Moves a file within one file system in a single step, and replaces a file that `target` already names."""
     os.replace(source, target)
 
 
@@ -49,11 +49,11 @@ def bytes_sha256(parts: Iterable[bytes]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, which is never in memory as a whole."""
+    """Returns the SHA-256 of a file, which is read in pieces of 1 MiB."""
     with open(path, "rb") as file:
         return bytes_sha256(iter(lambda: file.read(_CHUNK_BYTES), b""))
 
 
 def content_sha256(content: Any) -> str:
-    """Returns the hash of plain JSON, whatever the order of its keys and its layout in a file."""
+    """Returns the SHA-256 of plain JSON; the order of keys and the layout in a file do not change it."""
     return bytes_sha256([json.dumps(content, sort_keys=True).encode()])

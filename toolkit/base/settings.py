@@ -1,4 +1,4 @@
-"""States the two bases of pydantic models, what is read from recipes and what is recorded, and types of numbers."""
+"""Holds the two bases of pydantic models (what people write, and what is recorded), and types of numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 
 class Settings(BaseModel):
-    """Base of what people write, and of files that may come from anywhere: immutable, strict, unknown keys refused.
+    """Is the base of what people write and of files that may come from anywhere: immutable, strict, no unknown keys.
 
-    later: names of the fields that came after version 1 was published. A field of `later` at its default is neither
-        written nor hashed, so that what was written before the field existed keeps its hash. Such a default stays.
+    later: names of the fields that were added after version 1 was published. A field of `later` at its default is
+        neither written nor hashed, so that files from before the field existed keep their hash. The default of such a
+        field must never change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -34,7 +35,7 @@ def _default(config: Settings, name: str) -> object:
 
 
 class Data(BaseModel):
-    """Base of what this program records: immutable, unknown keys refused; a whole number may stand for a float."""
+    """Is the base of what this program records: immutable, no unknown keys; a whole number may stand for a float."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -49,14 +50,14 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 def refuse_twice(name: str, values: tuple[object, ...]) -> None:
-    """Raises: ValueError: a value is given more than once."""
-    twice = [value for index, value in enumerate(values) if value in values[:index]]
-    if twice:
-        raise ValueError(f"{name} has {twice[0]} twice")
+    """Raises ValueError where a value is given more than once; `name` is the setting that holds the values."""
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise ValueError(f"{name} has {repeated[0]} twice; give each value once")
 
 
 def refuse_changed(config: Settings, names: list[str], reason: str) -> None:
-    """Raises: ValueError: a setting that would have no use differs from its default."""
+    """Raises ValueError where one of the settings `names` differs from its default; `reason` says why it must not."""
     changed = [name for name in names if getattr(config, name) != type(config).model_fields[name].default]
     if changed:
         raise ValueError(f"{', '.join(changed)}: {reason}")

@@ -1,1 +1,1 @@
-"""The programs that made the results under reports/results."""
+"""Holds the programs that made the results under reports/results."""

@@ -1,8 +1,9 @@
-"""python -m toolkit.benchmarks.planning_cost --out FILE: what planning on HAPT takes, against scoring changes naively.
+"""python -m toolkit.benchmarks.planning_cost --out FILE: measures the effort of planning on HAPT against naive scoring.
 
-Planned from nothing: every single change after its repair on the planner's examples, then the plans. Naively: every
-single change by the task's metric on all recordings of the training users. Both are counted in block passes (one
-window through one block) and in seconds, in one run. Multiply-adds are the budget: timing a device is not part of it.
+Planning starts without tables: it scores every single change after its repair on the planner's examples, and then
+plans. Naive scoring computes the task's metric of every single change on all recordings of the training users. Both are
+counted in block passes (one window through one block) and in seconds, in one run. The budget limits multiply-adds, so
+no device is timed.
 """
 
 from __future__ import annotations
@@ -34,17 +35,20 @@ from toolkit.tasks.task import Split
 
 
 class WholeTraining(HaptStreams):
-    """The scoring split is all of the training users' recordings."""
+    """Holds the HAPT streams with all recordings of the training users as the scoring split."""
 
     def fixed(self, split: Split) -> tuple[Stream, ...]:
+        """Returns the streams of a split, which are the same at every call."""
         if split != "score":
             return super().fixed(split)
-        return tuple(excerpt(one, 0, len(one.signal), one.name) for one in self.of_users(TRAIN_USERS))
+        recordings = self.of_users(TRAIN_USERS)
+        return tuple(excerpt(recording, 0, len(recording.signal), recording.name) for recording in recordings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.benchmarks.planning_cost", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write")
     args = parser.parse_args(argv)
     return exit_code(lambda: _measure(args.out, Console()))
 
@@ -61,15 +65,15 @@ def _measure(out: Path, console: Console) -> None:
             "block passes": float(session.profile.engine.models.meter.blocks),
         }
         naive = _naive(session, console)
-    found = {
+    result = {
         "single changes": session.profile.num_single_changes - 1,
         "plans scored": planned.note.evaluations,
         "planning": planning,
         "naive": naive,
         "share": {key: planning[key] / naive[key] for key in planning},
     }
-    write_atomically(out, json.dumps(found, indent=1) + "\n")
-    console.line(json.dumps(found))
+    write_atomically(out, json.dumps(result, indent=1) + "\n")
+    console.line(json.dumps(result))
 
 
 def _naive(session: Planner, console: Console) -> dict[str, float]:
@@ -87,7 +91,7 @@ def _naive(session: Planner, console: Console) -> dict[str, float]:
 
 
 def _changed(session: Planner) -> Iterator[tuple[str, nn.Module]]:
-    """The dropped block, if any, and the model of every single change."""
+    """Yields the model of every single change, with the name of the block that it drops or an empty text."""
     space: Space = session.profile.space
     for block in space.blocks:
         for rank in (None, *space.bypasses.get(block, ())):

@@ -1,8 +1,9 @@
-"""python -m toolkit.benchmarks.seam_control: does a spliced stream give its boundaries away by its joints?
+"""python -m toolkit.benchmarks.seam_control: tests whether the joints of spliced streams reveal the boundaries.
 
 A detector is trained and validated on streams that have every joint of the real ones, but whose pieces come from random
-exercises, whatever their label. All that is left to learn from is where the joints are. If joints gave boundaries away
-it would still find segments. Chance is the same predictions scored against other streams' truth.
+exercises, whatever their label. Only the places of the joints are left to learn from. If joints revealed boundaries,
+this detector would still find segments. The column `chance` scores the same predictions against the truth of other
+streams.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ STEPS = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.benchmarks.seam_control", description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps of each detector")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help="training steps of each detector (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default: %(default)s)")
     args = parser.parse_args(argv)
     console = Console()
     rows = []
@@ -35,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "seam-control", WatchStreams(shuffled=shuffled), CONFIG, centre_share=CENTRE_SHARE, baseline=None
         )
         model = _trained(task, args.steps, args.seed, console, title)
-        truth, found = task.truth("validation"), task.predict(model, task.streams("validation"))
+        truth, predicted = task.truth("validation"), task.predict(model, task.streams("validation"))
         for metric, view in (("5 classes", dict), ("any action", without_classes)):
-            seen, chance = view(found), rotated(view(found))
-            rows.append([f"{title}, {metric}", *(_score(view(truth), d) for d in (seen, chance))])
+            detections, chance = view(predicted), rotated(view(predicted))
+            rows.append([f"{title}, {metric}", *(_score(view(truth), entry) for entry in (detections, chance))])
     console.table(
         f"average mAP on validation subjects after {args.steps} steps, seed {args.seed} (95 % bootstrap)",
         ["streams, labels", "mAP", "chance"],
@@ -65,18 +69,18 @@ def _trained(task: DetectionTask, steps: int, seed: int, console: Console, title
     return model
 
 
-def _score(truth: Mapping[str, Detections], found: Mapping[str, Detections]) -> str:
-    low, high = bootstrap_interval(truth, found)
-    return f"{mean_average_precision(truth, found).average:.3f} ({low:.3f} to {high:.3f})"
+def _score(truth: Mapping[str, Detections], predicted: Mapping[str, Detections]) -> str:
+    low, high = bootstrap_interval(truth, predicted)
+    return f"{mean_average_precision(truth, predicted).average:.3f} ({low:.3f} to {high:.3f})"
 
 
 def without_classes(streams: Mapping[str, Detections]) -> dict[str, Detections]:
-    """Every label becomes "action"; of predictions, each place keeps all its segments."""
+    """Returns the detections with the label `action` for all segments; no segments are merged."""
     return {name: Detections(d.segments, ("action",) * len(d.labels), d.scores) for name, d in streams.items()}
 
 
 def rotated(streams: Mapping[str, Detections]) -> dict[str, Detections]:
-    """Each stream gets the detections of the stream half the list further on: other content, same statistics."""
+    """Returns, for each stream, the detections of the stream half the list away: other content, same statistics."""
     names = list(streams)
     return dict(zip(names, (streams[names[i]] for i in np.roll(np.arange(len(names)), len(names) // 2)), strict=True))
 

@@ -1,8 +1,8 @@
-"""python -m toolkit.benchmarks.searches TASK... --budget latency=0.5 --out DIR: the planner against its controls.
+"""python -m toolkit.benchmarks.searches TASK... --budget latency=0.5 --out DIR: compares the planner with two controls.
 
-All three score equally many models by the same criterion, those of the planner's tables included; what they find is
-compared by the task's loss on validation data, before any fine-tuning. Resumable. Exit codes: 0 done; 2 something the
-user can fix; 130 interrupted.
+All three score the same number of models by the same criterion; those of the planner's tables are counted. Their best
+plans are compared by the task's loss on validation data, before any fine-tuning. The same command goes on after an
+interruption. Exit codes: 0 done; 2 something the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "criteri
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _compare(args))
 
@@ -72,30 +73,30 @@ def _contest(session: Planner, budget: Budget, seeds: int, planned_evaluations: 
                     return session.profile.score(choice, order)
 
                 scorer = CountingScorer(score)
-                found = search(tables, limits, "combined", scorer, evaluations, seed)
-            if found is None:  # greedy may end where nothing is left to cut
-                session.profile.console.line(f"{name}, seed {seed}: no plan within the budget")
+                best_plan = search(tables, limits, "combined", scorer, evaluations, seed)
+            if best_plan is None:  # the greedy search may end where nothing is left to cut
+                session.profile.console.line(f"{name}, seed {seed}: no plan within the budget was found")
                 continue
-            rows.append(_row(session, budget, name, seed, scorer.spent, found))
+            rows.append(_row(session, budget, name, seed, scorer.spent, best_plan))
     return rows
 
 
-def _row(session: Planner, budget: Budget, search: str, seed: int, spent: int, found: BestPlan) -> dict[str, Any]:
+def _row(session: Planner, budget: Budget, search: str, seed: int, spent: int, best: BestPlan) -> dict[str, Any]:
     tables = session.profile.tables
-    drops, widths = drops_of(tables, found.choice), widths_of(tables, found.choice)
+    drops, widths = drops_of(tables, best.choice), widths_of(tables, best.choice)
     resource = budget.resource_of(budget.primary, session.profile.timing.device.type)
     return {
         "task": session.profile.task.name,
         "search": search,
         "seed": seed,
         "models scored": spent,
-        "predicted cost": cost(tables, found.choice, resource),
-        "criterion": found.loss,
-        "validation loss": session.profile.split_loss(drops, widths, found.order, "validation"),
+        "predicted cost": cost(tables, best.choice, resource),
+        "criterion": best.loss,
+        "validation loss": session.profile.split_loss(drops, widths, best.order, "validation"),
         "dropped": list(drops),
         "bypassed": {name: rank for name, rank in drops.items() if rank is not None},
         "widths": {name: str(width) for name, width in widths.items()},
-        "order": found.order,
+        "order": best.order,
     }
 
 
@@ -107,21 +108,34 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.benchmarks.searches", description="Compare the planner with controls."
     )
-    parser.add_argument("tasks", nargs="+", metavar="TASK", help="such as tad-watch")
+    parser.add_argument(
+        "tasks", nargs="+", metavar="TASK", help="names of tasks that bring their own model, such as tad-watch"
+    )
     add_timing_arguments(parser)
     add_scoring_arguments(parser)
-    parser.add_argument("--budget", nargs="+", required=True, metavar="LIMIT", help="such as latency=0.5")
-    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="of the latency that is limited")
-    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of each search (default 3)")
+    parser.add_argument(
+        "--budget", nargs="+", required=True, metavar="LIMIT", help="limits that all hold, such as latency=0.5"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="examples per call of the latency that is limited (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", type=positive, default=3, metavar="N", help="run each search with N seeds (default: %(default)s)"
+    )
     parser.add_argument(
         "--evaluations",
         type=positive,
         default=EVALUATIONS,
         metavar="N",
-        help="the planner's, for each family, beside its tables; the controls score as many models as both together",
+        help="plans that the planner scores for one axis, six times as many for both (default: %(default)s); the "
+        "controls score as many models as the planner does with its tables",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="searches.json and searches.txt go there"
+        "--out", type=Path, required=True, metavar="DIR", help="folder for searches.json and searches.txt"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Export a model and prove it: the file appears only after it was read back and computed what the model does."""
+"""Exports a model: the file appears only after it was read back and computed what the model does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WARMUP = 3
 
 @dataclass(frozen=True)
 class _Example:
-    """Inputs of one batch size, and what the model makes of them."""
+    """Holds inputs of one batch size, and the names and values of the model's outputs for them."""
 
     inputs: Inputs
     names: list[str]
@@ -45,7 +45,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file that was read back and computes what the model does, at the batch sizes of `parity`."""
+    """Holds a file that was read back and computes what the model does, at the batch sizes of `parity`."""
 
     written: Written
     run: Runner
@@ -60,19 +60,22 @@ def export_model(
     *,
     weights_sha256: str | None = None,
 ) -> ExportReport:
-    """Write `model`, which is on the CPU and is not changed, to `path`, and the report to `path`.json.
+    """Writes a model to `path`, checks the file, writes the report to `path`.json and returns the report.
 
-    `example_inputs_of(n)` gives the model's positional inputs for n examples, first dimension n. Where no file of any
-    batch size can be made, `fixed_because` in the report says why, and the file has a fixed one. A fixed file for the
-    other batch size is then made too, checked, and thrown away. `weights_sha256` is for the report alone.
+    Where the format cannot express the model for any batch size, the file has a fixed batch size, and `fixed_because`
+    in the report says why. A file for the other batch size is then made, checked and removed too.
+
+    model: a model on the CPU, which is not changed.
+    example_inputs_of: returns the model's positional inputs for n examples; the first dimension of each is n.
+    weights_sha256: the hash of the saved model's weights, which is copied to the report.
 
     Raises:
         ExportError: the file exists, the format cannot express the model (with the exporter's reason), or the file
-            does not compute what the model does. Nothing is left behind then.
+            does not compute what the model does. No file is left behind.
     """
     path = Path(path)
     if path.exists():
-        raise ExportError(f"{path}: exists already; remove it or choose another place")
+        raise ExportError(f"{path}: exists already; remove it or choose another path")
     require_packages(settings.format)
     job = _Job(
         model=model,
@@ -86,11 +89,11 @@ def export_model(
         part.mkdir(parents=True)
         checked, batch_size, fixed_because = _export(job, part, path.name)
         report = _report(job, checked, batch_size, fixed_because, weights_sha256)
-        for file in reversed(checked[batch_size or 1].written.files):  # the one that names the others comes last
+        for file in reversed(checked[batch_size or 1].written.files):  # the main file, which names the others, is last
             move_file(file, path.with_name(file.name))
         write_atomically(path.with_name(f"{path.name}.json"), report.model_dump_json(indent=1) + "\n")
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
@@ -103,7 +106,7 @@ def _report(
     fixed_because: str | None,
     weights_sha256: str | None,
 ) -> ExportReport:
-    """Describes the file that is kept, with the parity of every batch size; times it where that is wanted."""
+    """Returns the report of the file that is kept, with the parity of every batch size; times the file if asked to."""
     settings, written = job.settings, checked[batch_size or 1].written
     return ExportReport(
         settings=settings,
@@ -124,12 +127,14 @@ def _example(model: nn.Module, example_inputs_of: Callable[[int], Inputs], size:
     inputs = example_inputs_of(size)
     if not inputs or any(tensor.dim() == 0 or len(tensor) != size for tensor in inputs):
         shapes = [tuple(tensor.shape) for tensor in inputs]
-        raise ExportError(f"the first dimension of every example input must be the batch size, {size}; it is {shapes}")
+        raise ExportError(
+            f"the first dimension of every example input must be the batch size, {size}; the shapes are {shapes}"
+        )
     return _Example(inputs, *run_eager(model, inputs))
 
 
 def _export(job: _Job, part: Path, name: str) -> tuple[dict[int, _Checked], int | None, str | None]:
-    """What was checked at each batch size, the fixed batch size or None for any, and why it is fixed."""
+    """Returns the checked file of each batch size, the fixed batch size (None: any), and why it is fixed."""
     reason = None
     if not job.settings.static_batch:
         try:
@@ -157,14 +162,14 @@ def _export_one(job: _Job, path: Path, sizes: tuple[int, ...], *, dynamic: bool)
     for size in sizes:
         example = job.examples[size]
         with explained(f"the exported file does not run at batch size {size}"), torch.no_grad():
-            found = run(tuple(tensor.detach().clone() for tensor in example.inputs))
-        parity += compare(example.names, example.outputs, found, size)
+            outputs = run(tuple(tensor.detach().clone() for tensor in example.inputs))
+        parity += compare(example.names, example.outputs, outputs, size)
     check_tolerance(parity, settings.tolerance)
     return _Checked(written, run, tuple(parity))
 
 
 class _Timed(nn.Module):
-    """An exported file as a module, which is what timing takes."""
+    """Makes an exported file a module, because only modules can be timed."""
 
     def __init__(self, run: Runner) -> None:
         super().__init__()
@@ -202,7 +207,7 @@ def _describe(file: Path) -> ExportedFile:
 
 
 def _environment(packages: tuple[str, ...]) -> Environment:
-    """This process's machine, with the versions of these packages too."""
-    found = describe_environment()
+    """Returns the environment of this process, with the versions of `packages` added."""
+    environment = describe_environment()
     versions = {name: metadata.version(name) for name in packages}
-    return found.model_copy(update={"packages": found.packages | versions})
+    return environment.model_copy(update={"packages": environment.packages | versions})

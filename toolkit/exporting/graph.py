@@ -1,4 +1,4 @@
-"""A model as one graph (torch.export): the step that all formats begin with."""
+"""Traces a model as one graph (torch.export), which is the first step of every format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """The graph takes `inputs` by position and gives a tuple of `outputs`."""
+    """Holds a traced model.
+
+    program: the graph, which takes `inputs` by position and returns a tuple of `outputs`.
+    dynamic: whether the graph takes any batch size.
+    """
 
     program: ExportedProgram
     inputs: tuple[TensorInfo, ...]
@@ -34,7 +38,7 @@ class TracedGraph:
 
 
 def run_eager(model: nn.Module, inputs: Inputs) -> tuple[list[str], list[Tensor]]:
-    """Names and values of the model's outputs on copies of the inputs, which a model may write into.
+    """Returns the names and values of the model's outputs; runs on copies of the inputs, as a model may write to them.
 
     Raises:
         ExportError: the model itself does not run on these inputs.
@@ -47,13 +51,14 @@ def run_eager(model: nn.Module, inputs: Inputs) -> tuple[list[str], list[Tensor]
 
 
 def trace_graph(model: nn.Module, inputs: Inputs, output_names: list[str], *, dynamic: bool) -> TracedGraph:
-    """Trace a frozen copy of the model, which may be left with tensors of the tracer's.
+    """Returns the graph of a model, traced on a frozen copy because tracing may leave the tracer's tensors in a model.
 
-    `dynamic`: the first dimension of all inputs is one and the same unknown number, 1 or more. The example must then
-    be 2 or more examples, since the number 1 is traced as a constant.
+    output_names: one name for each output tensor.
+    dynamic: whether the first dimension of all inputs is one unknown number, 1 or more. The inputs must then hold 2 or
+        more examples, because the tracer makes the number 1 a constant.
 
     Raises:
-        ExportError: the model's code cannot be traced, or not for any batch size.
+        ExportError: the model's code cannot be traced, or not for an unknown batch size.
     """
     shapes = ((tuple({0: Dim(BATCH, min=1)} for _ in inputs)),) if dynamic else None
     with explained("the model cannot be captured as a graph"):
@@ -73,7 +78,7 @@ def trace_graph(model: nn.Module, inputs: Inputs, output_names: list[str], *, dy
 
 
 def _infos(names: list[str], values: list[Any], symbol: str) -> tuple[TensorInfo, ...]:
-    """`symbol` is what the tracer calls the batch size."""
+    """Returns names, shapes and types of values; `symbol` is the tracer's name of the batch size in their shapes."""
     unknown = re.compile(rf"\b{re.escape(symbol)}\b")
     return tuple(
         TensorInfo(
@@ -86,7 +91,7 @@ def _infos(names: list[str], values: list[Any], symbol: str) -> tuple[TensorInfo
 
 
 def _input_names(model: nn.Module, count: int) -> list[str]:
-    """Those of the forward method's parameters."""
+    """Returns the names of the forward method's first `count` positional parameters, made up where it has fewer."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(model.forward).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.kind in positional][:count]
@@ -94,7 +99,7 @@ def _input_names(model: nn.Module, count: int) -> list[str]:
 
 
 def _names_in(value: Any, prefix: str) -> list[str]:
-    """One name for each of `tensors_in(value)`: keys, field names and places, joined."""
+    """Returns a name for each of `tensors_in(value)`: the keys, field names and indices that lead to it, joined."""
     if isinstance(value, Tensor):
         return [prefix or "output"]
     if isinstance(value, Mapping):

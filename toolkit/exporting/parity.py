@@ -1,4 +1,4 @@
-"""Whether an exported file computes what its model does."""
+"""Compares the outputs of an exported file with those of its model."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from toolkit.exporting.report import Parity
 def compare(
     names: Sequence[str], eager: Sequence[Tensor], exported: Sequence[Tensor], batch_size: int
 ) -> tuple[Parity, ...]:
-    """One entry per output. Numbers that are not finite must be in the same places, and are otherwise left out.
+    """Returns how far each output of the exported file is from the model's.
+
+    Infinite and undefined numbers must be in the same places in both; they are left out of the difference.
+
+    names: the names of the outputs.
+    eager: the outputs of the model in PyTorch.
+    exported: the outputs of the exported file.
 
     Raises:
-        ExportError: the outputs are others in number, shape or type, or not finite where the model's are.
+        ExportError: the outputs differ in number, shape, type or in the places of numbers that are not finite.
     """
     if not eager:
-        raise ExportError("the model has no output tensor, so that nothing could be compared")
+        raise ExportError("the model has no output tensor, so there is nothing to compare")
     if len(eager) != len(exported):
         raise ExportError(f"the exported file has {len(exported)} outputs, the model {len(eager)}")
     return tuple(
-        _compare_one(name, one, other, batch_size) for name, one, other in zip(names, eager, exported, strict=True)
+        _compare_one(name, ours, theirs, batch_size) for name, ours, theirs in zip(names, eager, exported, strict=True)
     )
 
 
 def check_tolerance(parity: Sequence[Parity], tolerance: float) -> None:
-    """Raises ExportError where an output is further from the model's than `tolerance` times its scale."""
+    """Raises ExportError where an output differs from the model's by more than `tolerance` times its scale."""
     missed = [entry for entry in parity if not entry.relative < tolerance]
     if missed:
         worst = max(missed, key=lambda entry: entry.relative)
@@ -46,17 +52,17 @@ def _compare_one(name: str, eager: Tensor, exported: Tensor, batch_size: int) ->
         raise ExportError(f"{place} has shape {tuple(exported.shape)}, the model's is {tuple(eager.shape)}")
     if eager.dtype != exported.dtype:
         raise ExportError(f"{place} is {exported.dtype}, the model's is {eager.dtype}")
-    wanted, found = (tensor.detach().double().flatten() for tensor in (eager, exported))
-    finite = wanted.isfinite()
-    same = torch.allclose(wanted[~finite], found[~finite], rtol=0.0, atol=0.0, equal_nan=True)
-    if not same or not bool(found[finite].isfinite().all()):
-        raise ExportError(f"{place} has infinite or undefined numbers in other places than the model's")
-    wanted, found = wanted[finite], found[finite]
-    if eager.numel() and not wanted.numel():
-        raise ExportError(f"output {name} of the model has no finite number, so that nothing could be compared")
+    expected, actual = (tensor.detach().double().flatten() for tensor in (eager, exported))
+    finite = expected.isfinite()
+    same = torch.allclose(expected[~finite], actual[~finite], rtol=0.0, atol=0.0, equal_nan=True)
+    if not same or not bool(actual[finite].isfinite().all()):
+        raise ExportError(f"{place} has infinite or undefined numbers in other places than the model's output")
+    expected, actual = expected[finite], actual[finite]
+    if eager.numel() and not expected.numel():
+        raise ExportError(f"output {name} of the model has no finite number, so there is nothing to compare")
     return Parity(
         output=name,
         batch_size=batch_size,
-        difference=float((wanted - found).abs().max()) if wanted.numel() else 0.0,
-        scale=float(wanted.abs().max()) if wanted.numel() else 0.0,
+        difference=float((expected - actual).abs().max()) if expected.numel() else 0.0,
+        scale=float(expected.abs().max()) if expected.numel() else 0.0,
     )

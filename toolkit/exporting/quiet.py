@@ -1,4 +1,4 @@
-"""Exporters talk at length, on every channel, and fail with pages of text: keep them quiet, and find the reason."""
+"""Keeps exporters quiet and shortens their errors: they print at length, and fail with pages of text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_REASON = 300
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Nothing that Python code prints, logs or warns of in here reaches the user."""
+    """Hides everything that Python code in the `with` prints, logs or warns of."""
     level = logging.root.manager.disable
     sink = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
@@ -34,9 +34,9 @@ def hushed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Hushed; whatever is raised in here becomes an ExportError of `what` and the exporter's own reason.
+    """Hides what code in the `with` prints, and turns its exceptions into an ExportError of `what` and their reason.
 
-    Exporters run the user's model and raise anything at all, hence the broad `except`.
+    All exceptions are caught, because exporters run the user's model and may raise any of them.
     """
     try:
         with hushed():
@@ -48,7 +48,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first two lines of the deepest cause, without advice and colours."""
+    """Returns the first two lines of an error's deepest cause, without advice and colours, in 300 characters."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [_ADVICE.sub("", _ANSI.sub("", line)).strip() for line in str(error).splitlines()]

@@ -1,4 +1,7 @@
-"""What is known of an exported file; kept as JSON beside it. Raw samples are stored, ratios are computed on reading."""
+"""Holds the report of an exported file, which is kept as JSON beside the file.
+
+Raw samples are stored; medians and ratios are computed on reading.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,16 @@ TOLERANCE = 1e-4  # right for float32
 
 
 class ExportSettings(Data):
-    """How to export.
+    """Holds the settings of an export.
 
-    `batch_size`: the file is checked at 1 and at this many examples (default 2). A file of any batch size is tried
-    first; `static_batch` asks for one of exactly `batch_size` (default 1) examples.
-    `tolerance`: the largest difference, as a share of an output's largest number.
-    `threads`: of ONNX Runtime and of the timing; None is torch's number. `latency_repeats`: samples per batch size.
+    format: the format of the file.
+    batch_size: the file is checked at 1 example and at this many (None: 2). A file of fixed batch size is for this many
+        examples (None: 1).
+    static_batch: whether the batch size is fixed. Otherwise a file of any batch size is made where that is possible.
+    opset: the ONNX opset; None stands for torch's own.
+    tolerance: the largest difference that is allowed, as a share of an output's largest absolute number.
+    threads: CPU threads of ONNX Runtime and of the timing; None stands for torch's number.
+    latency_repeats: latency samples per batch size; 0 measures no latency.
     """
 
     format: Format
@@ -45,12 +52,12 @@ class ExportSettings(Data):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """The batch sizes at which the file is checked."""
+        """Returns the two batch sizes at which the file is checked."""
         return (1, 2 if self.batch_size in (None, 1) else self.batch_size)
 
 
 class TensorInfo(Data):
-    """An input or output; a dimension that is not fixed is an expression in `batch`."""
+    """Describes an input or output; a dimension that is not fixed is an expression in `batch`, such as `2*batch`."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -58,23 +65,28 @@ class TensorInfo(Data):
 
 
 class Parity(Data):
-    """How far an output of the exported file is from the model's, both on the CPU and on the same inputs."""
+    """Says how far an output of the exported file is from the model's, both on the CPU and on the same inputs.
+
+    output: the name of the output.
+    difference: the largest absolute difference.
+    scale: the largest absolute number in the model's output.
+    """
 
     output: str
     batch_size: int
-    difference: Annotated[float, Field(ge=0.0)]  # the largest absolute one
-    scale: Annotated[float, Field(ge=0.0)]  # the largest absolute number in the model's output
+    difference: Annotated[float, Field(ge=0.0)]
+    scale: Annotated[float, Field(ge=0.0)]
 
     @property
     def relative(self) -> float:
-        """The difference over the scale; where the model's output is all zeros, 0 or infinity."""
+        """Returns the difference divided by the scale; 0 without a difference, infinity where the scale alone is 0."""
         if self.difference == 0.0:
             return 0.0
         return self.difference / self.scale if self.scale > 0.0 else math.inf
 
 
 class ExportedLatency(Data):
-    """Seconds per call on the CPU, timed in turns with the model as PyTorch runs it (eager)."""
+    """Holds the seconds per call on the CPU of the file, and of the model in PyTorch (eager), timed in turns."""
 
     batch_size: int
     threads: int
@@ -83,40 +95,53 @@ class ExportedLatency(Data):
 
     @property
     def median_s(self) -> float:
+        """Returns the median seconds per call of the file."""
         return statistics.median(self.samples_s)
 
     @property
     def eager_median_s(self) -> float:
+        """Returns the median seconds per call of the model in PyTorch."""
         return statistics.median(self.eager_samples_s)
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios of samples taken in turns; below 1 is faster than eager."""
+        """Returns the median of the ratios of samples taken in turns; below 1 the file is faster than PyTorch."""
         return statistics.median(paired_ratios(self.samples_s, self.eager_samples_s))
 
 
 class ExportedFile(Data):
+    """Describes one file by its name, its size in bytes and its hash."""
+
     name: str
     bytes: int
     sha256: str
 
 
 class ExportReport(Data):
-    """`files`: the exported file, then the one with its weights where ONNX must keep them apart (from 2 GB)."""
+    """Describes an exported model and how it was checked.
+
+    files: the exported file, then the file of its weights where ONNX must keep them apart (from 2 GB on).
+    opset: the ONNX opset; None for other formats.
+    batch_size: the fixed batch size; None where the file takes any.
+    fixed_because: why the batch size is fixed, where the settings did not ask for that.
+    parity: the difference of every output at every batch size.
+    weights_sha256: the hash of the saved model's weights, if the caller gave it.
+    """
 
     version: Literal[1] = 1
     settings: ExportSettings
     files: tuple[ExportedFile, ...]
-    opset: int | None  # of ONNX
-    batch_size: int | None  # None: any
-    fixed_because: str | None = None  # why the batch size is fixed though nobody asked for that
+    opset: int | None
+    batch_size: int | None
+    fixed_because: str | None = None
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     parity: tuple[Parity, ...]
     latency: tuple[ExportedLatency, ...] = ()
-    weights_sha256: str | None  # of the saved model's weights
+    weights_sha256: str | None
     environment: Environment
 
     @property
     def worst(self) -> Parity:
+        """Returns the output with the largest difference in relation to its scale."""
         return max(self.parity, key=lambda parity: parity.relative)

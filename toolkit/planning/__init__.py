@@ -1,1 +1,1 @@
-"""Plans a recipe for a budget: budget, tables, search, and what is measured for them."""
+"""Plans a recipe for a budget: the budget, the tables, the search, and the measurements that fill the tables."""

@@ -1,4 +1,4 @@
-"""Arguments of the command line that planning, profiling and searches share. Nothing here imports torch."""
+"""Holds the arguments of the command line that planning, profiling and searches share. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_tasks(names: list[str]) -> None:
-    """Raises UserError: a name is not one of the tasks that bring their own model."""
+    """Raises UserError where a name is not one of the tasks that bring their own model."""
     choices = own_model_tasks()
     for name in names:
         if name not in choices:
@@ -45,7 +45,7 @@ def given_task(args: argparse.Namespace) -> tuple[Task, TaskOrigin | None]:
 
 
 def settings_of(args: argparse.Namespace) -> PlanSettings:
-    """Returns the settings that the arguments below give; what a command does not offer has its default."""
+    """Returns the settings that the parsed arguments give; settings that the command does not offer are at default."""
     scoring = {
         name: getattr(args, name)
         for name in ("examples", "criterion", "scored_on", "rebuild", "round_to", "num_finalists", "bypass")
@@ -62,39 +62,64 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     add_task_file_argument(parser)
     add_timing_arguments(parser)
     parser.add_argument(
-        "--round-to", type=positive, default=ROUND_TO, metavar="N", help="widths are multiples of N (default: 8)"
+        "--round-to",
+        type=positive,
+        default=ROUND_TO,
+        metavar="N",
+        help="try only widths that are multiples of N (default: %(default)s)",
     )
     parser.add_argument(
-        "--no-bypass", dest="bypass", action="store_false", help="blocks are kept or dropped; no map takes their place"
+        "--no-bypass",
+        dest="bypass",
+        action="store_false",
+        help="only keep or drop blocks (default: also try a fitted linear map in the place of a block)",
     )
-    parser.add_argument("--rebuild", action="store_true", help="score and time everything again")
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="score and time everything again (default: use the numbers kept in --tables)",
+    )
 
 
 def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
-    """How latency is measured, and where numbers are kept."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where latency is measured")
+    """Adds the arguments that say how latency is measured and where the measured numbers are kept."""
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device that latency is measured on (default: cpu)"
+    )
     parser.add_argument(
         "--batch-sizes",
         type=positive,
         nargs="+",
         metavar="N",
-        help="examples per call of the timings (default: 1 16; none where a budget limits no latency)",
+        help="time calls of N examples, for each N (default: 1 16, or no timing where the budget limits no latency)",
     )
-    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="where numbers are kept (runs/tables)")
+    parser.add_argument(
+        "--threads", type=positive, default=2, metavar="N", help="time with N CPU threads (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tables", type=Path, metavar="DIR", help="folder that keeps scores and timings (default: runs/tables)"
+    )
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
-    """What plans are compared by."""
+    """Adds the arguments that say what plans are compared by."""
     parser.add_argument(
-        "--examples", type=positive, default=EXAMPLES, metavar="N", help="to score and repair on (default: %(default)s)"
+        "--examples",
+        type=positive,
+        default=EXAMPLES,
+        metavar="N",
+        help="score plans on N examples and repair them on N others (default: %(default)s)",
     )
     parser.add_argument(
         "--criterion",
         choices=CRITERIA,
         default=CRITERIA[0],
-        help="what plans are compared by: the task's loss, or the distance to the dense model's predictions",
+        help="compare plans by the task's loss, or by the distance to the dense model's predictions, which needs no "
+        "labels (default: %(default)s)",
     )
     parser.add_argument(
-        "--scored-on", choices=SCORED_ON, default=SCORED_ON[0], help="data of that; default: %(default)s"
+        "--scored-on",
+        choices=SCORED_ON,
+        default=SCORED_ON[0],
+        help="compute the criterion on training or on validation data (default: %(default)s)",
     )

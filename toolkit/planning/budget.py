@@ -1,4 +1,4 @@
-"""Budgets: what may be spent of latency, multiply-adds or parameters, and what must be kept of quality."""
+"""Holds budgets: limits of latency, multiply-adds or parameters, and a floor of quality."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXAMPLES = "latency=0.5, latency=12ms, macs=0.6 or params=0.4"
 
 
 class Limit(Settings):
-    """At most `value` of a resource: a share of the dense model's, or milliseconds of latency."""
+    """Limits one resource to `value`: a share of what the dense model takes, or milliseconds of latency."""
 
     resource: Resource
     value: Annotated[float, Field(gt=0.0)]
@@ -35,7 +35,9 @@ class Limit(Settings):
         if self.unit == "ms" and self.resource != "latency":
             raise ValueError(f"{self.resource} has no unit ms; give a share of the dense model's, such as 0.5")
         if self.unit == "ratio" and self.value > 1.0:
-            raise ValueError(f"{self.resource} {self.value:g} is above the dense model's (1.0); give a share of it")
+            raise ValueError(
+                f"{self.resource} {self.value:g} is above the dense model's (1.0); give a share between 0 and 1"
+            )
         return self
 
     def __str__(self) -> str:
@@ -43,10 +45,12 @@ class Limit(Settings):
 
 
 class Budget(Settings):
-    """Limits, the first of which is what the plan is for; all must hold.
+    """States what a plan may take, and the quality that it must keep.
 
-    Latency is that of `batch_size` examples on the planning device with `threads`. `min_quality`: of the task's
-    metric on the validation split, after repair and before any fine-tuning.
+    limits: limits that must all hold; the first one is the primary limit.
+    batch_size: examples per call of the latency that is limited, measured on the planning device.
+    threads: CPU threads of the latency measurement.
+    min_quality: the least value of the task's metric on the validation split, after repair and before fine-tuning.
     """
 
     limits: Annotated[tuple[Limit, ...], Field(min_length=1)]
@@ -63,49 +67,55 @@ class Budget(Settings):
 
     @property
     def primary(self) -> Limit:
+        """Returns the first limit."""
         return self.limits[0]
 
     @property
     def limits_latency(self) -> bool:
+        """Returns whether one of the limits is a limit of latency."""
         return any(limit.resource == "latency" for limit in self.limits)
 
     def latency_key(self, device: str) -> MeasurementKey:
-        """Returns which latency is limited, on the planning device."""
+        """Returns the key of the latency that is limited; `device` is the planning device."""
         return MeasurementKey(device=device, batch_size=self.batch_size)
 
     def resource_of(self, limit: Limit, device: str) -> str:
-        """Returns the resource's name in the tables of the planning device."""
+        """Returns the name of the limited resource in the tables of the planning device."""
         return {"latency": latency_of(self.latency_key(device)), "macs": MACS, "params": PARAMS}[limit.resource]
 
     def ratios(self, device: str, dense_latency_s: float | None) -> dict[str, float]:
-        """Returns the limits as shares of the dense model's, by the resource's name in the tables of the device.
+        """Returns all limits as shares of the dense model's, by the name of the resource in the tables of the device.
+
+        dense_latency_s: the latency of the dense model at the budget's batch size, for limits in milliseconds.
 
         Raises:
-            UserError: a latency in milliseconds and nothing to compare it with.
+            UserError: a limit is in milliseconds, and `dense_latency_s` is None.
         """
-        found = {}
+        shares = {}
         for limit in self.limits:
             if limit.unit == "ms" and dense_latency_s is None:
-                raise UserError(f"{limit}: the dense model's latency is not known; give a ratio")
+                raise UserError(
+                    f"{limit}: the dense model's latency is not known; give a share of it, such as latency=0.5"
+                )
             scale = 1.0 if limit.unit == "ratio" else 1e3 * (dense_latency_s or math.nan)
-            found[self.resource_of(limit, device)] = limit.value / scale
-        return found
+            shares[self.resource_of(limit, device)] = limit.value / scale
+        return shares
 
     def __str__(self) -> str:
         return ",".join(map(str, self.limits))
 
 
 def parse_limits(words: Sequence[str]) -> tuple[Limit, ...]:
-    """`latency=0.5`, `latency=12ms`, `macs=0.6`, `params=0.4`.
+    """Returns the limits that words such as `latency=0.5`, `latency=12ms`, `macs=0.6` or `params=0.4` state.
 
     Raises:
-        UserError: of another form, impossible, or given twice.
+        UserError: a word has another form, a limit is impossible, or a resource is given twice.
     """
     limits = []
     for word in words:
         match = _FORM.match(word)
         if match is None or match["what"] not in RESOURCES:
-            raise UserError(f"--budget {word}: give {_EXAMPLES}")
+            raise UserError(f"--budget {word}: is not a limit; give {_EXAMPLES}")
         try:
             value = float(match["value"])
             limits.append(Limit(resource=match["what"], value=value, unit="ms" if match["unit"] else "ratio"))
@@ -116,5 +126,6 @@ def parse_limits(words: Sequence[str]) -> tuple[Limit, ...]:
             raise UserError(f"--budget {word}: {error}") from error
     names = [limit.resource for limit in limits]
     if len(set(names)) < len(names):
-        raise UserError(f"--budget: {next(name for name in names if names.count(name) > 1)} is given twice")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--budget: {repeated} is given twice; give one limit for each resource")
     return tuple(limits)

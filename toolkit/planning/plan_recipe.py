@@ -1,4 +1,4 @@
-"""A budget into a recipe, in one call."""
+"""Plans a recipe for a budget in one call."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ def plan_recipe(
     settings: PlanSettings | None = None,
     console: Console | None = None,
 ) -> Recipe:
-    """The recipe of the best plan found within the budget. Gathers the tables first, in the folder where they are kept.
+    """Returns the recipe of the best plan found within the budget; scores and times the model first where needed.
 
-    `recover` goes last, if given. `model` goes with task `zoo`. `settings` say how the model is timed and scored; the
-    budget's batch size and threads are added to them.
+    task: a task, or the name of one that comes with the toolkit.
+    family: the axes that may be cut: `depth`, `width` or `combined`.
+    evaluations: plans scored end to end for one axis, six times as many for `combined`; 0 uses the tables alone.
+    recover: the recovery that becomes the last stage of the recipe; None adds none.
+    model: the zoo model, for task `zoo` alone.
+    seed: the seed that the recipe gets.
+    settings: how the model is timed and scored; the budget's batch size and threads are added.
 
     Raises:
-        UserError: the budget cannot be held, or what is kept in the tables is damaged or of another model or machine.
+        PlanError: no plan of the family holds the budget.
+        UserError: the kept tables are damaged, or were made of another model or on another machine.
     """
-    known = make_task(task, model) if isinstance(task, str) else task
+    task = make_task(task, model) if isinstance(task, str) else task
     settings = settings or PlanSettings()
     of_budget = replace(settings.timed_for([budget]), threads=budget.threads)
-    planned = open_session(known, of_budget, console=console).plan(budget, family, evaluations, recover=recover)
+    planned = open_session(task, of_budget, console=console).plan(budget, family, evaluations, recover=recover)
     return planned.recipe(() if recover is None else (recover,), seed=seed, model=model)

@@ -1,4 +1,4 @@
-"""The search for one plan: scores along the way, and the runoff among the best of them."""
+"""Searches for one plan: scores plans end to end, then holds a runoff among the best ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from toolkit.stages.recover.settings import Recover
 
 @dataclass
 class PlanSearch:
-    """Searches with as many scores as `evaluations` says; what was scored for one budget is known for the next.
+    """Searches for plans of one model, and keeps the scores of one search for the next.
 
-    num_finalists: plans of every family that run off against each other; with 1 or 0 the best score decides.
-    recover: the recovery that follows; finalists are judged after its first steps.
+    evaluations: the number of plans that are scored end to end for one axis; 0 uses the tables alone.
+    seed: the seed of the search's random draws.
+    num_finalists: plans of every family that are judged on fresh data; with 1 or 0 the best score decides.
+    recover: the recovery that follows the plan; finalists are judged after the first of its steps.
     judged_loss: the loss on fresh data of the plan that `best` returned last; None where there was no runoff.
-    width_repair: the repair of the width stage that was better for that plan on fresh data.
+    width_repair: the repair of the width stage that is better on fresh data for the plan that `best` returned last.
     """
 
     profile: ModelProfile
@@ -36,11 +38,14 @@ class PlanSearch:
         self.scorer = CountingScorer(self.profile.score)
 
     def best(self, limits: dict[str, float], family: PlanFamily) -> BestPlan | None:
-        """Returns the best plan of the family within the limits, None if there is none."""
+        """Returns the best plan of the family within the limits, or None if the family has no such plan.
+
+        limits: shares of the dense model's, by resource.
+        """
         tables = self.profile.tables
         if not self.evaluations:
-            first = minimise_loss(tables, limits, family)
-            return None if first is None else BestPlan(first, ORDERS[0], tables.dense_loss)
+            optimum = minimise_loss(tables, limits, family)
+            return None if optimum is None else BestPlan(optimum, ORDERS[0], tables.dense_loss)
         with self.profile.console.progress(f"scoring plans ({family})", num_scores(family, self.evaluations)) as bar:
 
             def score(choice: Plan, order: str) -> float:
@@ -49,8 +54,8 @@ class PlanSearch:
                 return loss
 
             self.scorer.score = score
-            found = refine(tables, limits, family, self.scorer, self.evaluations, self.seed)
-        return found if found is None or self.num_finalists < 2 else self._judged(limits, family)
+            best = refine(tables, limits, family, self.scorer, self.evaluations, self.seed)
+        return best if best is None or self.num_finalists < 2 else self._judged(limits, family)
 
     def _judged(self, limits: dict[str, float], family: PlanFamily) -> BestPlan:
         tables = self.profile.tables
@@ -65,7 +70,7 @@ class PlanSearch:
 
             best, self.judged_loss = run_off(plans, judge)
         self.width_repair = "all_layers"
-        plainer = self.profile.judged(best.choice, best.order, "closed_form", self.recover)
-        if plainer <= self.judged_loss:
-            self.judged_loss, self.width_repair = plainer, "closed_form"
+        plain_loss = self.profile.judged(best.choice, best.order, "closed_form", self.recover)
+        if plain_loss <= self.judged_loss:
+            self.judged_loss, self.width_repair = plain_loss, "closed_form"
         return best

@@ -1,4 +1,4 @@
-"""A plan as it comes out of planning: a recipe, and what is kept beside the recipe's run."""
+"""Holds the result of planning: what makes the recipe, and the record that is kept beside the recipe's run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from toolkit.zoo.settings import ZooModel
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, and what is to be kept of it."""
+    """Holds a plan, the tables that it was made from, and the record of how it was found.
+
+    task: the name of the task.
+    order: the order of the depth and width stages, one of `ORDERS`.
+    note: the record that is saved beside the run.
+    """
 
     task: str
     choice: Plan
@@ -24,10 +29,13 @@ class Planned:
     tables: Tables
 
     def recipe(self, then: Sequence[Stage] = (), *, seed: int = 0, model: ZooModel | None = None) -> Recipe:
-        """Returns a recipe of the plan's stages and `then`. `model` goes with task `zoo`."""
+        """Returns the recipe of the plan's stages, followed by the stages `then`.
+
+        model: the zoo model, for task `zoo` alone.
+        """
         note = self.note
         timed = tuple(dict.fromkeys(key.batch_size for key in note.predicted.latency_ratio))
-        sizes = timed or Measure().batch_sizes  # a plan for multiply-adds may know no latency
+        sizes = timed or Measure().batch_sizes  # a plan for multiply-adds may have no latency
         return Recipe(
             name=f"{note.family}-{note.budget.replace('=', '_').replace(',', '-')}",
             task=self.task,

@@ -1,4 +1,4 @@
-"""One model, one device, any number of budgets: plans from what is known of the model."""
+"""Plans one model on one device for any number of budgets."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from toolkit.tasks.task import Task
 
 MOST_TIGHTENINGS = 8
 
-LATENCY_TOLERANCE = 0.02  # of a limit: what a repeated timing may differ by
+LATENCY_TOLERANCE = 0.02  # share of a limit that a repeated timing may be above it
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Makes plans of one model for any number of budgets."""
+    """Plans one model for any number of budgets; `num_finalists` plans of every family are judged on fresh data."""
 
     profile: ModelProfile
     num_finalists: int = FINALISTS
@@ -61,27 +61,28 @@ class Planner:
         seed: int = 0,
         recover: Recover | None = None,
     ) -> Planned:
-        """The best plan that was found within the budget.
+        """Returns the best plan found within the budget.
 
-        `evaluations` plans are scored end to end, six times as many for the combined family, which begins with the
-        others; the best of them are judged once more on fresh data (`toolkit.planning.search.runoff`), after the first
-        steps of `recover` if a recovery follows. With 0 the tables alone decide. Otherwise, and if it is to be `timed`,
-        a plan whose latency is limited is timed as a whole; where it misses its limit the search goes on below it.
+        evaluations: plans scored end to end, six times as many for the combined family, which starts from the best
+            plans of both axes. The best plans are then judged on fresh data. With 0 the tables alone decide.
+        timed: whether a plan whose latency is limited is timed as a whole; a plan that misses the limit tightens it,
+            and the search is repeated.
+        recover: the recovery that follows the plan; finalists are judged after the first of its steps.
 
         Raises:
-            PlanError: no plan of the family holds the limits, or none keeps the quality that was asked for.
+            PlanError: no plan of the family holds the limits, or the best one does not keep the quality asked for.
         """
         started, passes = time.perf_counter(), self._passes
         self.profile.check_full_count(budget)
         tables = self.profile.tables
-        solve(tables, budget, self._device, family, self._dense_s(budget))  # says what is feasible
+        solve(tables, budget, self._device, family, self._dense_s(budget))  # raises where no plan is feasible
         search = PlanSearch(self.profile, evaluations, seed, self.num_finalists, recover)
         with reproducible(self.profile.timing.device):
-            found, counts = self._within(budget, family, search, timed and evaluations > 0)
-            self._check_quality(found, budget, family, search.width_repair)
-        note = self._note(budget, family, found, counts).model_copy(
+            best, counts = self._within(budget, family, search, timed and evaluations > 0)
+            self._check_quality(best, budget, family, search.width_repair)
+        note = self._note(budget, family, best, counts).model_copy(
             update={
-                "scored_loss": found.loss if evaluations else None,
+                "scored_loss": best.loss if evaluations else None,
                 "judged_loss": search.judged_loss,
                 "width_repair": search.width_repair,
                 "evaluations": search.scorer.spent,
@@ -89,11 +90,11 @@ class Planner:
                 "seconds": time.perf_counter() - started,
             }
         )
-        return Planned(self.profile.task.name, found.choice, found.order, note, tables)
+        return Planned(self.profile.task.name, best.choice, best.order, note, tables)
 
-    def _note(self, budget: Budget, family: PlanFamily, found: BestPlan, counts: dict[str, float]) -> PlanRecord:
-        """What the plan is and what is predicted of it, as if it had cost nothing to find."""
-        tables, choice = self.profile.tables, found.choice
+    def _note(self, budget: Budget, family: PlanFamily, best: BestPlan, counts: dict[str, float]) -> PlanRecord:
+        """Returns the record of a plan and its predictions, without scores and with a search effort of 0."""
+        tables, choice = self.profile.tables, best.choice
         drops = drops_of(tables, choice)
         latencies = {key: latency_of(key) for key in self.profile.timing.keys}
         return PlanRecord(
@@ -102,7 +103,7 @@ class Planner:
             device=self._device,
             batch_size=budget.batch_size,
             threads=self.profile.timing.threads,
-            order=found.order,
+            order=best.order,
             criterion=self.profile.criterion,
             scored_on=self.profile.scored_on,
             dropped=tuple(drops),
@@ -125,27 +126,27 @@ class Planner:
     def _within(
         self, budget: Budget, family: PlanFamily, search: PlanSearch, timed: bool
     ) -> tuple[BestPlan, dict[str, float]]:
-        """The plan, and what it was found to take: multiply-adds, parameters and, if `timed`, the limited latencies.
+        """Returns the plan and its measured costs: multiply-adds, parameters and, if `timed`, the limited latencies.
 
-        The tables only predict latency, and counts too where groups share layers: the limits are tightened by what
-        they miss until the plan holds.
+        Latencies of the tables are predictions, and so are counts where groups share layers. While a plan misses a
+        limit, that limit is tightened by the excess and the search is repeated.
         """
         asked = budget.ratios(self._device, self._dense_s(budget))
         limits = dict(asked)
         for _ in range(MOST_TIGHTENINGS):
-            found = search.best(limits, family)
-            if found is None:
+            best = search.best(limits, family)
+            if best is None:
                 break
-            counts = self._measured(found.choice, asked, timed)
+            counts = self._measured(best.choice, asked, timed)
             over = {
                 key: counts[key] - value
                 for key, value in asked.items()
                 if key in counts and counts[key] > value * (1 + _tolerance(key)) + 1e-6
             }
             if not over:
-                return found, counts
+                return best, counts
             limits = {
-                key: cost(self.profile.tables, found.choice, key) - over[key] if key in over else value
+                key: cost(self.profile.tables, best.choice, key) - over[key] if key in over else value
                 for key, value in limits.items()
             }
         raise PlanError(
@@ -153,7 +154,7 @@ class Planner:
         )
 
     def _nearest(self, budget: Budget, asked: dict[str, float], family: PlanFamily, timed: bool) -> str:
-        """What the plan that costs least on paper takes as a whole."""
+        """Returns words for the nearest budget: the measured cost of the plan that is cheapest by the tables."""
         primary = budget.resource_of(budget.primary, self._device)
         least = minimise_cost(self.profile.tables, primary, asked, family)
         assert least is not None  # the tables held plans within the budget
@@ -185,14 +186,14 @@ class Planner:
 
     @property
     def _passes(self) -> float:
-        """Block passes so far, over the examples that are scored."""
+        """Returns the number of block passes so far, each over the examples that are scored."""
         engine: PlanScorer | None = vars(self.profile).get("engine")
         return 0.0 if engine is None else engine.block_passes
 
-    def _check_quality(self, found: BestPlan, budget: Budget, family: PlanFamily, repair: WidthRepair) -> None:
+    def _check_quality(self, best: BestPlan, budget: Budget, family: PlanFamily, repair: WidthRepair) -> None:
         if budget.min_quality is None:
             return
-        quality = self._quality(found.choice, found.order, repair)
+        quality = self._quality(best.choice, best.order, repair)
         if quality.value >= budget.min_quality:
             return
         raise PlanError(
@@ -208,11 +209,11 @@ class Planner:
 
         dense = quality(Plan())
         if dense < floor:
-            return f"the dense model has {dense:.4f}"
-        kept = nearest_with_quality(tables, budget.ratios(self._device, dense_s), family, quality, floor)
-        if kept is None:
-            return f"the dense model has {dense:.4f}, and no budget that was tried keeps it"
-        return f"about {in_units(budget.primary, kept[0], dense_s)} keeps {kept[1]:.4f}"
+            return f"the dense model has {dense:.4f}; give a lower min_quality"
+        nearest = nearest_with_quality(tables, budget.ratios(self._device, dense_s), family, quality, floor)
+        if nearest is None:
+            return f"the dense model has {dense:.4f}, and no budget that was tried keeps min_quality"
+        return f"about {in_units(budget.primary, nearest[0], dense_s)} keeps {nearest[1]:.4f}"
 
     def _quality(self, choice: Plan, order: str, repair: WidthRepair = "closed_form") -> Quality:
         drops, widths = drops_of(self.profile.tables, choice), widths_of(self.profile.tables, choice)
@@ -225,10 +226,10 @@ def _tolerance(resource: str) -> float:
 
 
 def open_session(task: Task, settings: PlanSettings | None = None, *, console: Console | None = None) -> Planner:
-    """Returns a planner for `task`. Nothing is scored or timed before a plan asks for it.
+    """Returns a planner for `task`; scores and timings are made when a plan needs them.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: the settings name the device `cuda`, and this machine has none.
     """
     settings = settings or PlanSettings()
     if settings.device == "cuda" and not torch.cuda.is_available():

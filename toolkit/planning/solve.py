@@ -1,4 +1,4 @@
-"""Plan recipes: from compression families, or from tables and a budget. Plain values in, plain values out; no torch."""
+"""Solves tables for a budget, and turns a plan into the stages of a recipe. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ def solve(
 ) -> Plan:
     """Returns the plan of least added loss within the budget: exact for additive tables, before any refinement.
 
-    `device` is where the latencies of the tables were measured. `dense_latency_s`, at the budget's batch size, is
-    needed for limits in milliseconds alone.
+    device: the device that the latencies of the tables were measured on.
+    dense_latency_s: the dense model's latency at the budget's batch size, needed for limits in milliseconds alone.
 
     Raises:
-        PlanError: no plan of the family holds the budget; says what the nearest feasible one is.
+        PlanError: no plan of the family holds the budget; the message names the nearest budget that one holds.
     """
     limits = budget.ratios(device, dense_latency_s)
-    found = minimise_loss(tables, limits, family)
-    if found is None:
+    optimum = minimise_loss(tables, limits, family)
+    if optimum is None:
         raise PlanError(_infeasible(tables, budget, device, family, dense_latency_s))
-    return found
+    return optimum
 
 
 def stages_of(tables: Tables, choice: Plan, order: str, repair: WidthRepair = "closed_form") -> tuple[Stage, ...]:
-    """The cutting stages of a plan; `repair` is that of the width stage.
+    """Returns the stages that apply a plan.
 
-    Neighbours that go share a stage where the same is put in their places.
+    Blocks that go one after the other share a stage if the same stand-in takes their places.
+
+    order: the order of the depth and width stages, one of `ORDERS`.
+    repair: the repair of the width stage.
     """
     drops, widths = drops_of(tables, choice), widths_of(tables, choice)
     width = (ChannelPrune(widths=widths, importance=IMPORTANCE, repair=repair),) if widths else ()
@@ -51,7 +54,10 @@ def _drop_stages(drops: Drops) -> tuple[BlockDrop, ...]:
 
 
 def drop_stage(rank: Rank | None, blocks: tuple[str, ...]) -> BlockDrop:
-    """Returns the stage that drops the blocks, with bypasses of that rank in their places, or nothing."""
+    """Returns the stage that drops the blocks and puts bypasses of that rank in their places.
+
+    rank: the rank of the bypasses; None puts nothing in the place of a block.
+    """
     if rank is None:
         return BlockDrop(blocks=blocks)
     return BlockDrop(blocks=blocks, repair="fold_and_bypass", rank=None if rank == "full" else rank)
@@ -59,20 +65,23 @@ def drop_stage(rank: Rank | None, blocks: tuple[str, ...]) -> BlockDrop:
 
 def _infeasible(tables: Tables, budget: Budget, device: str, family: PlanFamily, dense_latency_s: float | None) -> str:
     limits = budget.ratios(device, dense_latency_s)
-    reached = nearest(tables, limits, family)
+    nearest_share = nearest(tables, limits, family)
     others = ", ".join(map(str, budget.limits[1:]))
     within = f" within {others}" if others else ""
-    if reached is None:  # the others alone are too much
+    if nearest_share is None:  # no plan holds the other limits alone
         others_alone = budget.model_copy(update={"limits": budget.limits[1:]})
         return _infeasible(tables, others_alone, device, family, dense_latency_s)
     return (
         f"no plan of family {family} reaches {budget.primary}{within}; the nearest feasible budget is "
-        f"{in_units(budget.primary, reached + 5e-4, dense_latency_s)}{within}"
+        f"{in_units(budget.primary, nearest_share + 5e-4, dense_latency_s)}{within}"
     )
 
 
 def in_units(limit: Limit, ratio: float, dense_latency_s: float | None) -> str:
-    """A share of the dense model's, as the user would give it."""
+    """Returns a share of the dense model's as a budget in the limit's unit, such as `latency=12.000ms` or `macs=0.500`.
+
+    dense_latency_s: the dense model's latency, needed for limits in milliseconds alone.
+    """
     if limit.unit == "ms" and dense_latency_s is not None:
         return f"{limit.resource}={1e3 * dense_latency_s * ratio:.3f}ms"
     return f"{limit.resource}={ratio:.3f}"

@@ -1,13 +1,12 @@
-"""What a planner knows of a model, as plain numbers: what every single change costs and loses. No torch here.
+"""Holds what a planner knows of a model as plain numbers: the cost and the loss of every single change. No torch here.
 
-What is lost is the `loss` of the task, or the `distance` of the predictions to the dense model's: the task's alignment
-terms, added up, which needs no labels. Either is found on training data, or on validation data, where models do not
-remember the labels.
+A loss is the task's `loss`, or the `distance` of the predictions to the dense model's: the sum of the task's alignment
+terms, which needs no labels. Losses are computed on training data, or on validation data, whose labels the model has
+not memorised. The loss of a plan is approximated by the sum of the losses of its changes.
 
-PlanCosts are shares of the dense model's, by resource: `macs`, `params`, and a latency by what it is of, such as
-`latency@cpu_batch16`. They add up within a *context*, which is a width of the residual stream: everything else of the
-model costs otherwise in another one, so every context has a table of its own. Losses add up over changes; that is the
-approximation.
+`PlanCosts` are shares of the dense model's costs, by resource: `macs`, `params`, and latencies by key, such as
+`latency@cpu_batch16`. Costs add up within a *context*, which is one width of the residual stream. The width of the
+stream changes the cost of everything else, so every context has its own table.
 """
 
 from __future__ import annotations
@@ -27,31 +26,33 @@ PlanCosts = dict[str, float]
 
 Width = int | Heads
 
-Drops = Mapping[
-    str, Rank | None
-]  # blocks that go, with the rank of the bypass in the place of each; None: nothing there
+Drops = Mapping[str, Rank | None]  # dropped blocks, each with the rank of the bypass in its place; None: no bypass
 
-Removal = tuple[str, int | None]  # a block that goes, and the place of its bypass among those that it can have
+Removal = tuple[str, int | None]  # a dropped block, and the index of its bypass in `PlanBlock.bypasses`
 
 MACS, PARAMS = "macs", "params"
 
 
 def latency_of(key: MeasurementKey) -> str:
-    """Returns the resource's name."""
+    """Returns the resource name of a latency, such as `latency@cpu_batch16`."""
     return f"latency@{key.text}"
 
 
 class PlanBypass(Data):
-    """A linear map of the stream in the place of a block; `loss` as in `PlanBlock`."""
+    """Describes a linear map of the stream that can take the place of a block.
+
+    loss: what replacing the block by the map adds to the loss of the dense model.
+    """
 
     rank: Rank
     loss: float
 
 
 class PlanBlock(Data):
-    """A residual block that can be dropped; `loss` is what that adds to the task's loss, after its repair.
+    """Describes a residual block that can be dropped.
 
-    bypasses: the maps that can take its place; dropping it puts nothing there.
+    loss: what dropping the block and repairing the model adds to the loss of the dense model.
+    bypasses: the maps that can take the place of the block.
     """
 
     name: str
@@ -60,9 +61,11 @@ class PlanBlock(Data):
 
 
 class PlanGroup(Data):
-    """Channels that can be cut to `widths`, the full one first; `losses` as in `PlanBlock`, 0 first.
+    """Describes a group of channels that can be cut.
 
-    `block`: the residual block that holds all of it, None if none does.
+    block: the residual block that holds all layers of the group; None if no block does.
+    widths: the candidate widths, the full one first.
+    losses: what each width adds to the loss of the dense model, 0 for the full one.
     """
 
     name: str
@@ -74,15 +77,20 @@ class PlanGroup(Data):
     @model_validator(mode="after")
     def _one_loss_each(self) -> PlanGroup:
         if len(self.widths) != len(self.losses) or self.losses[0] != 0.0:
-            raise ValueError(f"{self.name}: a loss for each width, and 0 for the full one")
+            raise ValueError(f"{self.name}: losses must hold one number for each width, and 0 for the full width")
         return self
 
 
 class Context(Data):
-    """One width of the residual stream: `widths` of the groups that make it, none for the unmodified one.
+    """Holds the costs of one width of the residual stream.
 
-    `rest` is what neither a block nor a group below is charged for, `blocks` those at full width, `groups` what each
-    of a group's widths adds (less than 0: saves), 0 for the full one, `bypasses` what each of a block's bypasses costs.
+    label: the name of the context.
+    widths: the width of every group of the stream; empty for the unmodified stream.
+    loss: what the narrower stream adds to the loss of the dense model.
+    rest: the cost of everything outside the blocks.
+    blocks: the cost of each block at full width.
+    groups: the cost change of each width of a group, 0 for the full width and negative where the width saves.
+    bypasses: the cost of each bypass of a block.
     """
 
     label: str
@@ -95,7 +103,7 @@ class Context(Data):
 
 
 class Tables(Data):
-    """`contexts[0]` is the unmodified width. `dense_loss` is the task's, on the scoring split.
+    """Holds the losses and costs of all single changes of one model.
 
     `counts_add_up`: sums of multiply-adds and parameters are exact; not so where groups share a layer.
     `macs_are_partial`: some of the dense model's operators have no count, so that its multiply-adds are no resource.
@@ -113,16 +121,16 @@ class Tables(Data):
         names = {block.name for block in self.blocks}
         for context in self.contexts:
             if set(context.blocks) != names or set(context.groups) != {group.name for group in self.groups}:
-                raise ValueError(f"context {context.label} does not have costs for all blocks and groups")
+                raise ValueError(f"context {context.label} must have a cost for each block and each group")
             if any(len(context.bypasses.get(block.name, ())) != len(block.bypasses) for block in self.blocks):
-                raise ValueError(f"context {context.label} does not have costs for all bypasses")
+                raise ValueError(f"context {context.label} must have a cost for each bypass")
         if not self.contexts or self.contexts[0].widths:
-            raise ValueError("the first context is the unmodified model")
+            raise ValueError("the first context must be that of the unmodified stream, without widths")
         return self
 
 
 def without_bypasses(tables: Tables) -> Tables:
-    """Returns tables in which nothing can take the place of a block."""
+    """Returns the tables without the bypasses of the blocks."""
     blocks = tuple(block.model_copy(update={"bypasses": ()}) for block in tables.blocks)
     contexts = tuple(context.model_copy(update={"bypasses": {}}) for context in tables.contexts)
     return tables.model_copy(update={"blocks": blocks, "contexts": contexts})
@@ -130,9 +138,12 @@ def without_bypasses(tables: Tables) -> Tables:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan in terms of its tables: dropped blocks, and the place of each narrower group's width in `widths`.
+    """Describes a plan by indices into its tables.
 
-    bypassed: for those of the dropped blocks that a bypass takes the place of, its place in `bypasses`.
+    context: the index in `Tables.contexts`.
+    dropped: the names of the dropped blocks.
+    levels: the index of the width in `PlanGroup.widths`, for each group that is cut.
+    bypassed: the index of the bypass in `PlanBlock.bypasses`, for each dropped block that a bypass replaces.
     """
 
     context: int = 0
@@ -141,7 +152,8 @@ class Plan:
     bypassed: Mapping[str, int] = field(default_factory=dict)
 
     def key(self) -> tuple[object, ...]:
-        maps = (tuple(sorted(one.items())) for one in (self.levels, self.bypassed))
+        """Returns a value that is the same for equal plans, whatever the order of their mappings."""
+        maps = (tuple(sorted(indices.items())) for indices in (self.levels, self.bypassed))
         return self.context, tuple(sorted(self.dropped)), *maps
 
     def __hash__(self) -> int:
@@ -152,39 +164,40 @@ class Plan:
 
 
 def make_plan(tables: Tables, context: int, removed: Iterable[Removal], levels: Mapping[str, int]) -> Plan:
-    """Returns a plan without what a block that goes voids."""
-    gone = dict(removed)
+    """Returns the plan with these changes; full widths, and widths of groups inside dropped blocks, are left out."""
+    bypass_of = dict(removed)
     home = {group.name: group.block for group in tables.groups}
-    left = {name: level for name, level in levels.items() if level and home[name] not in gone}
-    return Plan(context, frozenset(gone), left, {name: place for name, place in gone.items() if place is not None})
+    valid = {name: level for name, level in levels.items() if level and home[name] not in bypass_of}
+    bypassed = {name: index for name, index in bypass_of.items() if index is not None}
+    return Plan(context, frozenset(bypass_of), valid, bypassed)
 
 
 def removed_by(choice: Plan) -> dict[str, int | None]:
-    """Returns the blocks that go, in alphabetical order, with the place of the bypass of each."""
+    """Returns the dropped blocks in alphabetical order, each with the index of its bypass or None."""
     return {name: choice.bypassed.get(name) for name in sorted(choice.dropped)}
 
 
 def removals(tables: Tables) -> list[Removal]:
-    """Returns every way in which a block can go: block by block, first with nothing in its place."""
-    return [(block.name, place) for block in tables.blocks for place in (None, *range(len(block.bypasses)))]
+    """Returns every way to drop a block: block by block, first without a bypass, then with each of its bypasses."""
+    return [(block.name, index) for block in tables.blocks for index in (None, *range(len(block.bypasses)))]
 
 
 def removal_losses(block: PlanBlock) -> list[float]:
-    """Returns what every way in which the block can go adds to the loss, in the order of `removals`."""
+    """Returns what every way to drop the block adds to the loss, in the order of `removals`."""
     return [block.loss, *(bypass.loss for bypass in block.bypasses)]
 
 
 def cost(tables: Tables, choice: Plan, resource: str) -> float:
-    """Share of the dense model's."""
+    """Returns what the plan takes of a resource, as a share of what the dense model takes."""
     context = tables.contexts[choice.context]
     total = context.rest[resource]
     total += sum(costs[resource] for name, costs in context.blocks.items() if name not in choice.dropped)
-    total += sum(context.bypasses[name][place][resource] for name, place in choice.bypassed.items())
+    total += sum(context.bypasses[name][index][resource] for name, index in choice.bypassed.items())
     return total + sum(context.groups[name][level][resource] for name, level in choice.levels.items())
 
 
 def added_loss(tables: Tables, choice: Plan) -> float:
-    """What the changes add to the dense model's loss, each taken alone."""
+    """Returns the sum of what each change of the plan alone adds to the dense model's loss."""
     total = tables.contexts[choice.context].loss
     for block in tables.blocks:
         if block.name in choice.bypassed:
@@ -195,20 +208,27 @@ def added_loss(tables: Tables, choice: Plan) -> float:
 
 
 def drops_of(tables: Tables, choice: Plan) -> dict[str, Rank | None]:
-    """Returns the blocks that go in the order of execution: the repair of each then aims past the one before."""
-    gone = [block for block in tables.blocks if block.name in choice.dropped]
-    places = choice.bypassed
-    return {one.name: one.bypasses[places[one.name]].rank if one.name in places else None for one in gone}
+    """Returns the dropped blocks in the order of execution, in which they are repaired, with the rank of each bypass.
+
+    A rank of None stands for a block without a bypass in its place.
+    """
+    dropped = [block for block in tables.blocks if block.name in choice.dropped]
+    index = choice.bypassed
+    return {block.name: block.bypasses[index[block.name]].rank if block.name in index else None for block in dropped}
 
 
 def in_runs(drops: Drops) -> list[tuple[Rank | None, tuple[str, ...]]]:
-    """Returns the blocks in runs with the same in their places: a stage for each."""
+    """Returns the dropped blocks in runs of neighbours whose bypasses have the same rank; a run becomes one stage."""
     runs = itertools.groupby(drops, key=lambda name: drops[name])
     return [(rank, tuple(names)) for rank, names in runs]
 
 
 def halves(drops: Drops, order: str, is_narrower: bool) -> tuple[Drops, Drops]:
-    """Returns the blocks that go before the widths are cut and those that go after: none where no width is cut."""
+    """Returns the blocks that are dropped before the widths are cut, and those that are dropped after.
+
+    order: one of `ORDERS`.
+    is_narrower: whether the plan cuts a width; without one, all blocks are dropped in the first half.
+    """
     number = len(drops)
     before = {"depth_then_width": number, "width_then_depth": 0, "interleaved": number // 2}[order]
     first = list(drops)[: before if is_narrower else number]
@@ -216,8 +236,8 @@ def halves(drops: Drops, order: str, is_narrower: bool) -> tuple[Drops, Drops]:
 
 
 def widths_of(tables: Tables, choice: Plan) -> dict[str, Width]:
-    """As a recipe's channel stage takes them."""
-    own = {
+    """Returns the width of every group that is cut, as `ChannelPrune.widths` takes them."""
+    cut = {
         group.name: group.widths[choice.levels[group.name]] for group in tables.groups if group.name in choice.levels
     }
-    return {**tables.contexts[choice.context].widths, **own}
+    return {**tables.contexts[choice.context].widths, **cut}

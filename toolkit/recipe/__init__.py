@@ -1,1 +1,1 @@
-"""Recipes: read, checked, composed, estimated and described, all without torch."""
+"""Reads, checks, composes and describes recipes, and estimates how long they take, all without torch."""

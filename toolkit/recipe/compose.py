@@ -30,9 +30,15 @@ def compose(
     measure: Measure | None = None,
     model: ZooModel | None = None,
 ) -> Recipe:
-    """Compose block-drop and channel stages, in the given order, into the depth, width or combined family.
+    """Returns a recipe of block-drop stages, channel stages or both.
 
-    `recover` comes last. `name` defaults to `depth_only`, `width_only` or the order. `model` goes with task `zoo`.
+    task: the name of the task.
+    depth, width: one stage or several.
+    order: which of the two comes first.
+    recover: the last stage.
+    name: the name of the recipe; None stands for `depth_only`, `width_only` or the order.
+    measure: what is measured after every stage; None stands for the defaults.
+    model: the zoo model, for task `zoo` alone.
 
     Raises:
         ValueError: neither `depth` nor `width` is given, or the order is unknown.
@@ -58,7 +64,7 @@ def compose(
     )
 
 
-def _several(given: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
-    if given is None:
+def _several(stages: Stage | Sequence[Stage] | None) -> tuple[Stage, ...]:
+    if stages is None:
         return ()
-    return (given,) if isinstance(given, StageSettings) else tuple(given)
+    return (stages,) if isinstance(stages, StageSettings) else tuple(stages)

@@ -1,4 +1,4 @@
-"""A rough estimate of how long a recipe takes, from the task's card. Nothing here imports torch."""
+"""Estimates from the task's card how long a recipe takes. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from toolkit.tasks.contract import TaskCard, TaskCosts
 
 
 def estimate_s(recipe: Recipe, card: TaskCard) -> float | None:
-    """Seconds on 2 idle CPU cores. Later steps are priced like the dense model, so this is rather too long.
+    """Returns about how many seconds a recipe takes on 2 idle CPU cores, or None if the card holds no costs.
 
-    None where the card cannot say.
+    Later steps are counted like steps of the dense model, so the estimate is rather too long.
     """
     if card.costs is None or card.num_blocks is None:
         return None
-    costs, left = card.costs, card.num_blocks
+    costs, blocks_left = card.costs, card.num_blocks
     total_s = costs.start_s + _measure_s(recipe.measure, costs)
     for stage in recipe.stages:
-        total_s += stage.estimate_s(costs, left, card.num_blocks) + _measure_s(recipe.measure, costs)
-        left -= stage.estimated_drops(left, card.num_blocks)
+        total_s += stage.estimate_s(costs, blocks_left, card.num_blocks) + _measure_s(recipe.measure, costs)
+        blocks_left -= stage.estimated_drops(blocks_left, card.num_blocks)
     return total_s
 
 
 def duration_text(seconds: float) -> str:
-    """`"about 40 s"`, `"about 6 min"`."""
+    """Returns a duration in words, such as `about 40 s` or `about 6 min`."""
     return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
 
 

@@ -1,4 +1,4 @@
-"""Turn pydantic's validation errors into faults in plain words, with the legal keys, choices or ranges."""
+"""Turns pydantic's validation errors into faults in plain words, with the legal keys, choices or ranges."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class _Error:
-    """One of pydantic's errors, with its place in the file."""
+    """Holds one of pydantic's errors, with its place in the file."""
 
     path: Place
-    model: type[BaseModel]  # the one that the last key belongs to
+    model: type[BaseModel]  # the model that the last key belongs to
     value: Any
     context: dict[str, Any]
 
@@ -60,28 +60,34 @@ WORDS: dict[str, Callable[[_Error], str]] = {
 
 
 def plain_faults(error: ValidationError, root: type[BaseModel]) -> list[Fault]:
-    """One fault per cause, in pydantic's order and without lines; `root` is the model that was validated."""
+    """Returns one fault for each cause, in pydantic's order and without lines.
+
+    root: the model that was validated.
+    """
     details = [detail for detail in error.errors() if not _follows_from_another(detail)]
-    found = [(_fault(detail, root), detail["type"]) for detail in details]
-    paths = [fault.path for fault, _ in found]
-    return [fault for fault, kind in found if not _is_of_another_form(fault.path, kind, paths)]
+    faults = [(_fault(detail, root), detail["type"]) for detail in details]
+    paths = [fault.path for fault, _ in faults]
+    return [fault for fault, kind in faults if not _is_of_another_form(fault.path, kind, paths)]
 
 
 def _is_of_another_form(path: Place, kind: str, paths: Sequence[Place]) -> bool:
-    """A value that may be a number or a mapping is reported as neither: the fault of the form that it has is kept."""
+    """Returns whether a fault is of a form that the value does not have.
+
+    Pydantic tries a value that may be a number or a mapping as both, and reports a fault of each.
+    """
     if kind == "model_type":
         return paths.count(path) > 1
     return kind == "int_type" and any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:
-    """`"did you mean 'x'? "`, or nothing when no choice is close."""
+    """Returns `did you mean 'x'? ` for the choice closest to a word, or an empty text if none is close."""
     close = difflib.get_close_matches(word, choices, n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
 def shown(value: Any) -> str:
-    """A value as it could stand in a recipe, on one line and short enough for a message."""
+    """Returns a value as a recipe would write it, on one line of at most 60 characters; a list or mapping by name."""
     if isinstance(value, (dict, list)):
         return kind_of(value)
     if value is None:
@@ -92,7 +98,7 @@ def shown(value: Any) -> str:
 
 
 def _follows_from_another(detail: ErrorDetails) -> bool:
-    """A list is also reported as too short when its only items are at fault themselves."""
+    """Returns whether an error follows from another: pydantic also calls a list too short whose items are at fault."""
     return detail["type"] == "too_short" and len(detail["input"]) > 0
 
 
@@ -105,7 +111,7 @@ def _fault(detail: ErrorDetails, root: type[BaseModel]) -> Fault:
 
 
 def _locate(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[Place, type[BaseModel]]:
-    """Path of an error without pydantic's union tags, and the model its last key belongs to."""
+    """Returns the path of an error without pydantic's union tags, and the model that the last key belongs to."""
     path: list[int | str] = []
     candidates, owner = [root], root
     is_mapping = is_in_mapping = False
@@ -136,7 +142,7 @@ def _is_mapping(annotation: Any) -> bool:
 
 
 def _is_tag(part: int | str, candidates: list[type[BaseModel]], owner: type[BaseModel]) -> bool:
-    """Whether a part of a location only says which member of a union is meant."""
+    """Returns whether a part of a location only says which member of a union is meant."""
     if not isinstance(part, str) or not candidates:
         return False
     return len(candidates) > 1 or (candidates[0] is not owner and part in (BY_NAME, _tag_or_none(candidates[0])))
@@ -165,7 +171,7 @@ def _unknown_key(key: str, model: type[BaseModel]) -> str:
 
 
 def _tags(error: _Error) -> list[str]:
-    """The stage types; `error.path` is that of a stage."""
+    """Returns the types of stages; `error.path` is the path of a stage."""
     return [_tag(option) for option in _models_in(error.model.model_fields[str(error.path[0])].annotation)]
 
 

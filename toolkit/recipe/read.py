@@ -1,4 +1,4 @@
-"""Load a recipe from strict YAML; all faults are reported at once, with file, line and the legal choices."""
+"""Reads a recipe from strict YAML; all faults are reported at once, with file, line and the legal choices."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from toolkit.zoo.settings import ZooModel
 
 
 def load_recipe(path: Path | str) -> Recipe:
-    """Read, validate and check the recipe at `path`.
+    """Returns the recipe in the file at `path`, validated and checked.
 
     The resolved recipe of a run is read too where the run's task was the user's own: `own_task` in it says so.
 
     Raises:
-        RecipeError: with every fault found. Only a file that is not YAML at all gives one fault alone.
+        RecipeError: the recipe has faults; the message holds all of them. A file that is not YAML has one fault alone.
     """
     return read_recipe(path)[0]
 
@@ -67,7 +67,7 @@ def read_recipe(
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with all defaults written out; `load_recipe` reads it back as an equal recipe."""
+    """Returns the recipe as YAML with all defaults written out; `load_recipe` reads it back as an equal recipe."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None only
@@ -77,7 +77,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _form_faults(data: dict[str, Any]) -> list[Fault]:
-    """What pydantic lets pass: `version` has a default in Python, and its 1 equals both 1.0 and true."""
+    """Returns faults that pydantic lets pass: a missing `version`, which has a default in Python, and 1.0 or true."""
     if "version" not in data:
         return [Fault(("version",), f"missing; the keys here are: {', '.join(Recipe.model_fields)}")]
     version = data["version"]
@@ -116,6 +116,6 @@ def _checks_of_stages(data: dict[str, Any], is_own_task: bool) -> list[Fault]:
     faults = check_task(reference)
     if not faults:
         with contextlib.suppress(ValidationError):
-            given = data.get("model")
-            faults = check_model(task_name(reference), None if given is None else ZooModel.model_validate(given))
+            model = data.get("model")
+            faults = check_model(task_name(reference), None if model is None else ZooModel.model_validate(model))
     return faults + check_stages(sound, card_of(reference))

@@ -32,8 +32,8 @@ def read_settings(
     check_sound_parts: finds faults of meaning in the well-formed parts of content that has faults of form.
 
     Raises:
-        RecipeError: with every fault, in the order of the file. Only a file that is not YAML at all, or not a mapping,
-            gives one fault alone.
+        RecipeError: the file has faults; the message holds all of them in the order of the file. A file that is not
+            YAML, or not a mapping, has one fault alone.
     """
     document = read_yaml(path)
     faults = list(check_form(document.data))
@@ -43,9 +43,9 @@ def read_settings(
         faults += check(settings)
     except ValidationError as error:
         faults += [*plain_faults(error, kind), *check_sound_parts(document.data)]
-    # faults that only follow from a value that was refused already are left out
-    kept = [fault for fault in faults if not document.refuses(fault.path)]
-    placed = [replace(fault, line=document.lines.at(fault.path)) for fault in kept]
+    # faults of values that the reader refused follow from the refusal, and are left out
+    independent = [fault for fault in faults if not document.refuses(fault.path)]
+    placed = [replace(fault, line=document.lines.at(fault.path)) for fault in independent]
     if settings is None or document.faults or placed:
         raise RecipeError(sorted([*document.faults, *placed], key=lambda fault: fault.line or 0), path)
     return settings, document.lines

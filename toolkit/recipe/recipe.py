@@ -1,6 +1,6 @@
-"""Recipes: the whole intent of one run, as data. Nothing here imports torch.
+"""Holds recipes, which state one run as data. Nothing here imports torch.
 
-Every ratio is of the **unmodified** model, so its meaning does not depend on a stage's position.
+Every ratio is of the **unmodified** model, so its meaning does not depend on the position of the stage.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Measure(Settings):
 
 
 class Recipe(Settings):
-    """One run: a trained model (named by its task), the stages applied to it in order, and what is measured.
+    """States one run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
     `task` is a name, or a mapping with the settings of a task that takes any. `model` is given for task `zoo`, whose
     model it says, and for no other. `own_task` says that the task is the user's own; a run writes it, for its recipe to
@@ -76,6 +76,7 @@ class Recipe(Settings):
 
     @property
     def task_name(self) -> str:
+        """Returns the name of the task, without its settings."""
         return task_name(self.task)
 
     def of_own_task(self, origin: TaskOrigin) -> Recipe:
@@ -89,7 +90,7 @@ class Recipe(Settings):
 
     @property
     def family(self) -> Family:
-        """Which axes the recipe cuts, as its stages say; dynamic only where nothing else is cut."""
+        """Returns the axes that the stages cut; `dynamic` only for a recipe that cuts neither depth nor width."""
         axes = {stage.axis for stage in self.stages} - {None}
         if axes >= {"depth", "width"}:
             return "combined"
@@ -112,5 +113,5 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Hash of the resolved recipe (all defaults filled in), the same on every machine."""
+        """Returns the hash of the recipe with all defaults filled in, which is the same on every machine."""
         return content_sha256(self.model_dump(mode="json"))

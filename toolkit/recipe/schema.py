@@ -1,4 +1,4 @@
-"""The JSON Schema of a recipe."""
+"""Makes the JSON Schema of a recipe."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     schema["required"] = [name for name in Recipe.model_fields if name not in Recipe.later]
     for definition in schema["$defs"].values():
-        if "type" in definition.get("properties", {}):  # any JSON value is a definition without them
+        if "type" in definition.get("properties", {}):  # a definition that allows any JSON value has no properties
             definition["required"] = ["type", *definition.get("required", [])]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

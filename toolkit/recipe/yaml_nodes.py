@@ -1,6 +1,6 @@
-"""Turn a YAML file into plain Python, with the line of every value; all faults of form are collected.
+"""Turns a YAML file into plain Python with the line of every value, and collects all faults of form.
 
-Anchors and aliases are refused, never expanded, so a small file stays small in memory.
+Anchors and aliases are refused and never expanded, so a small file stays small in memory.
 """
 
 from __future__ import annotations
@@ -27,19 +27,26 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Lines:
-    """The 1-based line of every value in a file; `at` asks by path, such as `("stages", 0, "num_blocks")`."""
+    """Holds the line of every value in a file, counted from 1, by the path of the value."""
 
     by_path: Mapping[Place, int]
 
     def at(self, path: Place) -> int | None:
-        """Line of the value at `path`, or of its nearest parent that is in the file."""
+        """Returns the line of the value at a path such as `("stages", 0, "num_blocks")`.
+
+        For a path that is not in the file it is the line of the nearest parent, or None if there is no parent either.
+        """
         parents = (path[:length] for length in range(len(path), -1, -1))
         return next((self.by_path[parent] for parent in parents if parent in self.by_path), None)
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file's content as plain Python. `refused`: places whose value was not taken over; its fault is in `faults`."""
+    """Holds the content of a file as plain Python.
+
+    faults: the faults of form.
+    refused: the paths of values that are left out of `data` because of a fault.
+    """
 
     data: dict[str, Any]
     lines: Lines
@@ -47,14 +54,15 @@ class Document:
     refused: frozenset[Place]
 
     def refuses(self, path: Place) -> bool:
+        """Returns whether the value at `path`, or one that holds it, is left out."""
         return any(path[: len(place)] == place for place in self.refused)
 
 
 def read_yaml(path: Path) -> Document:
-    """Read the file at `path`.
+    """Returns the content of the file at `path`, with the faults of form that leave the rest readable.
 
     Raises:
-        RecipeError: it cannot be read at all: missing, not text, not YAML, or not a mapping.
+        RecipeError: the file is missing, not text, not YAML, or not a mapping.
     """
     tree = parse_file(path)
     walk = _Walk(tree.tagged)
@@ -67,22 +75,23 @@ def read_yaml(path: Path) -> Document:
 
 
 def kind_of(value: Any) -> str:
-    """A plain word for what a value is, for messages."""
+    """Returns a plain word for the kind of a value, for messages."""
     kinds = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "empty"}
     return kinds.get(type(value), "a number")
 
 
 @dataclass
 class _Walk:
-    """One pass over the nodes of a file."""
+    """Goes once over the nodes of a file, and collects values, lines and faults."""
 
-    tagged: frozenset[int]  # where a node with a written-out tag starts
+    tagged: frozenset[int]  # the positions in the text at which nodes with a written-out tag start
     lines: dict[Place, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     refused: set[Place] = field(default_factory=set)
     anchored: set[int] = field(default_factory=set)
 
     def value(self, node: Node, path: Place) -> Any:
+        """Returns the plain value of a node."""
         self.lines.setdefault(path, _line(node))
         if node.anchor is not None:
             return self._refuse_anchored(node, path)
@@ -134,7 +143,7 @@ def _key_message(node: Node) -> str:
 
 
 def _scalar(node: Node) -> Any:
-    """YAML 1.2 scalars; what only older YAML knows (dates, yes/no) stays text."""
+    """Returns a scalar of YAML 1.2; values that only older YAML knows (dates, yes/no) stay text."""
     text = str(node.value)
     match str(node.tag).rsplit(":", 1)[-1]:
         case "null":

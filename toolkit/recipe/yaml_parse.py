@@ -1,4 +1,4 @@
-"""Parse a small YAML 1.2 file with ruamel.yaml. Each fault here stands alone: nothing behind it can be trusted."""
+"""Parses a small YAML 1.2 file with ruamel.yaml, and stops at the first fault, as nothing after it can be trusted."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ MAX_DEPTH = 16
 
 @dataclass(frozen=True)
 class Tree:
-    """A parsed file. Nothing is expanded: an alias is the very node that its anchor names."""
+    """Holds a parsed file, in which an alias is not expanded but is the very node that its anchor names.
+
+    tagged: the positions in the text at which nodes with a written-out tag start.
+    """
 
     root: Node
-    tagged: frozenset[int]  # where in the text a node with a written-out tag starts
+    tagged: frozenset[int]
 
 
 def parse_file(path: Path) -> Tree:
-    """Parse the file at `path`.
+    """Returns the nodes of the file at `path`.
 
     Raises:
-        RecipeError: missing, empty, too large, not text, not YAML, too deep, or more than one document.
+        RecipeError: the file is missing, empty, too large, not text, not YAML, too deep, or has several documents.
     """
     text = _read_text(path)
     try:
@@ -67,7 +70,7 @@ def _read_text(path: Path) -> str:
 
 
 def _scan(text: str, path: Path) -> frozenset[int]:
-    """Refuse what must not be composed (depth, directives, more documents); return where tagged nodes start."""
+    """Returns the positions of tagged nodes; raises RecipeError for directives, more documents or too many levels."""
     tagged: set[int] = set()
     depth = documents = 0
     for event in _parser().parse(text):
@@ -94,6 +97,7 @@ def _parser() -> YAML:
 
 
 def only_document(path: Path, message: str, line: int | None = None) -> RecipeError:
+    """Returns an error with one fault of the whole file."""
     return RecipeError([Fault((), message, line)], path)
 
 

@@ -1,1 +1,1 @@
-"""What a run and a plan leave behind; reports read nothing else. Nothing here imports torch."""
+"""Holds the records that a run and a plan leave behind; reports read nothing else. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""Tells what keeps two runs from being compared."""
+"""Finds the differences that keep two runs from being compared."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from toolkit.record.run import RunRecord
 
 
 def _model_of(record: RunRecord) -> str | None:
-    """A zoo model and its settings, in words; the examples are part of what quality means."""
+    """Returns a zoo model and its settings in words; they also hold the examples that quality is measured on."""
     model = record.recipe.model
     return None if model is None else json.dumps(model.model_dump(mode="json"), sort_keys=True)
 
 
 def differences(first: RunRecord, second: RunRecord) -> list[str]:
-    """What keeps two runs from being compared: task, device, settings of the measurement, processor, versions."""
+    """Returns the differences that keep two runs from being compared, such as `threads: 2 against 4`.
+
+    Task, model, device, settings of the measurement, processor and the version of torch are compared.
+    """
     pairs = {
         "task": (_task_of(first), _task_of(second)),
         "model": (_model_of(first), _model_of(second)),
@@ -27,10 +30,10 @@ def differences(first: RunRecord, second: RunRecord) -> list[str]:
         "gpu": (first.environment.gpu, second.environment.gpu),
         "torch": (first.environment.packages.get("torch"), second.environment.packages.get("torch")),
     }
-    return [f"{name}: {one} against {other}" for name, (one, other) in pairs.items() if one != other]
+    return [f"{name}: {left} against {right}" for name, (left, right) in pairs.items() if left != right]
 
 
 def _task_of(record: RunRecord) -> str:
-    """A task and its settings, in words."""
+    """Returns a task and its settings in words."""
     task = record.recipe.task
     return task if isinstance(task, str) else json.dumps(task.model_dump(mode="json"), sort_keys=True)

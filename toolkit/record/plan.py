@@ -1,4 +1,4 @@
-"""What a planned run keeps beside its record: what was asked, what was planned, and what was predicted of it."""
+"""Holds what a planned run keeps beside its record: the budget, the plan, and the predictions of its costs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from toolkit.stages.channel_prune.settings import Heads, WidthRepair
 
 PLAN_FILE: Final = "plan.json"
 
-Rank = int | Literal["full"]  # of a bypass: of the correction that it adds to the stream
+Rank = int | Literal["full"]  # the rank of a bypass, that is, of the correction that it adds to the stream
 
-INFEASIBLE_FILE: Final = "infeasible.txt"  # in place of a run that no plan of its family can reach: the reason
+INFEASIBLE_FILE: Final = "infeasible.txt"  # holds the reason where no plan holds a cell's budget
 
 
 def _parsed(key: object) -> object:
@@ -28,7 +28,7 @@ _Key = Annotated[MeasurementKey, BeforeValidator(_parsed), PlainSerializer(lambd
 
 
 def removed_words(rank: Rank | None) -> str:
-    """Returns what becomes of a block that goes, in words. rank: of the bypass in its place; None: there is none."""
+    """Returns what becomes of a dropped block in words; `rank` is that of the bypass in its place, None without one."""
     if rank is None:
         return "dropped"
     return f"replaced by a {'full map' if rank == 'full' else f'map of rank {rank}'}"
@@ -46,15 +46,26 @@ class Predicted(Data):
 
 
 class PlanRecord(Data):
-    """One plan. Losses are by its criterion (see `toolkit.planning.tables`), on `scored_on`, before fine-tuning.
+    """Describes one plan and how it was found. All losses are before fine-tuning, by the criterion.
 
-    `budget` is as asked (`latency=0.5`), `dropped` and `widths` are what the plan changes; `bypassed` are those of the
-    dropped blocks in whose places there is a bypass, with its rank. `measured_latency_ratio` is the limited latency of
-    the plan, timed while planning, by what it is of (empty: it was not). `additive_loss` is what the solver minimised,
-    `scored_loss` that of the plan as applied (null: it was not), `judged_loss` that on fresh data, after the first
-    steps of a recovery that follows (null: there was no runoff). `width_repair` is that of the width stage.
-    `evaluations` are the plans that were scored end to end; `block_passes` the blocks run for that, over the examples
-    scored, 0 for what was known.
+    family: the axes that were allowed to be cut.
+    budget: the limits as they were given, such as `latency=0.5`.
+    device, batch_size, threads: what the limited latency was measured with.
+    order: the order of the depth and width stages.
+    criterion: the figure that plans were compared by, see `toolkit.planning.tables`.
+    scored_on: the data that the criterion was computed on.
+    dropped: the dropped blocks, in the order of execution.
+    bypassed: for each dropped block that a bypass replaces, the rank of the bypass.
+    widths: the width of every group that is cut.
+    measured_latency_ratio: the limited latency of the whole plan, measured while planning; empty if it was not.
+    dense_loss: the loss of the dense model.
+    additive_loss: the dense loss and the sum of what the changes alone add, which the solver minimised.
+    scored_loss: the loss of the plan's repaired model; None if it was not scored.
+    judged_loss: its loss on fresh data, after the first steps of a recovery that follows; None without a runoff.
+    width_repair: the repair of the width stage.
+    evaluations: the number of plans scored end to end.
+    block_passes: passes of blocks made for scoring, each over the scored examples; 0 where all scores were known.
+    seconds: how long planning took.
     """
 
     version: Literal[1] = 1
@@ -92,11 +103,12 @@ class PlanRecord(Data):
         return data | {"predicted": predicted, "measured_latency_ratio": measured}
 
     def save(self, folder: Path) -> None:
+        """Writes `plan.json` to a folder, whole or not at all."""
         write_atomically(folder / PLAN_FILE, self.model_dump_json(indent=1) + "\n")
 
 
 def _with_device(ratios: Any, device: Any) -> Any:
-    """Returns ratios with whole keys in the place of batch sizes.
+    """Returns latency ratios with the device added to keys that are batch sizes alone.
 
     Records of earlier versions name a latency by its batch size; all were eager, in float32, on the record's device.
     """
@@ -106,7 +118,11 @@ def _with_device(ratios: Any, device: Any) -> Any:
 
 
 def load_plan_record(folder: Path) -> PlanRecord:
-    """Raises: RecordError: there is no such file, or it is damaged."""
+    """Returns the record of the plan in a folder.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
     path = folder / PLAN_FILE
     try:
         return PlanRecord.model_validate_json(path.read_bytes())

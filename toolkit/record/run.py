@@ -1,6 +1,6 @@
-"""The run record: the append-only truth of one run, and the only thing that reports read. Nothing here imports torch.
+"""Holds the run record: all that is known of one run, and all that reports read. Nothing here imports torch.
 
-Raw samples are stored; medians and ratios are computed on reading.
+Steps are only ever added. Raw samples are stored; medians and ratios are computed on reading.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from toolkit.recipe.recipe import Recipe
 SCHEMA_VERSION: Final = 1
 
 RUN_FILE = "run.json"
-FAILED_FILE = "failed.txt"  # in the place of a record: why a cell of a sweep came to nothing
+FAILED_FILE = "failed.txt"  # holds the reason where a stage of a sweep's cell failed
 
 
 class StepRecord(Data):
-    """Step 0 is the baseline (`stage == "baseline"`); step i > 0 is stage i - 1 of the recipe.
+    """Describes one step of a run; step 0 is the baseline, and step i > 0 is stage i - 1 of the recipe.
 
-    `detail` is plain JSON and enough to redo the step without choosing again.
+    stage: the type of the stage, or `baseline`.
+    detail: plain JSON that suffices to redo the step without choosing again.
+    seconds: how long the stage and the measurement after it took.
     """
 
     stage: str
@@ -36,6 +38,12 @@ class StepRecord(Data):
 
 
 class RunRecord(Data):
+    """Describes one run: its recipe, the environment, and one step per stage that was finished.
+
+    recipe_sha256: the hash of the recipe as it was written, whatever version reads the record.
+    finished: whether all stages were applied and the model was saved.
+    """
+
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: Recipe
     recipe_sha256: str
@@ -45,7 +53,7 @@ class RunRecord(Data):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunRecord:
-        """The steps are those of the recipe, in order, and all of them where the run is finished."""
+        """Refuses steps that are not the recipe's in its order, and a finished run that lacks one."""
         planned = ["baseline", *(stage.type for stage in self.recipe.stages)]
         done = [step.stage for step in self.steps]
         if done != planned[: len(done)]:
@@ -58,21 +66,23 @@ class RunRecord(Data):
 
     @property
     def baseline(self) -> StepRecord:
+        """Returns the step that measured the dense model."""
         return self.steps[0]
 
     def with_step(self, step: StepRecord) -> RunRecord:
+        """Returns the record with one more step."""
         return self.model_copy(update={"steps": (*self.steps, step)})
 
     def save(self, directory: Path) -> None:
-        """Write `run.json` whole or not at all."""
+        """Writes `run.json` to a folder, whole or not at all."""
         write_atomically(directory / RUN_FILE, self.model_dump_json(indent=1) + "\n")
 
 
 def load_record(directory: Path) -> RunRecord:
-    """Read a run's record.
+    """Returns the record of the run in a folder.
 
     Raises:
-        RecordError: no such file, not JSON, of another schema version, or inconsistent with its own recipe.
+        RecordError: the file is missing, not JSON, of another schema version, or does not agree with its own recipe.
     """
     path = directory / RUN_FILE
     try:

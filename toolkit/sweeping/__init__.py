@@ -1,1 +1,1 @@
-"""Sweeps: variants of a recipe times seeds, each cell a run."""
+"""Runs sweeps: variants of a recipe times seeds, where each cell is a run."""

@@ -1,4 +1,4 @@
-"""What `python -m toolkit.sweep` is told: variants of stages times seeds, each cell a recipe. No torch here."""
+"""Holds the settings of a sweep: variants of stages times seeds, where each cell is a recipe. No torch here."""
 
 from __future__ import annotations
 
@@ -25,14 +25,23 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
 
 
 class SeededTask(Settings):
-    """One column of the sweep: a seed for the stages, and the task whose baseline goes with it."""
+    """States one column of the sweep: the seed of the stages, and the task whose baseline they start from."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     task: Annotated[str, Field(min_length=1)]
 
 
 class Plans(Settings):
-    """Every family with every budget; `then` are the stages after the plan's own. Latency as in `Budget`."""
+    """States the cells to plan: every family with every budget.
+
+    budgets: limits such as `latency=0.5`, one per budget.
+    batch_size: examples per call of the latency that is limited.
+    evaluations: plans scored end to end for one axis, six times as many for the combined family.
+    examples: the number of examples that plans are scored on, and that they are repaired on.
+    criterion: the figure that plans are compared by.
+    scored_on: the data that the criterion is computed on.
+    then: the stages that follow those of the plan.
+    """
 
     families: Annotated[tuple[PlanFamily, ...], Field(min_length=1, strict=False)] = FAMILIES
     budgets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -46,7 +55,7 @@ class Plans(Settings):
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A run whose stages are planned when it is its turn."""
+    """Describes a run whose stages are planned just before it starts."""
 
     task: str
     seed: int
@@ -55,7 +64,14 @@ class PlannedCell:
 
 
 class Sweep(Settings):
-    """Every plan and every variant is run for every seed, in the order of the file, all seeds of one in a row."""
+    """States a sweep: every plan and every variant is run for every seed, in the order of the file.
+
+    device: the device that all cells run on and are measured on.
+    model: the zoo model, for task `zoo` alone.
+    plans: cells whose stages are planned for a budget.
+    variants: the stages of each variant, by its name.
+    measure: what is measured after every stage.
+    """
 
     version: Version
     name: Name
@@ -69,11 +85,11 @@ class Sweep(Settings):
     @model_validator(mode="after")
     def _something_to_run(self) -> Sweep:
         if self.plans is None and not self.variants:
-            raise ValueError("give variants, plans or both")
+            raise ValueError("a sweep needs something to run; give variants, plans or both")
         return self
 
     def planned_cells(self) -> list[tuple[str, PlannedCell]]:
-        """(folder below the sweep's, what is to be planned), budget after budget."""
+        """Returns (folder below the sweep's, cell) for each cell that is planned, budget after budget."""
         if self.plans is None:
             return []
         cells = []
@@ -87,7 +103,7 @@ class Sweep(Settings):
         return cells
 
     def cells(self) -> list[tuple[str, Recipe]]:
-        """(folder below the sweep's, recipe) of every run, in the order in which they are run."""
+        """Returns (folder below the sweep's, recipe) for each run of a variant, in the order of the runs."""
         return [
             (
                 f"{variant}/seed{column.seed}",
@@ -112,7 +128,7 @@ def read_sweep(path: Path, own_task: str | None = None) -> Sweep:
     own_task: the name of the user's own task, if there is one; the sweep uses it.
 
     Raises:
-        RecipeError: with every fault, its file and line.
+        RecipeError: the file has faults; the message holds all of them with their lines.
     """
     return read_settings(path, Sweep, lambda sweep: _faults(sweep, own_task))[0]
 
@@ -127,17 +143,19 @@ def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:
         for fault in [] if column.task == own_task else check_task(column.task):
             found[Fault(("seeds", index, *fault.path), fault.message)] = None
         for fault in check_model(column.task, sweep.model):
-            found[fault] = None
+            faults[fault] = None
         if seeds.index(column.seed) != index:
-            found[Fault(("seeds", index, "seed"), f"{column.seed} is given twice")] = None
+            faults[Fault(("seeds", index, "seed"), f"{column.seed} is given twice; give each seed once")] = None
     try:
-        places = [place for place, _ in sweep.planned_cells()]
-        for place in {place for place in places if places.count(place) > 1}:
-            found[Fault(("plans", "budgets"), f"{place.partition('/')[0]} is planned twice")] = None
+        folders = [folder for folder, _ in sweep.planned_cells()]
+        for folder in {folder for folder in folders if folders.count(folder) > 1}:
+            message = f"{folder.partition('/')[0]} is planned twice; give budgets of different values"
+            faults[Fault(("plans", "budgets"), message)] = None
     except UserError as error:
-        found[Fault(("plans", "budgets"), str(error).removeprefix("--budget "))] = None
+        faults[Fault(("plans", "budgets"), str(error).removeprefix("--budget "))] = None
     if sweep.plans is not None and sweep.model is not None:
-        found[Fault(("plans",), f"not for task {any_model_task().name}")] = None
+        message = f"cannot be planned for task {any_model_task().name}; give variants instead"
+        faults[Fault(("plans",), message)] = None
     for folder, recipe in sweep.cells():
         for fault in check_stages(dict(enumerate(recipe.stages)), card_of(recipe.task)):
             found[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None

@@ -1,4 +1,4 @@
-"""Kept numbers: written as they come, refused when they are damaged or of something else, made again on request."""
+"""Kept numbers: written as they come, refused when damaged or of other conditions, made again on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_file_cut_in_half(tmp_path: Path) -> None:
     open_store(path, ABOUT).get("a", lambda: [1.0])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"store.json: damaged or cut off .* --rebuild makes it again"):
+    with pytest.raises(UserError, match=r"store.json: damaged or cut off .* give --rebuild, to measure"):
         open_store(path, ABOUT)
     assert path.read_bytes() == whole[: len(whole) // 2], "nothing is lost by being told so"
     assert open_store(path, ABOUT, rebuild=True).get("a", lambda: [3.0]) == [3.0]

@@ -117,7 +117,7 @@ def test_tables_survive_the_round_trip_and_those_without_bypasses_load() -> None
     assert Tables.model_validate_json(Tables.model_validate(old, strict=False).model_dump_json()) == plain
     assert without_bypasses(tables) == plain
     broken = tables.contexts[1].model_copy(update={"bypasses": {}}).model_dump()
-    with pytest.raises(ValueError, match="context stream 1 does not have costs for all bypasses"):
+    with pytest.raises(ValueError, match="context stream 1 must have a cost for each bypass"):
         Tables.model_validate({**tables.model_dump(), "contexts": (tables.contexts[0].model_dump(), broken)})
 
 

@@ -108,7 +108,7 @@ def test_unlike_runs(
     odd = save(other, tmp_path / "odd")
     message = refuse(capsys, *run_folders, odd, "--out", tmp_path / "out")
     assert f"{run_folders[0]} and {odd} cannot be compared: {difference}" in message
-    assert "make the odd ones again" in message
+    assert "Repeat the runs that differ" in message
     assert not (tmp_path / "out").exists()
 
 

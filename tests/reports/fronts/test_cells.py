@@ -126,7 +126,7 @@ def test_unlike_records(made: RunRecord, difference: str | None, tmp_path: Path)
     with pytest.raises(RecordError) as caught:
         load_fronts(tmp_path)
     assert f"{tmp_path / 'depth_0.5' / 'seed0'} and {odd}: {difference}" in str(caught.value)
-    assert "run the odd ones again" in str(caught.value)
+    assert "Run the cells that differ again" in str(caught.value)
 
 
 def test_other_environment_and_other_dense_model(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_records_that_lack_something(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"family": "width"}, "its family is width, but its folder is depth_0.5"),
-        ({"budget": "macs=0.5"}, "planned for macs=0.5, others named 0.5 for latency=0.5"),
+        ({"budget": "macs=0.5"}, "planned for macs=0.5, but another cell named 0.5 for latency=0.5"),
     ],
 )
 def test_plans_that_contradict_their_folder(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_contradictory_folders(tmp_path: Path) -> None:
     save(planned_record("depth", 0.35), cell)
     (cell / PLAN_FILE).unlink()
     save_planned(tmp_path, "width", 0.35)
-    with pytest.raises(RecordError, match=r"a finished run of a planned variant, but without plan.json"):
+    with pytest.raises(RecordError, match=r"variant is finished, but plan.json is missing"):
         load_fronts(tmp_path)
     (cell / PLAN_FILE).write_text("{")
     with pytest.raises(RecordError, match=r"missing or damaged"):
@@ -198,7 +198,7 @@ def test_sweeps_without_plans_and_other_folders(tmp_path: Path) -> None:
     assert holds_fronts(tmp_path)
     assert not holds_fronts(run)
     assert not holds_fronts(tmp_path / "nowhere")
-    with pytest.raises(RecordError, match="is this the sweep of a planner"):
+    with pytest.raises(RecordError, match="give the folder of a sweep with `plans`"):
         load_fronts(tmp_path)
 
 

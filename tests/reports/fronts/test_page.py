@@ -168,7 +168,7 @@ def test_options_of_comparisons_are_refused(
 def test_folders_that_are_no_sweeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(planned_record("width", 0.5), tmp_path / "control" / "seed0")
     assert main([str(tmp_path)]) == 2
-    assert "is this the sweep of a planner" in capsys.readouterr().err
+    assert "give the folder of a sweep with `plans`" in capsys.readouterr().err
     assert main([str(tmp_path), str(tmp_path / "control" / "seed0")]) == 2  # two folders: runs to compare
     assert "run.json: cannot be read" in capsys.readouterr().err
 

@@ -1,9 +1,9 @@
-"""python -m toolkit.benchmarks.cifar10 --out DIR: depth, width and both on pretrained CIFAR-10 ResNets, and controls.
+"""python -m toolkit.benchmarks.cifar10 --out DIR: measures depth, width, both and controls on CIFAR-10 ResNets.
 
-Run it again to go on: cells that are there are left alone. The parts are `training_free`, `recovery` (which goes on
-from the first) and `latency` (plans for budgets of latency, then times all models: nothing else should run).
-`--tables DIR` writes tables and figure from the cells there, and runs nothing. Exit codes: 0 done; 1 something
-unexpected; 2 something the user can fix; 130 interrupted.
+The same command goes on after an interruption: cells that are finished are left alone. The parts are `training_free`,
+`recovery` (which fine-tunes models of the first part) and `latency` (which plans for budgets of latency and then times
+all models, and needs an idle machine). `--tables DIR` writes tables and figure from the cells in DIR and runs nothing.
+Exit codes: 0 done; 1 something unexpected; 2 something the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ WORK = Path("runs") / "cifar10"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: write_tables(args.tables) if args.tables is not None else _run(args))
 
@@ -45,7 +46,12 @@ def _run(args: argparse.Namespace) -> None:
 def run_parts(
     bench: Bench, parts: Sequence[BenchmarkPart], depths: Sequence[int], draw: int, end_s: float | None
 ) -> None:
-    """Runs the cells of the parts, and times the models where latency is among them, until the clock is at `end_s`."""
+    """Runs the cells of the parts, and then times the models if `latency` is one of the parts.
+
+    depths: the networks, by their depth.
+    draw: which draw of training images the choices are made on.
+    end_s: no cell is started after this time of `time.monotonic`; None sets no end.
+    """
     cells = [key for part in parts for key in keys_of(part, depths, draw)]
     for number, key in enumerate(cells, 1):
         if _is_over(bench.console, end_s):
@@ -59,7 +65,7 @@ def run_parts(
 
 
 def _to_time(bench: Bench, depths: Sequence[int], draw: int) -> Iterator[CellKey]:
-    """Fine-tuning changes no shape, so models without it are enough."""
+    """Yields the models that are timed: those without fine-tuning, which changes no shape."""
     for key in models(load_all(bench.out)):
         if key.resource and key.seed is None and key.draw == draw and key.depth in depths:
             yield key
@@ -68,7 +74,7 @@ def _to_time(bench: Bench, depths: Sequence[int], draw: int) -> Iterator[CellKey
 def _is_over(console: Console, end_s: float | None) -> bool:
     over = end_s is not None and time.monotonic() >= end_s
     if over:
-        console.line("the time is over; run the same command again to go on")
+        console.line("the time of --minutes is over; run the same command again to go on")
     return over
 
 
@@ -77,19 +83,33 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m toolkit.benchmarks.cifar10", description="Depth, width and both on CIFAR-10, beside controls."
     )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, metavar="DIR", help="cells, tables and figure go there")
-    where.add_argument("--tables", type=Path, metavar="DIR", help="only tables and figure, from the cells in DIR")
-    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help=f"runs and tables (default: {WORK})")
-    parser.add_argument(
-        "--nets", type=int, nargs="+", choices=DEPTHS, default=DEPTHS, metavar="N", help="20, 32, 44 (default: all)"
+    where.add_argument("--out", type=Path, metavar="DIR", help="folder that cells, tables and figure are written to")
+    where.add_argument(
+        "--tables", type=Path, metavar="DIR", help="run nothing; write tables and figure from the cells in DIR"
     )
-    parser.add_argument("--only", choices=PARTS, help="this part alone")
-    parser.add_argument("--minutes", type=positive, metavar="N", help="begin no cell after that time")
-    parser.add_argument("--draw", type=not_negative, default=0, metavar="N", help="another draw of training images")
     parser.add_argument(
-        "--examples", type=positive, default=512, metavar="N", help="plans are scored on that many (default 512)"
+        "--work",
+        type=Path,
+        default=WORK,
+        metavar="DIR",
+        help="folder of runs and planner's tables (default: %(default)s)",
     )
-    parser.add_argument("--evaluations", type=not_negative, default=EVALUATIONS, metavar="N", help="as in toolkit.plan")
+    parser.add_argument(
+        "--nets", type=int, nargs="+", choices=DEPTHS, default=DEPTHS, metavar="N",
+        help="networks to run: 20, 32, 44 (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--only", choices=PARTS, help="run this part alone (default: all parts)")
+    parser.add_argument("--minutes", type=positive, metavar="N", help="start no cell after N minutes (default: no end)")
+    parser.add_argument(
+        "--draw", type=not_negative, default=0, metavar="N", help="which draw of training images is used (default: 0)"
+    )
+    parser.add_argument(
+        "--examples", type=positive, default=512, metavar="N", help="score plans on N examples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--evaluations", type=not_negative, default=EVALUATIONS, metavar="N",
+        help="plans scored for one axis, six times as many for both (default: %(default)s); 0 uses the tables alone",
+    )  # fmt: skip
     return parser
 
 

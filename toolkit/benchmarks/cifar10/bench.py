@@ -1,4 +1,4 @@
-"""Runs the cells of the CIFAR-10 benchmark: plans, applies, looks at the test images once, and keeps what was found."""
+"""Runs the cells of the CIFAR-10 benchmark: plans, applies, tests on the test images once, and keeps the result."""
 
 from __future__ import annotations
 
@@ -66,13 +66,16 @@ MakeTask = Callable[[int, int], Cifar10Task]  # (depth of the network, draw)
 
 @dataclass
 class Bench:
-    """One benchmark. A budget of latency is one at the largest of the timed batches.
+    """Runs and times cells.
 
-    out: where cells are kept.
-    work: where runs and tables are, which other cells go on from.
-    examples, evaluations: of the planner.
-    recover: the settings of the fine-tuning, which starts from the model of the cell without it.
-    threads, timed_batches, repeats: how latency is measured; `repeats` are the samples of a finished model.
+    out: the folder that keeps cells.
+    work: the folder of runs and of the planner's tables, which later cells use.
+    make_task: returns the task of a network, by its depth and the draw.
+    examples, evaluations: settings of the planner.
+    recover: the settings of the fine-tuning, which starts from the model of the cell without fine-tuning.
+    threads: CPU threads of the latency measurement.
+    timed_batches: the batch sizes that are timed; a budget of latency is for the largest one.
+    repeats: latency samples of a finished model.
     """
 
     out: Path
@@ -89,14 +92,14 @@ class Bench:
     tasks: dict[tuple[int, int], Cifar10Task] = field(default_factory=dict)
 
     def do(self, key: CellKey) -> str:
-        """Runs a cell unless it is there, and returns what came of it in words.
+        """Runs a cell unless it is kept already, and returns the result in words.
 
         Raises:
             UserError: data are missing, or a file is damaged.
         """
         path = cell_file(self.out, key)
         if path.exists():
-            return "there already"
+            return "finished already"
         started = time.monotonic()
         try:
             cell = self._cell(key)
@@ -111,7 +114,7 @@ class Bench:
         return f"{100 * cell.accuracy:.2f} % at {cell.macs_ratio:.3f} of the MACs ({cell.seconds:.0f} s)"
 
     def time(self, key: CellKey) -> str:
-        """Times the model of a cell, unless that is done, and returns what came of it in words."""
+        """Times the model of a cell unless it is timed already, and returns the result in words."""
         path, folder = timing_file(self.out, key), self.work / key.place
         if path.exists():
             return "timed already"
@@ -132,16 +135,23 @@ class Bench:
             for size in self.timed_batches
         )
         save(path, TimingCell(latency=latency, environment=describe_environment()))
-        return ", ".join(f"{one.ratio:.3f} at {one.key.words}" for one in latency)
+        return ", ".join(f"{timing.ratio:.3f} at {timing.key.words}" for timing in latency)
 
     def task(self, key: CellKey) -> Cifar10Task:
-        which = key.depth, key.draw
-        if which not in self.tasks:
-            self.tasks[which] = self.make_task(*which)
-        return self.tasks[which]
+        """Returns the task of a cell, which cells of the same network and draw share."""
+        net = key.depth, key.draw
+        if net not in self.tasks:
+            self.tasks[net] = self.make_task(*net)
+        return self.tasks[net]
 
     def _cell(self, key: CellKey) -> ImageCell:
-        """Raises: PlanError or StageError: no such model. RecipeError: an unknown stage. NotYetError: see `methods`."""
+        """Makes and tests the model of a cell.
+
+        Raises:
+            PlanError, StageError: there is no such model.
+            RecipeError: a stage is not known.
+            NotYetError: another cell must be run first.
+        """
         task, dense = self.task(key), self.task(key).load_baseline()
         stages, plan = self._stages(key)
         recipe = recipe_of(key, task.name, stages)
@@ -176,26 +186,26 @@ class Bench:
         return tuple(block for step in record.steps for block in step.detail.get("dropped", ()))
 
     def _before(self, key: CellKey) -> tuple[nn.Module, tuple[str, ...]]:
-        """The model that a fine-tuning starts from, the same for every seed, and the blocks that it lacks."""
-        task, kept = self.task(key), self._kept(key, key.method)
-        if kept is None:
+        """Returns the model that fine-tuning starts from, the same for every seed, and its dropped blocks."""
+        task, untrained = self.task(key), self._untrained(key, key.method)
+        if untrained is None:
             assert key.method == DENSE
             return task.load_baseline(), ()
-        assert kept.recipe is not None
-        folder = self.work / kept.key.place
+        assert untrained.recipe is not None
+        folder = self.work / untrained.key.place
         if not (folder / MODEL_FOLDER).exists():
-            self._run(kept.key, kept.recipe)
-        return load_model(folder, task.build_model()), kept.dropped
+            self._run(untrained.key, untrained.recipe)
+        return load_model(folder, task.build_model()), untrained.dropped
 
     def _stages(self, key: CellKey) -> tuple[Stages, PlanRecord | None]:
         if key.seed is not None:
-            before = self._kept(key, key.method)
+            before = self._untrained(key, key.method)
             return recovery_stages(before, self.recover), None if before is None else before.plan
         if key.method == DENSE:
             return [], None
         if key.method not in (*FAMILY_METHODS, *BYPASS_METHODS):
             followed = FOLLOWS.get(key.method)
-            return control_stages(key, None if followed is None else self._kept(key, followed)), None
+            return control_stages(key, None if followed is None else self._untrained(key, followed)), None
         limit = Limit(resource="macs" if key.resource == "macs" else "latency", value=key.budget)
         budget = Budget(limits=(limit,), batch_size=max(self.timed_batches), threads=self.threads)
         family = next(family for family in FAMILIES if family == key.method.removesuffix(WITH_BYPASS))
@@ -204,10 +214,10 @@ class Bench:
         return [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in cuts], planned.note
 
     def _planner(self, key: CellKey) -> Planner:
-        """Multiply-adds are planned for without any timing, so that a busy machine changes nothing."""
-        bypass = key.method.endswith(WITH_BYPASS)  # controls follow plans that put nothing in a block's place
-        which = key.depth, key.draw, key.resource, bypass
-        if which not in self.planners:
+        """Returns the planner of a cell; for multiply-adds it times nothing, so that a busy machine changes nothing."""
+        bypass = key.method.endswith(WITH_BYPASS)  # controls follow plans without bypasses
+        settings_key = key.depth, key.draw, key.resource, bypass
+        if settings_key not in self.planners:
             settings = PlanSettings(
                 batch_sizes=self.timed_batches if key.resource == "latency" else (),
                 threads=self.threads,
@@ -216,11 +226,11 @@ class Bench:
                 round_to=ROUND_TO[key.resource],
                 bypass=bypass,
             )
-            self.planners[which] = open_session(self.task(key), settings, console=self.console)
-        return self.planners[which]
+            self.planners[settings_key] = open_session(self.task(key), settings, console=self.console)
+        return self.planners[settings_key]
 
-    def _kept(self, key: CellKey, method: str) -> ImageCell | None:
-        """The cell of a method at the same budget, before any training."""
+    def _untrained(self, key: CellKey, method: str) -> ImageCell | None:
+        """Returns the kept cell of a method at the same budget without fine-tuning, or None if it was not run."""
         return load_image_cell(
             cell_file(self.out, CellKey(key.depth, method, key.resource, key.budget, None, key.draw))
         )

@@ -1,4 +1,4 @@
-"""The cells of the CIFAR-10 benchmark: which there are, and what is kept of each, as JSON. No torch here."""
+"""Lists the cells of the CIFAR-10 benchmark, and holds what is kept of each as JSON. No torch here."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ DENSE: Final = "dense"
 
 FAMILY_METHODS: Final = ("depth", "width", "combined")
 
-WITH_BYPASS: Final = "_bypass"  # at the end of a family's name: plans may put a linear map in a block's place
+WITH_BYPASS: Final = "_bypass"  # the end of the name of a family whose plans may use bypasses
 
-BYPASS_METHODS: Final = ("depth_bypass", "combined_bypass")  # ResNet-20 alone
+BYPASS_METHODS: Final = ("depth_bypass", "combined_bypass")  # for ResNet-20 alone
 
 PEERS: Final = ("torch_pruning", "torch_pruning_global", "torch_pruning_taylor")
 
 CONTROLS: Final = ("plain_drop", "plain_width", *PEERS, "toast", "replace_me", "grail")
 
-BY_HAND: Final = ("fold_2", "fold_3", "width_half", "both_3_75", "both_3_60")  # ResNet-20 alone, without a planner
+BY_HAND: Final = ("fold_2", "fold_3", "width_half", "both_3_75", "both_3_60")  # for ResNet-20 alone, not planned
 
 MACS_BUDGETS: Final = (0.75, 0.6, 0.5, 0.35)
 
-LATENCY_BUDGETS: Final = (0.75, 0.5)  # of the dense model's latency at BUDGET_BATCH
+LATENCY_BUDGETS: Final = (0.75, 0.5)  # shares of the dense model's latency at BUDGET_BATCH
 
 BUDGET_BATCH: Final = 64
 
@@ -57,12 +57,13 @@ CELLS_FOLDER, TIMINGS_FOLDER = "cells", "timings"
 
 @dataclass(frozen=True)
 class CellKey:
-    """Which cell it is.
+    """Names a cell.
 
-    depth: of the network.
-    resource, budget: what is limited, and to which share of the dense model's; no resource for the dense model.
-    seed: that of the fine-tuning; None for a model that is not trained.
-    draw: which draw of images choices and repairs were made on.
+    depth: the depth of the network.
+    resource: the resource that is limited; empty for the dense model.
+    budget: the share of the dense model's that the resource is limited to.
+    seed: the seed of the fine-tuning; None for a model that is not trained.
+    draw: which draw of images the choices and repairs were made on.
     """
 
     depth: int
@@ -74,7 +75,7 @@ class CellKey:
 
     @property
     def place(self) -> Path:
-        """Returns the cell's path below a folder, without the suffix."""
+        """Returns the path of the cell below a folder, without the suffix."""
         limit = Path(f"{self.resource}_{self.budget:g}") if self.resource else Path()
         seed = "" if self.seed is None else f"_recovered_seed{self.seed}"
         draw = f"_draw{self.draw}" if self.draw else ""
@@ -82,12 +83,14 @@ class CellKey:
 
 
 class ImageCell(Data):
-    """One model with its accuracy on the test images; or the `reason` for there being none.
+    """Describes one model and its accuracy on the test images, or the `reason` why there is no model.
 
-    hits: base64 of the bits, the first image first and filled up to whole bytes, of the images that are right.
-    recipe: the stages that made the model; `replace_me` and `grail` refit layers after them.
+    macs, dense_macs: multiply-adds of one example, of the model and of the dense model.
+    hits: base64 of one bit per test image, 1 if the model is right, in the order of the images and filled up to whole
+        bytes.
     dropped: the blocks that the stages dropped, in order.
-    plan: what was planned, where it was.
+    recipe: the stages that made the model; `replace_me` and `grail` refit layers after them.
+    plan: the record of the plan; None for a model that was not planned.
     """
 
     depth: int
@@ -112,54 +115,65 @@ class ImageCell(Data):
 
     @property
     def key(self) -> CellKey:
+        """Returns the name of the cell."""
         return CellKey(self.depth, self.method, self.resource, self.budget, self.seed, self.draw)
 
     @property
     def macs_ratio(self) -> float:
+        """Returns the multiply-adds as a share of the dense model's."""
         return self.macs / self.dense_macs
 
     @property
     def params_ratio(self) -> float:
+        """Returns the number of parameters as a share of the dense model's."""
         return self.num_params / self.dense_params
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Which of the test images are right: [num_images]."""
-        packed = np.frombuffer(base64.b64decode(self.hits), dtype=np.uint8)
-        return np.unpackbits(packed, count=self.num_images).astype(bool)
+        """Returns for each test image whether the model is right: [num_images]."""
+        bits = np.frombuffer(base64.b64decode(self.hits), dtype=np.uint8)
+        return np.unpackbits(bits, count=self.num_images).astype(bool)
 
     @property
     def cuts_both(self) -> bool:
-        """Whether the plan drops blocks and cuts widths."""
+        """Returns whether the plan both drops blocks and cuts widths."""
         return self.plan is not None and bool(self.plan.dropped) and bool(self.plan.widths)
 
 
 class TimingCell(Data):
-    """The latencies of a cell's model, at every batch size that is measured."""
+    """Holds the latencies of a cell's model, one for each batch size."""
 
     latency: tuple[Latency, ...]
     environment: Environment
 
 
 def packed(right: NDArray[np.bool_]) -> str:
+    """Returns which images are right as `ImageCell.hits`."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 
 def cell_file(out: Path, key: CellKey) -> Path:
+    """Returns the path of the file that keeps a cell."""
     return out / CELLS_FOLDER / f"{key.place}.json"
 
 
 def timing_file(out: Path, key: CellKey) -> Path:
+    """Returns the path of the file that keeps the latencies of a cell's model."""
     return out / TIMINGS_FOLDER / f"{key.place}.json"
 
 
 def save(path: Path, content: Data) -> None:
+    """Writes a cell or its latencies to a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.model_dump_json(indent=1) + "\n")
 
 
 def load_image_cell(path: Path) -> ImageCell | None:
-    """Returns None where there is no such file. Raises RecordError: the file is damaged."""
+    """Returns the cell in a file, or None if there is no file.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
     if not path.exists():
         return None
     try:
@@ -169,7 +183,11 @@ def load_image_cell(path: Path) -> ImageCell | None:
 
 
 def load_timing(path: Path) -> TimingCell | None:
-    """As `load_image_cell`."""
+    """Returns the latencies in a file, or None if there is no file.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
     if not path.exists():
         return None
     try:
@@ -180,14 +198,14 @@ def load_timing(path: Path) -> TimingCell | None:
 
 def load_all(out: Path) -> list[ImageCell]:
     """Returns all cells that are kept below `out`, in order of their paths."""
-    found = (load_image_cell(path) for path in sorted((out / CELLS_FOLDER).rglob("*.json")))
-    return [cell for cell in found if cell is not None]
+    cells = (load_image_cell(path) for path in sorted((out / CELLS_FOLDER).rglob("*.json")))
+    return [cell for cell in cells if cell is not None]
 
 
 def keys_of(part: BenchmarkPart, depths: Sequence[int] = DEPTHS, draw: int = 0) -> Iterator[CellKey]:
-    """Yields the cells of a part in the order in which they are run: what a control follows comes before it.
+    """Yields the cells of a part in the order in which they are run: the plan that a control follows comes first.
 
-    The latency part plans for budgets of latency, which needs an idle machine like the timing of all models.
+    The part `latency` plans for budgets of latency, which needs an idle machine as the timing of all models does.
     """
     for depth in depths:
         if part == "training_free":
@@ -207,7 +225,7 @@ def keys_of(part: BenchmarkPart, depths: Sequence[int] = DEPTHS, draw: int = 0) 
 
 
 def _recovered(depth: int, draw: int) -> Iterator[CellKey]:
-    """One seed of everything before the next."""
+    """Yields the fine-tuned cells of a network, all of one seed before those of the next."""
     for seed in RECOVERY_SEEDS:
         yield CellKey(depth, DENSE, seed=seed, draw=draw)
         for budget in RECOVERED_BUDGETS:

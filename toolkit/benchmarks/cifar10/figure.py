@@ -1,4 +1,4 @@
-"""The figure of the CIFAR-10 benchmark: accuracy against multiply-adds, one panel for each network."""
+"""Draws accuracy against multiply-adds for the CIFAR-10 benchmark, with one panel for each network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONTROL_LOOKS = {
 
 
 def draw_accuracy(cells: Cells) -> Figure:
-    """Models that were not trained, of the first draw; lines join a family's or a control's budgets."""
+    """Returns a figure of the models without fine-tuning of the first draw; lines join the budgets of a method."""
     depths = sorted({key.depth for key in cells})
     figure = new_figure(5.4, "Accuracy against multiply-adds, no gradient step", width_in=max(7.0, 5.0 * len(depths)))
     panels = figure.subplots(1, len(depths), squeeze=False)[0]
@@ -41,11 +41,11 @@ def draw_accuracy(cells: Cells) -> Figure:
 
 
 def _draw(axes: Axes, cells: Cells, depth: int) -> None:
-    own = [cell for cell in untrained(cells, depth) if cell.resource == "macs"]
+    of_net = [cell for cell in untrained(cells, depth) if cell.resource == "macs"]
     for axis in AXES:
-        _line(axes, [cell for cell in own if cell.method == axis], LOOKS[axis], FAMILY_WORDS[axis], "-")
+        _line(axes, [cell for cell in of_net if cell.method == axis], LOOKS[axis], FAMILY_WORDS[axis], "-")
     for control in CONTROLS:
-        members = [cell for cell in own if cell.method == control]
+        members = [cell for cell in of_net if cell.method == control]
         _line(axes, members, CONTROL_LOOKS[control], control.replace("_", " "), ":")
     dense = cells.get(CellKey(depth, DENSE))
     if dense is not None:
@@ -70,7 +70,7 @@ def _line(axes: Axes, members: Sequence[ImageCell], look: tuple[str, str], label
 
 
 def _stock(axes: Axes, stock: ImageCell, dense: ImageCell) -> None:
-    """A network as it is published, where it takes no more than this one."""
+    """Draws a network as it was published, if it takes no more multiply-adds than the dense one of the panel."""
     if stock.macs <= dense.macs:
         place = [stock.macs / dense.macs], [100 * (stock.accuracy or 0.0)]
         axes.plot(*place, color=INK, marker="*", markersize=14, linestyle="", label="stock network", zorder=5)

@@ -20,9 +20,10 @@ from toolkit.tasks.task import Task
 
 
 def fine_tune(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, folder: Path, console: Console) -> None:
-    """Trains `model` in place, with `dense` as teacher. A training that was interrupted goes on from `folder`.
+    """Trains `model` in place with the last stage of `recipe`, and with `dense` as teacher.
 
-    Seeds are those of the stage in a run of the whole recipe.
+    The seed is the one that the stage has in a run of the whole recipe. A training that was interrupted goes on from
+    what `folder` holds.
 
     Raises:
         StageError: the training fails.
@@ -32,7 +33,7 @@ def fine_tune(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, fo
     seed = recipe.seed * 1000 + number
     context = StageContext(
         dense=dense,
-        dense_macs=0,  # this stage asks for no share of it
+        dense_macs=0,  # this stage does not use the number
         count_macs=lambda counted: count_macs(counted, task.example_inputs(1)).total,
         device=torch.device("cpu"),
         seed=seed,

@@ -1,7 +1,7 @@
-"""A control after GRAIL (arXiv 2602.23795): the layer that reads cut channels is refitted to its own dense output.
+"""Holds a control after GRAIL (arXiv 2602.23795), which refits a layer that reads cut channels to its dense output.
 
-min || W h + b - y ||^2 + ridge || W ||^2, where h are the channels that are left in the network cut so far and y is
-the layer's output in the dense network. The ridge pulls towards 0, and the bias is fitted too.
+It minimises || W h + b - y ||^2 + ridge || W ||^2, where h are the channels that are left, in the network with the
+layers before already refitted, and y is the output of the layer in the dense network.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.repair.layers import rows_of
 from toolkit.tasks.cifar10.model import CifarBlock
 
-RIDGE = 1e-3  # of the mean diagonal of the normal equations
+RIDGE = 1e-3  # share of the mean diagonal of the normal equations
 
 
 @torch.no_grad()
 def refit_grail(model: nn.Module, dense: nn.Module, batches: Callable[[], Iterable[Inputs]]) -> None:
-    """Refits, in place and in order, the second convolution of each block whose first one was made narrower."""
+    """Refits, in place and in order, the second convolution of each block whose first one was made narrower.
+
+    batches: returns the inputs to fit on; it is called once for each block.
+    """
     for name, block in model.named_modules():
         if not isinstance(block, CifarBlock) or _is_as_wide(block, dense.get_submodule(name)):
             continue
@@ -30,8 +33,8 @@ def refit_grail(model: nn.Module, dense: nn.Module, batches: Callable[[], Iterab
         for inputs in batches():
             goal = capture(dense, inputs, [gives])[gives]
             rows = rows_of(block.conv2, capture(model, inputs, [reads])[reads], goal.shape, with_offset=True)
-            own = rows.inputs.double()
-            gram, cross = gram + own.T @ own, cross + own.T @ rows.pick(goal).double()
+            read = rows.inputs.double()
+            gram, cross = gram + read.T @ read, cross + read.T @ rows.pick(goal).double()
         assert isinstance(gram, Tensor)
         ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
         ridge[-1, -1] = 0.0  # the bias is free

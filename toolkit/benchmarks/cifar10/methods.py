@@ -1,4 +1,4 @@
-"""What the cells of the CIFAR-10 benchmark do, as stages of a recipe. No torch here."""
+"""States what the cells of the CIFAR-10 benchmark do, as stages of a recipe. No torch here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECOVER: Final[Mapping[str, Any]] = {
     "select": "last",  # every cell shows what the training makes of its model
 }
 
-FOLLOWS: Final = {  # the plan whose blocks or widths a control takes over
+FOLLOWS: Final = {  # by control, the family whose planned blocks or widths it uses
     "plain_drop": "depth",
     "replace_me": "depth",
     "toast": "depth",
@@ -43,7 +43,9 @@ PEER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 STREAM_LAYERS: Final = ("conv1", "*.conv2")  # torch-pruning cannot cut streams whose shortcuts are padded
 
-PEER_TOLERANCE: Final = 0.04  # of the dense multiply-adds: all groups of a peer change width at once
+PEER_TOLERANCE: Final = (
+    0.04  # share of the dense multiply-adds; a peer cuts all groups at once, so its steps are coarse
+)
 
 _DROP: Final = {"type": "block_drop", "criterion": "loss"}
 
@@ -57,19 +59,21 @@ BY_HAND_STAGES: Final[Mapping[str, Stages]] = {
     "both_3_60": [_DROP | {"num_blocks": 3}, _NARROW | {"keep": {"conv": 0.6}}],
 }
 
-MEASURE: Final = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0, splits=("validation",))  # hardly any time
+MEASURE: Final = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0, splits=("validation",))  # as short as can be
 
 
 class NotYetError(UserError):
-    """A cell goes on from another one that is not there yet."""
+    """Says that a cell needs another one, which was not run yet."""
 
 
 def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
-    """Returns the stages of a control; `followed` is the cell of the plan that `FOLLOWS` names.
+    """Returns the stages of a control.
+
+    followed: the cell of the plan that the control follows, see `FOLLOWS`; None if it was not run.
 
     Raises:
-        PlanError: the control follows a plan that there is none of.
-        NotYetError: the plan that the control follows is not run yet.
+        PlanError: no plan was found for the control to follow.
+        NotYetError: the plan that the control follows was not run yet.
     """
     if key.method in PEER_SETTINGS:
         peer = {"type": "torch_pruning", "macs_ratio": key.budget, "round_to": 1, "macs_tolerance": PEER_TOLERANCE}
@@ -79,9 +83,9 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
         return BY_HAND_STAGES[key.method]
     leader = FOLLOWS[key.method]
     if followed is None:
-        raise NotYetError(f"{key.method} follows the plan of {leader}, which is not run yet")
+        raise NotYetError(f"{key.method} follows the plan of {leader}, which was not run yet")
     if followed.plan is None:
-        raise PlanError(f"{key.method} follows the plan of {leader}, which came to nothing: {followed.reason}")
+        raise PlanError(f"{key.method} follows the plan of {leader}, but there is none: {followed.reason}")
     dropped, widths = followed.plan.dropped, dict(followed.plan.widths)
     stages: dict[str, Mapping[str, Any]] = {
         "plain_drop": {"type": "block_drop", "num_blocks": len(dropped), "criterion": "loss", "repair": "none"},
@@ -94,16 +98,18 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
 
 
 def recovery_stages(before: ImageCell | None, recover: Mapping[str, Any]) -> Stages:
-    """Returns the stages of a cell that is not trained, and the fine-tuning. Blocks that were chosen are named.
+    """Returns the stages of a cell and the fine-tuning; the blocks that the cell dropped are named, not chosen again.
+
+    before: the cell without fine-tuning; None if it was not run.
 
     Raises:
-        PlanError: the cell came to nothing.
-        NotYetError: the cell is not run yet.
+        PlanError: the cell has no model.
+        NotYetError: the cell was not run yet.
     """
     if before is None:
-        raise NotYetError("the model before the fine-tuning is not run yet; part training_free makes it")
+        raise NotYetError("the cell without fine-tuning was not run yet; run the part training_free first")
     if before.recipe is None:
-        raise PlanError(f"the model before the fine-tuning came to nothing: {before.reason}")
+        raise PlanError(f"the cell without fine-tuning has no model: {before.reason}")
     stages = [stage.model_dump(exclude_defaults=True) | {"type": stage.type} for stage in before.recipe.stages]
     for stage in stages:
         if stage["type"] == "block_drop" and "blocks" not in stage:
@@ -119,7 +125,7 @@ def recipe_of(key: CellKey, task: str, stages: Stages) -> Recipe:
     Raises:
         RecipeError: a stage or a setting is not known.
     """
-    given = {
+    content = {
         "name": str(key.place).replace("/", "-"),
         "task": task,
         "seed": key.seed or 0,
@@ -128,6 +134,6 @@ def recipe_of(key: CellKey, task: str, stages: Stages) -> Recipe:
         "measure": MEASURE,
     }
     try:
-        return Recipe.model_validate(given)
+        return Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(plain_faults(error, Recipe), str(key.place)) from error

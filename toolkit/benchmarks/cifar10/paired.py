@@ -1,4 +1,4 @@
-"""Differences of two models on the same images, with an interval. No torch here."""
+"""Computes the difference of two models on the same images, with an interval. No torch here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A mean over images, and its 95 % bootstrap interval over the images."""
+    """Holds a mean over images, and its 95 % bootstrap interval over the images."""
 
     mean: float
     low: float
@@ -20,9 +20,12 @@ class PairedDifference:
 
 
 def paired_difference(values: NDArray[np.float64]) -> PairedDifference:
-    """Of one value per image: how much more often one model is right than the other, 1, 0 or -1, or a mean of these.
+    """Returns the mean of one value per image, with its interval.
 
-    Drawing images with replacement is drawing how often each distinct value comes.
+    The bootstrap draws how often each distinct value occurs, which is the same as drawing images with replacement.
+
+    values: for each image 1, 0 or -1 (only the first model is right, both or none are, only the second is), or a mean
+        of such numbers: [num_images].
     """
     distinct, counts = np.unique(values, return_counts=True)
     total = len(values)

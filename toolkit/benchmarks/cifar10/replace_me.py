@@ -1,8 +1,8 @@
-"""A control after ReplaceMe (arXiv 2505.02819): a linear map of the last convolution's output, folded into it.
+"""Holds a control after ReplaceMe (arXiv 2505.02819), which folds a linear map into the layer before dropped blocks.
 
-Dropped blocks that follow each other are made up for by one C x C map T of what the last convolution before them adds
-to the stream, its BatchNorm included: min || x + m T - y ||^2 + ridge || T ||^2, where x is the shortcut, m what is
-added, and y the dense stream behind the dropped blocks. There is no bias, and the ridge pulls towards 0.
+For each run of dropped blocks it fits one C x C map T of the output of the last convolution before the run, its
+BatchNorm included. It minimises || x + m T - y ||^2 + ridge || T ||^2, where x is the shortcut, m is that output, and y
+is the dense stream after the dropped blocks. There is no bias.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.tasks.cifar10.model import CifarBlock
 
-RIDGE = 1e-3  # of the mean diagonal of the normal equations
+RIDGE = 1e-3  # share of the mean diagonal of the normal equations
 
 
 def refit_replace_me(
     model: nn.Module, dense: nn.Module, dropped: Sequence[str], batches: Callable[[], Iterable[Inputs]]
 ) -> None:
-    """Refits, in place, the layer before each run of dropped blocks; `model` is `dense` without them."""
+    """Refits, in place, the layer before each run of dropped blocks.
+
+    model: the dense model without the dropped blocks.
+    batches: returns the inputs to fit on; it is called once for each run.
+    """
     for run in _runs(dense, dropped):
         before = _block_before(dense, run[0])
         conv, norm = (f"{before}.conv2", f"{before}.bn2") if before else ("conv1", "bn1")
@@ -39,7 +43,10 @@ def refit_replace_me(
 
 @torch.no_grad()
 def fold(conv: nn.Module, norm: nn.Module, mixing: Tensor) -> None:
-    """Folds a map `mixing` [C, C] of the rows that come out of `norm` into the convolution and its BatchNorm."""
+    """Folds a linear map of the outputs of `norm` into the convolution and its BatchNorm, in place.
+
+    mixing: the map, which is multiplied from the right to rows of C channels: [C, C].
+    """
     weight, bias = conv.get_parameter("weight"), norm.get_parameter("bias")
     mean, variance = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
     deviation = (variance + float(norm.eps)).sqrt()  # type: ignore[arg-type]  # every BatchNorm has it
@@ -54,7 +61,7 @@ def fold(conv: nn.Module, norm: nn.Module, mixing: Tensor) -> None:
 
 @torch.no_grad()
 def _added(model: nn.Module, before: str, norm: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Rows [places, C]: of what is added to the stream, and of what it is added to, nothing behind the stem."""
+    """Returns what a block adds to the stream, and the shortcut that it is added to (0 for the stem): [places, C]."""
     points = [ActivationPoint(norm, "output"), *([ActivationPoint(before, "input")] if before else [])]
     seen = capture(model, inputs, points)
     added = _rows(seen[points[0]])
@@ -74,13 +81,13 @@ def _blocks(dense: nn.Module) -> list[str]:
 
 
 def _block_before(dense: nn.Module, block: str) -> str:
-    """The block before one that was dropped with all dropped ones after it; "" behind the stem."""
+    """Returns the block before the first one of a run, or an empty text if that is the stem."""
     blocks = _blocks(dense)
     return blocks[blocks.index(block) - 1] if blocks.index(block) else ""
 
 
 def _runs(dense: nn.Module, dropped: Sequence[str]) -> list[list[str]]:
-    """Dropped blocks that follow each other without a gap, in order."""
+    """Returns the runs of dropped blocks that follow each other without a gap, in order."""
     runs: list[list[str]] = []
     gap = True
     for block in _blocks(dense):

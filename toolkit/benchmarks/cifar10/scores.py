@@ -1,4 +1,4 @@
-"""What the kept cells of the CIFAR-10 benchmark say, as numbers."""
+"""Computes comparisons and hypervolumes from the kept cells of the CIFAR-10 benchmark."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from reports.fronts.hypervolume import hypervolume
 from toolkit.benchmarks.cifar10.cells import FAMILY_METHODS, CellKey, ImageCell
 from toolkit.benchmarks.cifar10.paired import PairedDifference, paired_difference
 
-SLACK = 0.10  # the reference of a hypervolume lies this far below the dense accuracy, at all of the multiply-adds
+SLACK = 0.10  # the reference point of a hypervolume is this far below the dense accuracy, at all multiply-adds
 
 Cells = Mapping[CellKey, ImageCell]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Combined against the better axis of one budget; `better` is its name, of several where it is a mean over nets.
+    """Compares the combined family with the better single axis at one budget.
 
-    cuts_both: whether the combined plan drops blocks and cuts widths; of how many nets, where it is a mean.
+    what: the network, or the number of networks of a mean.
+    better: the name of the better axis, or the names for all networks of a mean.
+    difference: the accuracy of combined minus that of the better axis.
+    cuts_both: whether the combined plan both drops blocks and cuts widths, or for how many networks of a mean.
     """
 
     what: str
@@ -40,34 +43,35 @@ def models(cells: Sequence[ImageCell]) -> dict[CellKey, ImageCell]:
 
 
 def untrained(cells: Cells, depth: int | None = None, draw: int = 0) -> list[ImageCell]:
-    """Returns the models of a network, or of all, that were not trained; the dense one among them."""
+    """Returns the models without fine-tuning, the dense one included, of one network or of all."""
     return [cell for key, cell in cells.items() if key.seed is None and key.draw == draw and depth in (None, key.depth)]
 
 
 def comparisons(cells: Cells) -> list[Comparison]:
-    """One for each network, budget and draw that has combined and an axis; then the mean over networks that all have.
+    """Returns a comparison for each network, budget and draw that has combined and an axis, then means over networks.
 
-    The better axis is that of the higher test accuracy, which favours the single axes.
+    The better axis is the one of higher test accuracy, which favours the single axes. Where several networks have a
+    comparison at a budget, their mean is returned too.
     """
-    found: dict[tuple[str, float, int], list[tuple[Comparison, NDArray[np.float64]]]] = {}
+    by_budget: dict[tuple[str, float, int], list[tuple[Comparison, NDArray[np.float64]]]] = {}
     for key, cell in sorted(cells.items(), key=lambda entry: _order(entry[0])):
         if key.method == "combined" and key.seed is None:
-            made = _comparison(cells, cell)
-            if made is not None:
-                found.setdefault((key.resource, key.budget, key.draw), []).append(made)
-    singles = [comparison for group in found.values() for comparison, _ in group]
-    means = [_mean(group) for group in found.values() if len(group) > 1]
+            compared = _comparison(cells, cell)
+            if compared is not None:
+                by_budget.setdefault((key.resource, key.budget, key.draw), []).append(compared)
+    singles = [comparison for group in by_budget.values() for comparison, _ in group]
+    means = [_mean(group) for group in by_budget.values() if len(group) > 1]
     return [*singles, *means]
 
 
 def hypervolume_ratios(cells: Cells, depth: int, draw: int = 0) -> float | None:
-    """Returns the area that combined plans dominate over that of the better axis; None where the axes have none.
+    """Returns the hypervolume of combined plans divided by that of the better axis; None if the axes have no area.
 
     Only budgets of multiply-adds at which all three families have a model count.
     """
-    own = [cell for cell in untrained(cells, depth, draw) if cell.resource == "macs" and cell.method in FAMILY_METHODS]
+    of_net = [cell for cell in untrained(cells, depth, draw) if cell.resource == "macs"]
     by_budget: dict[float, list[ImageCell]] = {}
-    for cell in own:
+    for cell in (cell for cell in of_net if cell.method in FAMILY_METHODS):
         by_budget.setdefault(cell.budget, []).append(cell)
     complete = [cell for group in by_budget.values() if len(group) == len(FAMILY_METHODS) for cell in group]
     dense = cells.get(CellKey(depth, "dense", draw=draw))
@@ -76,7 +80,7 @@ def hypervolume_ratios(cells: Cells, depth: int, draw: int = 0) -> float | None:
     reference = (1.0, dense.accuracy - SLACK)
     areas = {
         method: hypervolume(
-            [(one.macs_ratio, one.accuracy or 0.0) for one in complete if one.method == method], reference
+            [(cell.macs_ratio, cell.accuracy or 0.0) for cell in complete if cell.method == method], reference
         )
         for method in FAMILY_METHODS
     }
@@ -85,7 +89,7 @@ def hypervolume_ratios(cells: Cells, depth: int, draw: int = 0) -> float | None:
 
 
 def over_seeds(cells: Cells, depth: int, method: str, budget: float) -> list[ImageCell]:
-    """Returns the fine-tuned models of a method, one for each seed; of the dense model at a budget of 1."""
+    """Returns the fine-tuned models of a method at a budget, one for each seed; the dense model has the budget 1."""
     return [
         cell
         for key, cell in sorted(cells.items(), key=lambda entry: _order(entry[0]))
@@ -94,7 +98,7 @@ def over_seeds(cells: Cells, depth: int, method: str, budget: float) -> list[Ima
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean (least to most), in per cent; the mean alone where there is one value."""
+    """Returns `mean (least to most)` in per cent, the mean alone for one value, and a dash for none."""
     shown = [100 * value for value in values]
     if not shown:
         return "–"
@@ -109,11 +113,8 @@ def _order(key: CellKey) -> tuple[int, str, float, str, int, int]:
 
 def _comparison(cells: Cells, combined: ImageCell) -> tuple[Comparison, NDArray[np.float64]] | None:
     key = combined.key
-    axes = [
-        cells[one]
-        for one in (CellKey(key.depth, axis, key.resource, key.budget, None, key.draw) for axis in ("depth", "width"))
-        if one in cells
-    ]
+    keys = [CellKey(key.depth, axis, key.resource, key.budget, None, key.draw) for axis in ("depth", "width")]
+    axes = [cells[single] for single in keys if single in cells]
     if not axes:
         return None
     better = max(axes, key=lambda cell: cell.accuracy or 0.0)
@@ -131,7 +132,7 @@ def _comparison(cells: Cells, combined: ImageCell) -> tuple[Comparison, NDArray[
 
 
 def _mean(group: Sequence[tuple[Comparison, NDArray[np.float64]]]) -> Comparison:
-    """Over networks: of each image first, as all networks are tested on the same ones."""
+    """Returns the mean over networks, taken for each image first, because all networks are tested on the same ones."""
     first = group[0][0]
     both = sum(comparison.cuts_both == "yes" for comparison, _ in group)
     return Comparison(

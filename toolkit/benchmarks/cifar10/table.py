@@ -1,4 +1,4 @@
-"""The tables and the figure of the CIFAR-10 benchmark, from the kept cells alone."""
+"""Writes the tables and the figure of the CIFAR-10 benchmark from the kept cells alone."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ Row = Sequence[str]
 
 
 def write_tables(out: Path) -> None:
-    """Writes `table.md`, `points.csv` and the figure into the benchmark's folder.
+    """Writes `table.md`, `points.csv` and the figure into the folder of the benchmark.
 
     Raises:
-        UserError: no cell is kept there.
+        UserError: no cell in the folder has a model.
     """
     every = load_all(out)
     cells = models(every)
     if not cells:
-        raise UserError(f"{out}: no cell of the benchmark has a model there; run it with --out {out}")
+        raise UserError(f"{out}: no cell of the benchmark in this folder has a model; run it with --out {out}")
     parts = [
         "# CIFAR-10: depth, width and both on pretrained ResNets",
         "Accuracy on the 10,000 test images in %, in brackets the share of the dense multiply-adds. "
@@ -87,16 +87,17 @@ def _accuracies(cells: Cells) -> list[str]:
 
 
 def _by_hand(cells: Cells) -> list[str]:
-    found = [(key, cell) for key, cell in cells.items() if key.method in BY_HAND]
+    by_hand = [(key, cell) for key, cell in cells.items() if key.method in BY_HAND]
     rows = [
-        [f"ResNet-{key.depth}", key.method, _accuracy(cell), ", ".join(cell.dropped) or "none"] for key, cell in found
+        [f"ResNet-{key.depth}", key.method, _accuracy(cell), ", ".join(cell.dropped) or "none"] for key, cell in by_hand
     ]
     return ["## Without a planner", _table(["", "cell", "accuracy", "blocks gone"], rows)] if rows else []
 
 
 def _at(cells: Cells, depth: int, method: str, resource: str, budget: float) -> ImageCell | None:
-    own = untrained(cells, depth)
-    return next((one for one in own if (one.method, one.resource, one.budget) == (method, resource, budget)), None)
+    of_net = untrained(cells, depth)
+    wanted = method, resource, budget
+    return next((cell for cell in of_net if (cell.method, cell.resource, cell.budget) == wanted), None)
 
 
 def _accuracy(cell: ImageCell | None) -> str:
@@ -104,22 +105,22 @@ def _accuracy(cell: ImageCell | None) -> str:
 
 
 def _mean(cells: Cells, depths: Sequence[int], method: str, resource: str, budget: float) -> str:
-    """Only where every network has the cell."""
-    found = [_at(cells, depth, method, resource, budget) for depth in depths]
-    values = [cell.accuracy for cell in found if cell is not None and cell.accuracy is not None]
+    """Returns the mean accuracy over networks, or a dash if a network lacks the cell."""
+    of_nets = [_at(cells, depth, method, resource, budget) for depth in depths]
+    values = [cell.accuracy for cell in of_nets if cell is not None and cell.accuracy is not None]
     return f"{100 * statistics.mean(values):.2f}" if len(values) == len(depths) else "–"
 
 
 def _differences(cells: Cells) -> list[str]:
     rows = [
         [
-            one.what,
-            f"{one.resource} {one.budget:g}" + (f", draw {one.draw}" if one.draw else ""),
-            one.better,
-            f"{100 * one.difference.mean:+.2f} ({100 * one.difference.low:+.2f} to {100 * one.difference.high:+.2f})",
-            one.cuts_both,
+            row.what,
+            f"{row.resource} {row.budget:g}" + (f", draw {row.draw}" if row.draw else ""),
+            row.better,
+            f"{100 * row.difference.mean:+.2f} ({100 * row.difference.low:+.2f} to {100 * row.difference.high:+.2f})",
+            row.cuts_both,
         ]
-        for one in comparisons(cells)
+        for row in comparisons(cells)
     ]
     areas = [[f"ResNet-{depth}", _ratio(hypervolume_ratios(cells, depth))] for depth in _depths(cells)]
     return [
@@ -148,7 +149,10 @@ def _recoveries(cells: Cells) -> list[str]:
         rows = [
             [
                 method,
-                *(spread([cell.accuracy or 0.0 for cell in over_seeds(cells, depth, method, one)]) for one in budgets),
+                *(
+                    spread([cell.accuracy or 0.0 for cell in over_seeds(cells, depth, method, budget)])
+                    for budget in budgets
+                ),
             ]
             for method in RECOVERED
         ]
@@ -175,7 +179,7 @@ def _latencies(cells: Cells, out: Path) -> list[str]:
     for key, cell in cells.items():
         timing = load_timing(timing_file(out, key)) if key.seed is None else None
         if timing is not None:
-            ratios = {one.key.words: f"{one.ratio:.3f}" for one in timing.latency}
+            ratios = {latency.key.words: f"{latency.ratio:.3f}" for latency in timing.latency}
             sizes |= dict.fromkeys(ratios)
             limit = f"{key.resource} {key.budget:g}"
             rows.append([f"ResNet-{key.depth}", limit, key.method, f"{cell.macs_ratio:.3f}", *ratios.values()])

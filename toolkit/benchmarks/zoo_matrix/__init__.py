@@ -1,1 +1,1 @@
-"""The zoo matrix: every model cut in every order, reloaded, exported and tabulated."""
+"""Makes the zoo matrix: cuts every model in every order, reloads and exports it, and tabulates the results."""

@@ -1,7 +1,7 @@
-"""python -m toolkit.benchmarks.zoo_matrix MATRIX --out DIR: cut every model in every order, reload, export, tabulate.
+"""python -m toolkit.benchmarks.zoo_matrix MATRIX --out DIR: cuts, reloads and exports every model in every order.
 
-Each model is cut in a process of its own, and loaded again in another one. Run it again to go on; --again repeats the
-cells that failed. Exit codes: 0 all cells were tried; 2 something the user can fix.
+Each model is cut in one process and loaded again in another one. The same command goes on after an interruption;
+--again repeats the cells that failed. Exit codes: 0 all cells were tried; 2 something the user can fix.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ STEPS = ("cut", "verify")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _run(args))
 
@@ -42,7 +43,8 @@ def _drive(matrix: Matrix, args: argparse.Namespace) -> None:
     console = Console()
     chosen = [model for model in matrix.models if args.only in (None, model.name)]
     if not chosen:
-        raise UserError(f"--only {args.only}: choose one of: {', '.join(model.name for model in matrix.models)}")
+        names = ", ".join(model.name for model in matrix.models)
+        raise UserError(f"--only {args.only}: is not a model of {args.matrix}; choose one of: {names}")
     for number, model in enumerate(chosen, 1):
         console.line(f"[{number}/{len(chosen)}] {model.name}")
         if args.again:
@@ -57,7 +59,7 @@ def _drive(matrix: Matrix, args: argparse.Namespace) -> None:
 
 
 def _run_step(args: argparse.Namespace, model: ZooModel, step: str) -> None:
-    """In a process of its own; what it does not survive is the failure of the cells that are not there then."""
+    """Runs one step in its own process. If the process dies, cells that it has not written are recorded as failed."""
     command = [sys.executable, "-m", "toolkit.benchmarks.zoo_matrix", str(args.matrix), "--out", str(args.out)]
     try:
         done = subprocess.run(
@@ -94,8 +96,8 @@ def _model(matrix: Matrix, name: str) -> ZooModel:
 
 
 def _cells(out: Path, model: ZooModel) -> list[Cell]:
-    found = [load_cell(out / folder_of(model) / order) for order in ORDERS]
-    return [cell for cell in found if cell is not None]
+    cells = [load_cell(out / folder_of(model) / order) for order in ORDERS]
+    return [cell for cell in cells if cell is not None]
 
 
 def _forget_failures(folder: Path) -> None:
@@ -110,12 +112,22 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m toolkit.benchmarks.zoo_matrix",
         description="Cut models of public zoos in every order and check the result.",
     )
-    parser.add_argument("matrix", type=Path, metavar="MATRIX", help="such as recipes/matrix/zoo.yaml")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="a folder for all cells and the table")
-    parser.add_argument("--only", metavar="NAME", help="this model alone, such as torchvision/resnet18")
-    parser.add_argument("--again", action="store_true", help="run cells again that failed before")
-    parser.add_argument("--timeout-s", type=int, default=1200, metavar="S", help="for one model's step (default 1200)")
-    parser.add_argument("--step", choices=STEPS, help="used by the command itself: one step of the model of --only")
+    parser.add_argument("matrix", type=Path, metavar="MATRIX", help="a YAML file such as recipes/matrix/zoo.yaml")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", required=True, help="folder that all cells and the table are written to"
+    )
+    parser.add_argument("--only", metavar="NAME", help="run this model alone, such as torchvision/resnet18")
+    parser.add_argument("--again", action="store_true", help="run cells that failed before again")
+    parser.add_argument(
+        "--timeout-s",
+        type=int,
+        default=1200,
+        metavar="S",
+        help="seconds that cutting or checking one model may take (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--step", choices=STEPS, help="run only this step of the model --only; the command uses it itself"
+    )
     return parser
 
 

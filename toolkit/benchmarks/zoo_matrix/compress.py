@@ -1,4 +1,4 @@
-"""Cut a model of the zoo for one cell, and keep what it computes for the process that loads it again."""
+"""Cuts a model of the zoo for one cell, and keeps its outputs for the process that loads it again."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ BATCH = 2
 
 MOST_TRIES = 4
 
-FIRST_SHARE = 0.88  # of the target that one block more or less is guessed to leave
+FIRST_SHARE = 0.88  # first guess of the share of MACs that is left after dropping one block
 
 
 def compress_cell(matrix: Matrix, model: ZooModel, order: CutOrder, folder: Path) -> Cell:
-    """Run the cell's recipe. A clear refusal makes a cell that failed; anything else is raised."""
+    """Runs the recipe of a cell; a `UserError` makes a cell that failed, and other exceptions are raised."""
     started = time.monotonic()
     try:
         record = _run_to_target(matrix, model, order, folder / RUN_FOLDER)
@@ -47,7 +47,7 @@ def compress_cell(matrix: Matrix, model: ZooModel, order: CutOrder, folder: Path
     return Cell(
         model=model.name,
         order=order,
-        stages=tuple(_describe(one.model_dump(exclude_defaults=True), one.type) for one in record.recipe.stages),
+        stages=tuple(_describe(stage.model_dump(exclude_defaults=True), stage.type) for stage in record.recipe.stages),
         macs_ratio=ratio,
         macs_are_there=_is_there(matrix, record, order, ratio),
         agreement=None if quality is None else quality.value,
@@ -56,8 +56,10 @@ def compress_cell(matrix: Matrix, model: ZooModel, order: CutOrder, folder: Path
 
 
 def _run_to_target(matrix: Matrix, model: ZooModel, order: CutOrder, out: Path) -> RunRecord:
-    """Where width comes first, what a dropped block takes is not known: the width is corrected until it fits, with the
-    block that was the best one at first.
+    """Runs the recipe of a cell until it reaches the MACs.
+
+    If the width is cut first, the MACs of the block that is dropped later are not known. The width is then corrected
+    until the result fits, and the block that was chosen in the first try is dropped in all of them.
     """
     if order != "width_then_depth":
         return _run(matrix.recipe(model, order), out)
@@ -89,7 +91,7 @@ def _ratio(record: RunRecord) -> float:
 
 
 def _is_there(matrix: Matrix, record: RunRecord, order: CutOrder, ratio: float) -> bool:
-    """Within the tolerance; depth alone comes in blocks, and the last one must have been needed."""
+    """Returns whether the MACs are within the tolerance; for depth alone, whether the last dropped block was needed."""
     if order != "depth":
         return abs(ratio - matrix.macs_ratio) <= matrix.macs_tolerance
     rounds = record.steps[-1].detail["rounds"]
@@ -105,7 +107,7 @@ def _keep_outputs(model: ZooModel, folder: Path) -> None:
 
 
 def _describe(settings: dict[str, object], kind: str) -> str:
-    """`block_drop(num_blocks=1)`: what differs from the defaults."""
+    """Returns a stage with the settings that differ from the defaults, such as `block_drop(num_blocks=1)`."""
     return f"{kind}({', '.join(f'{key}={value}' for key, value in settings.items() if key != 'type')})"
 
 

@@ -1,4 +1,4 @@
-"""What the zoo matrix is told: models, and how far each is cut. No torch here."""
+"""Holds the settings of the zoo matrix: the models, and how far each is cut. No torch here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from toolkit.zoo.settings import ZooModel
 
 CutOrder = Literal["depth", "width", "depth_then_width", "width_then_depth"]
 
-ROUND_TO = 4  # finer than the default: some of the models have layers of 16 channels, and no latency is compared
+ROUND_TO = 4  # finer than the default, as some models have layers of 16 channels and no latency is compared
 
 ORDERS: tuple[CutOrder, ...] = ("depth", "width", "depth_then_width", "width_then_depth")
 
 
 class Matrix(Settings):
-    """Each of the `models` is brought to `macs_ratio` in every order.
+    """States the matrix: each of the `models` is cut to `macs_ratio` of its MACs in every order.
 
-    `depth` drops blocks until it is reached; the combined orders drop one block and cut widths for the rest.
+    The order `depth` drops blocks until the ratio is reached; the combined orders drop one block and cut widths for the
+    rest.
+
+    macs_tolerance: the largest difference to `macs_ratio` that passes.
     """
 
     version: Version
@@ -36,8 +39,10 @@ class Matrix(Settings):
     def recipe(
         self, model: ZooModel, order: CutOrder, width_ratio: float | None = None, block: str | None = None
     ) -> Recipe:
-        """`width_ratio` is what the width stage goes to where it comes first, `block` what is dropped then (None: the
-        best one).
+        """Returns the recipe of a cell.
+
+        width_ratio: the ratio of MACs of the width stage where it comes first.
+        block: the block that is dropped; None chooses it.
         """
         drop_one = BlockDrop(num_blocks=1, criterion="block_mse") if block is None else BlockDrop(blocks=(block,))
         narrow = ChannelPrune(macs_ratio=self.macs_ratio, macs_tolerance=self.macs_tolerance, round_to=ROUND_TO)
@@ -59,10 +64,14 @@ class Matrix(Settings):
 
 
 def folder_of(model: ZooModel) -> str:
-    """`torchvision/resnet18` -> `torchvision-resnet18`."""
+    """Returns the name of a model's folder, such as `torchvision-resnet18`."""
     return model.name.replace("/", "-")
 
 
 def read_matrix(path: Path) -> Matrix:
-    """Raises RecipeError: with every fault, its file and line."""
+    """Returns the matrix in the file at `path`.
+
+    Raises:
+        RecipeError: the file has faults; the message holds all of them with their lines.
+    """
     return read_settings(path, Matrix)[0]

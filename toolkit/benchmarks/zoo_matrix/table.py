@@ -1,4 +1,4 @@
-"""The table of the zoo matrix: models by orders, and every failure with its reason."""
+"""Writes the table of the zoo matrix: models by orders, and every failure with its reason."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ COLUMNS = ("model", "order", "passes", "MACs", "agreement", "reload error", "exp
 
 
 def write_zoo_table(folder: Path, cells: Sequence[Cell], macs_ratio: float) -> None:
-    """Write `table.md` and `table.csv` below `folder`; cells that are not there are not run yet."""
+    """Writes `table.md` and `table.csv` to a folder; cells that are missing in `cells` are shown as not run."""
     by_model: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         by_model.setdefault(cell.model, {})[cell.order] = cell
     passed = sum(cell.passes for cell in cells)
     lines = [f"# Zoo matrix: {passed} of {len(cells)} cells pass", ""]
     lines += [_line(("model", *ORDERS)), _line(["---"] * (len(ORDERS) + 1))]
-    lines += [_line((name, *(_mark(own.get(order)) for order in ORDERS))) for name, own in by_model.items()]
+    lines += [_line((name, *(_mark(by_order.get(order)) for order in ORDERS))) for name, by_order in by_model.items()]
     lines += [
         "",
         f"Every cell was asked for {macs_ratio} of the MACs; a number is what it has. Then: the export that agrees",
@@ -33,8 +33,8 @@ def write_zoo_table(folder: Path, cells: Sequence[Cell], macs_ratio: float) -> N
     ]
     failed = [cell for cell in cells if not cell.passes]
     lines += [f"- **{cell.model}, {cell.order}**: {cell.fault}" for cell in failed]
-    reasons = [(cell, one) for cell in cells for one in cell.exports if one.relative is None]
-    lines += [f"- {cell.model}, {cell.order}: no {one.format}: {one.reason}" for cell, one in reasons]
+    reasons = [(cell, export) for cell in cells for export in cell.exports if export.relative is None]
+    lines += [f"- {cell.model}, {cell.order}: no {export.format}: {export.reason}" for cell, export in reasons]
     write_atomically(folder / "table.md", "\n".join(lines).rstrip() + "\n")
     text = io.StringIO()
     csv.writer(text).writerows([COLUMNS, *map(_row, cells)])
@@ -46,12 +46,12 @@ def _mark(cell: Cell | None) -> str:
         return "not run"
     if not cell.passes:
         return "**fails**"
-    good = next(one for one in cell.exports if one.relative is not None)
+    good = next(export for export in cell.exports if export.relative is not None)
     return f"{cell.macs_ratio:.3f}, {good.format}{'' if good.any_batch_size else ' fixed'}"
 
 
 def _row(cell: Cell) -> list[str]:
-    good = next((one for one in cell.exports if one.relative is not None), None)
+    good = next((export for export in cell.exports if export.relative is not None), None)
     return [
         cell.model,
         cell.order,

@@ -1,4 +1,4 @@
-"""Load the model of a cell, in a process that did not make it, compare what it computes, and export it."""
+"""Loads the model of a cell in a process that did not make it, compares its outputs, and exports it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolkit.zoo.settings import ZooModel
 
 
 def verify_cell(cell: Cell, model: ZooModel, folder: Path) -> Cell:
-    """The cell with what was found. ONNX first; where it cannot express the model, torch.export."""
+    """Returns the cell with its reload error and its exports: ONNX, then torch.export if ONNX cannot express it."""
     try:
         loaded = load_model(folder / RUN_FOLDER)
     except UserError as error:
@@ -41,15 +41,15 @@ def _inputs(model: ZooModel, batch_size: int) -> tuple[Tensor, ...]:
 
 def _difference(model: nn.Module, inputs: tuple[Tensor, ...], expected: dict[str, Tensor]) -> float:
     with torch.inference_mode():
-        found = tensors_in(model(*inputs))
-    if [part.shape for part in found] != [expected[str(place)].shape for place in range(len(expected))]:
+        outputs = tensors_in(model(*inputs))
+    if [part.shape for part in outputs] != [expected[str(index)].shape for index in range(len(expected))]:
         return float("inf")
-    return max(_relative(part, expected[str(place)]) for place, part in enumerate(found))
+    return max(_relative(part, expected[str(index)]) for index, part in enumerate(outputs))
 
 
-def _relative(one: Tensor, other: Tensor) -> float:
-    scale = other.double().square().mean().sqrt().clamp(min=1e-12)
-    return float((one.double() - other.double()).abs().max() / scale)
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    scale = expected.double().square().mean().sqrt().clamp(min=1e-12)
+    return float((actual.double() - expected.double()).abs().max() / scale)
 
 
 def _export(loaded: nn.Module, model: ZooModel, kind: Format) -> Exported:

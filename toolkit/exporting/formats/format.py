@@ -16,7 +16,12 @@ Runner = Callable[[Inputs], list[Tensor]]
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, the main file first. Names of inputs and outputs are those in the file, where it has names."""
+    """Describes what was written.
+
+    files: the main file first.
+    inputs, outputs: described by their names in the file, where the format has names.
+    opset: the ONNX opset; None for other formats.
+    """
 
     files: tuple[Path, ...]
     inputs: tuple[TensorInfo, ...]
@@ -26,12 +31,12 @@ class Written:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format that models are exported to.
+    """Holds what a format offers.
 
     packages: names of the packages that the format needs beside torch.
     write: writes a graph to a path, with an ONNX opset or None; raises ExportError with the exporter's reason where
         the format cannot express the model.
-    read: returns the file at a path, ready to run on the CPU with that many threads.
+    read: returns a callable that runs the file at a path on the CPU, with a number of threads.
     """
 
     packages: tuple[str, ...]

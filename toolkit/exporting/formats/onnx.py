@@ -14,7 +14,7 @@ from toolkit.exporting.graph import BATCH, Inputs, TracedGraph
 from toolkit.exporting.quiet import explained
 from toolkit.exporting.report import TensorInfo
 
-ONE_FILE_BYTES = 2**31 - 2**24  # of weights; a protobuf file holds less than 2 GiB, the graph included
+ONE_FILE_BYTES = 2**31 - 2**24  # most bytes of weights in one file: protobuf allows less than 2 GiB, graph included
 
 
 def _write(captured: TracedGraph, path: Path, opset: int | None) -> Written:
@@ -23,23 +23,23 @@ def _write(captured: TracedGraph, path: Path, opset: int | None) -> Written:
             captured.program,
             dynamo=True,
             verbose=False,
-            optimize=True,  # not for beauty: without it, a convolution in 3D that has no bias comes out broken
+            optimize=True,  # without it, torch writes a broken 3D convolution where the layer has no bias
             opset_version=opset,
             dynamic_shapes={"inputs": tuple({0: BATCH} for _ in captured.inputs)} if captured.dynamic else None,
         )
-        found = program.model.opset_imports[""]
-        if opset not in (None, found):  # torch keeps its own opset, with no more than a log entry
+        written_opset = program.model.opset_imports[""]
+        if opset not in (None, written_opset):  # torch keeps its own opset, with no more than a log entry
             raise ExportError(
-                f"this model cannot be written with ONNX opset {opset}, only with {found}; leave out opset"
+                f"this model cannot be written with ONNX opset {opset}, only with {written_opset}; leave out opset"
             )
         inputs, outputs = _name_ends(program.model.graph, captured)
         program.save(path, external_data=_num_bytes(captured) > ONE_FILE_BYTES)
     beside = path.with_name(path.name + ".data")
-    return Written((path, beside) if beside.exists() else (path,), inputs, outputs, found)
+    return Written((path, beside) if beside.exists() else (path,), inputs, outputs, written_opset)
 
 
 def _name_ends(graph: Any, captured: TracedGraph) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Give inputs and outputs the model's own names, with underscores added where a value within has that name."""
+    """Gives inputs and outputs the model's names; adds underscores where a value within the graph has the same name."""
     within = [value for node in graph.all_nodes() for value in node.outputs]
     taken = {value.name for value in (*within, *graph.inputs, *graph.initializers.values())}
     named = []
@@ -61,8 +61,8 @@ def _read(path: Path, threads: int) -> Runner:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # its log goes past Python to the terminal; errors are raised all the same
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # else its threads slow down whoever is next
+    options.log_severity_level = 4  # the log goes past Python to the terminal; errors are raised all the same
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads would slow down the next timing
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 

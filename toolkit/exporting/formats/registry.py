@@ -1,4 +1,4 @@
-"""Names every file format once: the only place that knows them all."""
+"""Names every file format; no other module knows them all."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ FILE_FORMATS: dict[Format, FileFormat] = {"onnx": ONNX, "torch_export": TORCH_EX
 
 
 def require_packages(format_: Format) -> None:
-    """Raises ExportError where something that the format needs is not installed."""
+    """Raises ExportError where a package that the format needs is not installed."""
     missing = [name for name in FILE_FORMATS[format_].packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"the format {format_} needs {', '.join(missing)}, not installed here: "
+            f"the format {format_} needs {', '.join(missing)}, which is not installed; run "
             "pip install 'depth-width-toolkit[export]'"
         )
 
 
 def write(captured: TracedGraph, path: Path, format_: Format, *, opset: int | None) -> Written:
-    """Writes the graph. Raises ExportError with the exporter's reason where the format cannot express the model."""
+    """Writes a graph to `path` and returns what was written.
+
+    Raises:
+        ExportError: the format cannot express the model; the message holds the exporter's reason.
+    """
     return FILE_FORMATS[format_].write(captured, path, opset)
 
 
 def read(path: Path, format_: Format, threads: int) -> Runner:
-    """Returns the file, ready to run on the CPU; `threads` are for ONNX Runtime, torch has its own setting."""
+    """Returns a callable that runs the file on the CPU; only ONNX Runtime uses `threads`, torch has its own setting.
+
+    Raises:
+        ExportError: the file cannot be read back; the message holds the reader's reason.
+    """
     with explained(f"the exported {format_} file cannot be read back"):
         return FILE_FORMATS[format_].read(path, threads)

@@ -20,7 +20,7 @@ def _write(captured: TracedGraph, path: Path, _: int | None) -> Written:
 
 
 def _read(path: Path, _: int) -> Runner:
-    """Returns the program; the number of threads is torch's own setting."""
+    """Returns a callable that runs the program; the number of threads is torch's own setting."""
     module = torch.export.load(path).module()
 
     def run(inputs: Inputs) -> list[Tensor]:

@@ -1,1 +1,1 @@
-"""What is measured of a model for planning: the choices there are, their cost and their loss."""
+"""Measures a model for planning: finds the possible changes, and measures the cost and the loss of each."""

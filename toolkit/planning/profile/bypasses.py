@@ -1,4 +1,4 @@
-"""Which linear maps of the stream can take the place of a block, and models with such maps, of zeros, in places."""
+"""Finds the linear maps of the stream that can take the place of a block, and puts them, with zero weights, there."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from toolkit.repair.stream import bypass_arguments
 from toolkit.stand_ins.linear_bypass import LinearBypass, LinearBypassArguments
 from toolkit.stand_ins.registry import make_stand_in
 
-RANK: Final = 16  # of the cheap one of a block's two bypasses; a quarter of the channels where that is less
+RANK: Final = 16  # of the cheaper of a block's two bypasses; a quarter of the channels where that is less
 
-MOST_MACS: Final = 0.5  # of the block's: what costs more is no choice beside dropping or narrowing it
+MOST_MACS: Final = 0.5  # share of the block's: a dearer bypass is no better choice than narrowing the block
 
 
 def bypass_ranks(model: nn.Module, blocks: Sequence[str], inputs: tuple[Tensor, ...]) -> dict[str, tuple[Rank, ...]]:
-    """Returns the bypasses that can take the place of each block, the dearest first; none where its stream has channels
-    that cannot be told, or where the bypass takes more than half of the multiply-adds of the block.
+    """Returns the ranks of the bypasses that can take the place of each block, the dearest first.
 
-    `blocks` are blocks that `find_blocks` found in the model.
+    A bypass is left out if it takes more than half of the block's multiply-adds. A block has none if the channel
+    dimension of its stream cannot be determined.
+
+    blocks: names of blocks that `find_blocks` found in the model.
     """
     return {block: _ranks(model, block, inputs) for block in blocks}
 
@@ -35,14 +37,14 @@ def _ranks(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[Ra
     if arguments is None:
         return ()
     call, (stream,) = call_of(model, block, inputs)
-    most = MOST_MACS * count_macs(call, (stream,)).total
+    most_macs = MOST_MACS * count_macs(call, (stream,)).total
     low = min(RANK, arguments.channels // 4)
     ranks: tuple[Rank, ...] = ("full", low) if low else ("full",)
-    return tuple(rank for rank in ranks if new_bypass(model, block, rank, inputs).macs(stream.shape) <= most)
+    return tuple(rank for rank in ranks if new_bypass(model, block, rank, inputs).macs(stream.shape) <= most_macs)
 
 
 def arguments_of(model: nn.Module, block: str, rank: Rank, inputs: tuple[Tensor, ...]) -> LinearBypassArguments | None:
-    """Returns the arguments of a bypass of that rank; None where it cannot be told what the stream's channels are."""
+    """Returns the arguments of a bypass of that rank; None if the stream's channel dimension cannot be determined."""
     end = block_end(model, block)
     number = None if rank == "full" else rank
     return bypass_arguments(model, block, inputs, structure=end.structure, behind=end.behind, rank=number)
@@ -52,13 +54,13 @@ def new_bypass(model: nn.Module, block: str, rank: Rank, inputs: tuple[Tensor, .
     """Returns a bypass for the place of the block, with weights of 0."""
     arguments = arguments_of(model, block, rank, inputs)
     assert arguments is not None
-    made = make_stand_in(model.get_submodule(block), arguments)
-    assert isinstance(made, LinearBypass)
-    return made
+    bypass = make_stand_in(model.get_submodule(block), arguments)
+    assert isinstance(bypass, LinearBypass)
+    return bypass
 
 
 def drop_all(model: nn.Module, drops: Drops, inputs: tuple[Tensor, ...]) -> None:
-    """Drops blocks without repairs, in place; bypasses with weights of 0 stand where the plan has some."""
-    made = {name: None if rank is None else new_bypass(model, name, rank, inputs) for name, rank in drops.items()}
-    for name, stand_in in made.items():
+    """Drops blocks of the model without repairs, and puts bypasses with weights of 0 where `drops` has ranks."""
+    bypasses = {name: None if rank is None else new_bypass(model, name, rank, inputs) for name, rank in drops.items()}
+    for name, stand_in in bypasses.items():
         drop_block(model, name, stand_in)

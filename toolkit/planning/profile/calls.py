@@ -1,4 +1,4 @@
-"""Parts of a model as models that can be timed by themselves: with the inputs that they have in the network."""
+"""Makes models of parts of a model, so that each part can be timed alone with the inputs that it has in the network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from toolkit.hooks.arguments import first_arguments
 from toolkit.hooks.tensors import map_tensors, stream_in, tensors_in
 
-NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # what tells blocks apart that are alike
+NOT_OF_A_KIND = ("training", "layer_idx", "layer_id", "index")  # attributes that differ between blocks of one kind
 
 
 class Bound(nn.Module):
-    """A model with inputs of its own, whatever it is called with."""
+    """Calls a model with inputs that are given once, and ignores the inputs that it is called with."""
 
     def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class BlockCall(nn.Module):
 
 
 def call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[BlockCall, tuple[Tensor, ...]]:
-    """Returns the block as the model calls it: a model of its stream, and the stream."""
+    """Returns the block as a model of its stream, and the stream that it has in the network."""
     module = model.get_submodule(block)
     args, kwargs = first_arguments(model, block, inputs)
     stream = stream_in((args, kwargs))
@@ -45,12 +45,12 @@ def call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[B
 
 
 def signature_of(model: nn.Module, name: str, inputs: tuple[Tensor, ...]) -> str:
-    """Returns all that a block's time may depend on: types, shapes, plain attributes, and what the block is given."""
+    """Returns a text of all that a block's time may depend on: types, shapes, plain attributes, and its arguments."""
     block = model.get_submodule(name)
-    shapes = [(own, tuple(value.shape)) for own, value in block.state_dict().items()]
+    shapes = [(tensor, tuple(value.shape)) for tensor, value in block.state_dict().items()]
     plain = [
-        (own, key, value)
-        for own, module in block.named_modules()
+        (part, key, value)
+        for part, module in block.named_modules()
         for key, value in vars(module).items()
         if isinstance(value, (bool, int, float, str, tuple)) and key not in NOT_OF_A_KIND
     ]

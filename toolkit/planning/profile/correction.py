@@ -1,4 +1,4 @@
-"""What widths save in whole models beside what they save in their blocks: fitted on random plans, timed as wholes."""
+"""Fits how much of what widths save in their blocks they also save in whole models, on random plans timed as wholes."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ FIT_PLANS: dict[PlanFamily, int] = {"width": 8, "combined": 5}
 
 FIT_SEED = 20261
 
-COUNTED_EVERY = 4  # of them is counted, to see whether counts add up
+COUNTED_EVERY = 4  # every fourth of the random plans is counted, to see whether counts add up
 
 FIT_MACS = (0.25, 0.9)  # the random plans' shares of the dense model's multiply-adds
 
 
 def as_text(width: Width) -> str:
+    """Returns a width in words, such as `64`, `3 x all` or `3 x 32` (heads times channels of a head)."""
     return f"{width.heads} x {width.head_dim or 'all'}" if isinstance(width, Heads) else str(width)
 
 
 def adds_up(raw: Tables, plan: Plan, profiler: CostProfiler) -> bool:
-    """Whether the plan's multiply-adds and parameters, counted, are what the tables say."""
+    """Returns whether the plan's counted multiply-adds and parameters are the sums of the tables."""
     drops, widths = drops_of(raw, plan), widths_of(raw, plan)
 
     def counted() -> list[float]:
         counts = profiler.counts(drops, widths)
         return [counts[MACS], counts[PARAMS]]
 
-    known = profiler.store.get(f"counts | {described(raw, plan)}", counted)
-    return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), known, strict=True))
+    counts = profiler.store.get(f"counts | {described(raw, plan)}", counted)
+    return all(abs(cost(raw, plan, key) - value) < 1e-6 for key, value in zip((MACS, PARAMS), counts, strict=True))
 
 
 def fit_plans(raw: Tables) -> list[Plan]:
-    """Random plans from little to much cut, the same ones on every call: most of widths alone, some of both axes.
+    """Returns random plans with multiply-adds from much to little of the dense model's, the same on every call.
 
-    None of them has a bypass: what these plans are timed for is widths.
+    Most cut widths alone, some cut both axes. None has a bypass, because only the effect of widths is fitted.
     """
     raw = without_bypasses(raw)
     rng = np.random.default_rng(FIT_SEED)
@@ -68,9 +69,9 @@ def fit_plans(raw: Tables) -> list[Plan]:
 
 
 def fit_widths(raw: Tables, plans: list[Plan], profiler: CostProfiler, console: Console) -> dict[str, float]:
-    """By resource, the share of what widths save in their blocks that they save in whole models.
+    """Returns, for each latency, the share of the savings of widths in their blocks that whole models save too.
 
-    Least squares of relative errors, on plans that are used for nothing else.
+    The share is fitted by least squares of relative errors on `plans`, which are timed as whole models.
     """
     with shown(console, "timing whole models", len(plans)) as advance:
         measured = []
@@ -78,14 +79,14 @@ def fit_widths(raw: Tables, plans: list[Plan], profiler: CostProfiler, console: 
             name = f"plan {number} | {described(raw, plan)}"
             measured.append(profiler.store.get(name, partial(_time, raw, plan, profiler)))
             advance()
-    found = {}
-    for place, key in enumerate(map(latency_of, profiler.timing.keys)):
-        wanted = np.array([values[place] for values in measured])
+    shares = {}
+    for index, key in enumerate(map(latency_of, profiler.timing.keys)):
+        timed = np.array([values[index] for values in measured])
         saved = np.array([_saved(raw, plan, key) for plan in plans])
-        missed = wanted - np.array([cost(raw, plan, key) for plan in plans])
-        squares = float(((saved / wanted) ** 2).sum())
-        found[key] = 1.0 + float((saved * missed / wanted**2).sum()) / squares if squares else 1.0
-    return found
+        missed = timed - np.array([cost(raw, plan, key) for plan in plans])
+        squares = float(((saved / timed) ** 2).sum())
+        shares[key] = 1.0 + float((saved * missed / timed**2).sum()) / squares if squares else 1.0
+    return shares
 
 
 def _saved(raw: Tables, choice: Plan, resource: str) -> float:
@@ -94,7 +95,7 @@ def _saved(raw: Tables, choice: Plan, resource: str) -> float:
 
 
 def corrected(raw: Tables, scales: Mapping[str, float]) -> Tables:
-    """With what widths add times a scale, by resource."""
+    """Returns the tables with the cost changes of all widths multiplied by a scale per resource (1 without one)."""
 
     def scaled(costs: PlanCosts) -> PlanCosts:
         return {key: value * scales.get(key, 1.0) for key, value in costs.items()}
@@ -109,7 +110,7 @@ def corrected(raw: Tables, scales: Mapping[str, float]) -> Tables:
 
 
 def described(raw: Tables, plan: Plan) -> str:
-    """So that a plan of other tables is not taken for this one."""
+    """Returns a text that names the plan's blocks and widths, so that it is the same only for the same plan."""
     widths = {name: as_text(width) for name, width in widths_of(raw, plan).items()}
     ranks = {name: rank for name, rank in drops_of(raw, plan).items() if rank is not None}
     return json.dumps([sorted(plan.dropped), widths, *([ranks] if ranks else [])], sort_keys=True)
@@ -122,7 +123,7 @@ def _time(raw: Tables, plan: Plan, profiler: CostProfiler) -> list[float]:
 
 @contextmanager
 def shown(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
-    """Nothing is shown where there is nothing to do."""
+    """Yields a function that advances a bar of `total` units; shows no bar where `total` is 0."""
     if not total:
         yield lambda: None
         return

@@ -1,10 +1,10 @@
-"""What every change costs: multiply-adds, parameters, and latency measured on the device at hand.
+"""Measures what every change costs: multiply-adds, parameters, and latency on the device at hand.
 
-A block is timed by itself, on the inputs that it has in the network, in turns with the whole model, and each of its
-narrower forms in turns with the block. Blocks that are alike (types, shapes, inputs) are timed once. Models with all of
-their blocks and with none are timed as they are: what blocks take is made to add up to the difference, or an error in
-the time of one block would be counted once for every block. What widths save in whole models is fitted on a few random
-plans, which are applied for nothing else.
+A block is timed alone, on the inputs that it has in the network, in turns with the whole model; each narrower form of
+the block is timed in turns with the block. Blocks that are alike (types, shapes, inputs) are timed once. Models with
+all blocks and without any block are timed as wholes. Block times are scaled so that they sum to (whole model - model
+without blocks); otherwise the error of one block time is multiplied by the number of blocks. What widths save in whole
+models is fitted on a few random plans (`correction`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ from toolkit.stages.channel_prune.widths import choose, even_scores, given_cuts
 
 REPEATS, WARMUP = 30, 3
 
-ANCHOR = 3  # times as many repeats for models that all sums hang on
+ANCHOR = 3  # factor on the repeats for whole models, to which all block times are scaled
 
 
 @dataclass(frozen=True)
 class TimingSettings:
-    """How latency is measured."""
+    """Holds the settings of the latency measurement.
+
+    batch_sizes: numbers of examples per call that are timed; empty for no timing.
+    repeats: samples per timing.
+    """
 
     device: torch.device
     batch_sizes: tuple[int, ...]
@@ -47,18 +51,19 @@ class TimingSettings:
 
     @property
     def keys(self) -> tuple[MeasurementKey, ...]:
-        """Returns what is timed: every batch size on the device."""
+        """Returns the key of every latency that is timed: one per batch size, on the device."""
         return tuple(MeasurementKey(device=self.device.type, batch_size=size) for size in self.batch_sizes)
 
     @property
     def resources(self) -> list[str]:
+        """Returns the names of all resources: multiply-adds, parameters, and every latency that is timed."""
         return [MACS, PARAMS, *map(latency_of, self.keys)]
 
 
 class CostProfiler:
-    """Costs of a model's parts as shares of the dense model's, from `store` where they are known.
+    """Measures the costs of a model's parts as shares of the dense model's, and keeps them in `store`.
 
-    `inputs(batch_size)` are the task's example inputs.
+    inputs: returns the task's example inputs of a batch size.
     """
 
     def __init__(
@@ -78,13 +83,13 @@ class CostProfiler:
         self._kinds: dict[str, dict[str, str]] = {}  # by the context's label
 
     def whole(self, label: str) -> PlanCosts:
-        """The model of a context, at full width but for the stream."""
+        """Returns the costs of the model of a context: all blocks, and full widths except those of the stream."""
         if not self.space.streams[label]:
             return dict.fromkeys(self.timing.resources, 1.0)
         return self._known(f"{label} | whole", lambda: self._of_model(self._stream(label)))
 
     def bare(self, label: str) -> PlanCosts:
-        """The model of a context without any block."""
+        """Returns the costs of the model of a context without its blocks."""
 
         def measure() -> dict[str, float]:
             model = copy_model(self._stream(label))
@@ -96,31 +101,31 @@ class CostProfiler:
         return self._known(f"{label} | bare", measure)
 
     def block(self, label: str, name: str) -> PlanCosts:
-        """The block, timed by itself."""
+        """Returns the costs of a block, which is timed alone."""
         part = f"block {self._kind(label, name)}"
         return self._known(f"{label} | {part}", lambda: self._of_part(label, name))
 
     def bypass(self, label: str, name: str, rank: Rank) -> PlanCosts:
-        """A bypass in the place of the block, timed by itself as blocks are."""
+        """Returns the costs of a bypass in the place of the block; the bypass is timed alone."""
         part = f"bypass {rank} | block {self._kind(label, name)}"
         return self._known(f"{label} | {part}", lambda: self._of_part(label, name, rank))
 
     def width(self, label: str, group: str, width: Width) -> PlanCosts:
-        """What the width adds to the costs of its block, or of the model where no block holds the group."""
+        """Returns what the width adds to the costs of its block, or of the model if no block holds the group."""
         home = self.space.home(group)
 
         def measure() -> dict[str, float]:
             model = self._stream(label)
             narrow = self.narrowed(model, {group: width})
             base = self.whole(label) if home is None else self.block(label, home)
-            found = self._compared(narrow, model, home)
+            changes = self._compared(narrow, model, home)
             return {
-                key: base[key] * (value - 1.0) if key.startswith("latency") else value for key, value in found.items()
+                key: base[key] * (value - 1.0) if key.startswith("latency") else value for key, value in changes.items()
             }
 
         where = "model" if home is None else f"block {self._kind(label, home)}"
-        own = group if home is None else group.removeprefix(f"{home}.")
-        return self._known(f"{label} | {where} | {own} | {width}", measure)
+        name = group if home is None else group.removeprefix(f"{home}.")
+        return self._known(f"{label} | {where} | {name} | {width}", measure)
 
     def narrowed(self, model: nn.Module, widths: Mapping[str, Width]) -> nn.Module:
         """A copy with those widths; which channels go does not matter for what it costs."""
@@ -139,12 +144,12 @@ class CostProfiler:
         return model
 
     def counts(self, drops: Drops, widths: Mapping[str, Width]) -> dict[str, float]:
-        """A plan's multiply-adds and parameters, counted, as shares of the dense model's."""
-        found = self._counts(self.built(drops, widths), self.inputs[1])
-        return {key: found[key] / self.total[key] for key in found}
+        """Returns the counted multiply-adds and parameters of a plan's model, as shares of the dense model's."""
+        counts = self._counts(self.built(drops, widths), self.inputs[1])
+        return {key: counts[key] / self.total[key] for key in counts}
 
     def latency_ratio(self, model: nn.Module, key: MeasurementKey) -> float:
-        """Returns the ratio of a whole model to the dense one."""
+        """Returns the latency of a whole model as a share of the dense model's."""
         return self._timed(model, self.dense, self.inputs[key.batch_size], key)
 
     def _stream(self, label: str) -> nn.Module:
@@ -155,54 +160,62 @@ class CostProfiler:
 
     def _known(self, name: str, measure: Callable[[], dict[str, float]]) -> PlanCosts:
         def values() -> list[float]:
-            found = measure()
-            return [found[key] for key in self.timing.resources]
+            costs = measure()
+            return [costs[key] for key in self.timing.resources]
 
         return dict(zip(self.timing.resources, self.store.get(name, values), strict=True))
 
     def _of_model(self, model: nn.Module) -> dict[str, float]:
-        """PlanCosts as shares of the dense model's."""
+        """Returns the costs of a whole model as shares of the dense model's."""
         counts = self._counts(model, self.inputs[1])
-        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
+        costs = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
         for latency in self.timing.keys:
             inputs = self.inputs[latency.batch_size]
-            found[latency_of(latency)] = self._timed(model, self.dense, inputs, latency, ANCHOR)
-        return found
+            costs[latency_of(latency)] = self._timed(model, self.dense, inputs, latency, ANCHOR)
+        return costs
 
     def _of_part(self, label: str, block: str, rank: Rank | None = None) -> dict[str, float]:
-        """PlanCosts of a block, or of the bypass of that rank in its place, as shares of the dense model's."""
+        """Returns the costs of a block, or of the bypass of that rank in its place, as shares of the dense model's."""
         model, whole = self._stream(label), self.whole(label)
 
         def called(size: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
-            part, own = call_of(model, block, self.inputs[size])
-            return (part if rank is None else new_bypass(model, block, rank, self.inputs[1])), own
+            part, stream = call_of(model, block, self.inputs[size])
+            return (part if rank is None else new_bypass(model, block, rank, self.inputs[1])), stream
 
         counts = self._counts(*called(1))
-        found = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
+        costs = {key: counts[key] / self.total[key] for key in (MACS, PARAMS)}
         for key in self.timing.keys:
             inputs = self.inputs[key.batch_size]
             share = self._timed(Bound(*called(key.batch_size)), Bound(model, inputs), inputs, key)
-            found[latency_of(key)] = share * whole[latency_of(key)]
-        return found
+            costs[latency_of(key)] = share * whole[latency_of(key)]
+        return costs
 
     def _compared(self, narrow: nn.Module, model: nn.Module, block: str | None) -> dict[str, float]:
-        """Counts: what the cut adds, as a share of the dense model's; times: of the part as it was."""
+        """Compares a narrowed part with the part before.
+
+        Returns the change of each count as a share of the dense model's, and each latency as a share of the part's
+        before.
+
+        narrow: the model with the cut.
+        model: the model without the cut.
+        block: the block to compare; None compares the whole models.
+        """
         pairs = {}
         for size in (1, *self.timing.batch_sizes):
             inputs = self.inputs[size]
             pairs[size] = (
-                [call_of(one, block, inputs) for one in (narrow, model)]
+                [call_of(whole, block, inputs) for whole in (narrow, model)]
                 if block
                 else [(narrow, inputs), (model, inputs)]
             )
         (new, new_inputs), (old, old_inputs) = pairs[1]
         after, before = self._counts(new, new_inputs), self._counts(old, old_inputs)
-        found = {key: (after[key] - before[key]) / self.total[key] for key in (MACS, PARAMS)}
+        changes = {key: (after[key] - before[key]) / self.total[key] for key in (MACS, PARAMS)}
         for latency in self.timing.keys:
             (new, new_inputs), (old, old_inputs) = pairs[latency.batch_size]
             inputs = self.inputs[latency.batch_size]
-            found[latency_of(latency)] = self._timed(Bound(new, new_inputs), Bound(old, old_inputs), inputs, latency)
-        return found
+            changes[latency_of(latency)] = self._timed(Bound(new, new_inputs), Bound(old, old_inputs), inputs, latency)
+        return changes
 
     def _timed(
         self, model: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...], key: MeasurementKey, times: int = 1
@@ -223,7 +236,7 @@ class CostProfiler:
         return {MACS: macs, PARAMS: sum(parameter.numel() for parameter in model.parameters())}
 
     def _kind(self, label: str, name: str) -> str:
-        """The first block of the context's model that is like this one."""
+        """Returns the first block of the context's model that is alike, which is timed for all of its kind."""
         if label not in self._kinds:
             first: dict[str, str] = {}
             model = self._stream(label)

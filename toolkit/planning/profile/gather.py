@@ -1,4 +1,4 @@
-"""The tables of a model: every single change scored and costed once, kept on disk as it comes."""
+"""Gathers the tables of a model: scores and costs every single change once, and keeps each number on disk at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ from toolkit.record.plan import Rank
 
 
 def gather_losses(space: Space, engine: Callable[[], PlanScorer], store: Store, console: Console) -> dict[str, float]:
-    """Loss on the scoring split after each single change and its repair, by the change's name; `dense` among them."""
+    """Returns the loss on the scoring split after each single change and its repair, by the name of the change.
+
+    The name `dense` holds the loss of the dense model.
+    """
     jobs: dict[str, Callable[[], float]] = {"dense": lambda: engine().dense_loss()}
     for block in space.blocks:
         jobs[drop_name(block)] = partial(_loss_of, engine, {block: None}, {})
@@ -61,23 +64,27 @@ def _in_list(find: Callable[[], float]) -> list[float]:
 
 
 def drop_name(block: str) -> str:
+    """Returns the name under which the loss without the block is kept."""
     return f"drop | {block}"
 
 
 def bypass_name(block: str, rank: Rank) -> str:
+    """Returns the name under which the loss with a bypass in the place of the block is kept."""
     return f"bypass | {block} | {rank}"
 
 
 def width_name(group: str, width: Width) -> str:
+    """Returns the name under which the loss with that width of the group is kept."""
     return f"width | {group} | {as_text(width)}"
 
 
 def stream_name(label: str) -> str:
+    """Returns the name under which the loss with the stream of that context is kept."""
     return f"stream | {label}"
 
 
 def gather_costs(space: Space, profiler: CostProfiler, console: Console) -> Tables:
-    """What every change costs, with the correction for whole models; all losses are 0."""
+    """Returns tables of what every change costs, corrected for whole models; all of their losses are 0."""
     groups = tuple(
         PlanGroup(
             name=name,
@@ -105,22 +112,25 @@ def _block(name: str, ranks: tuple[Rank, ...]) -> PlanBlock:
 
 
 def with_losses(costs: Tables, losses: Mapping[str, float]) -> Tables:
-    """Tables as the solver takes them. `losses` are what `gather_losses` gives."""
+    """Returns the tables of costs with losses filled in.
+
+    losses: the losses that `gather_losses` returns.
+    """
     dense = losses["dense"]
     groups = tuple(
-        one.model_copy(
-            update={"losses": (0.0, *(losses[width_name(one.name, width)] - dense for width in one.widths[1:]))}
+        group.model_copy(
+            update={"losses": (0.0, *(losses[width_name(group.name, width)] - dense for width in group.widths[1:]))}
         )
-        for one in costs.groups
+        for group in costs.groups
     )
     contexts = tuple(
-        one.model_copy(update={"loss": losses[stream_name(one.label)] - dense if one.widths else 0.0})
-        for one in costs.contexts
+        context.model_copy(update={"loss": losses[stream_name(context.label)] - dense if context.widths else 0.0})
+        for context in costs.contexts
     )
 
     def joined(block: PlanBlock) -> PlanBlock:
-        named = [(one.rank, losses[bypass_name(block.name, one.rank)] - dense) for one in block.bypasses]
-        bypasses = tuple(PlanBypass(rank=rank, loss=loss) for rank, loss in named)
+        ranks = [bypass.rank for bypass in block.bypasses]
+        bypasses = tuple(PlanBypass(rank=rank, loss=losses[bypass_name(block.name, rank)] - dense) for rank in ranks)
         return PlanBlock(name=block.name, loss=losses[drop_name(block.name)] - dense, bypasses=bypasses)
 
     blocks = tuple(map(joined, costs.blocks))
@@ -149,9 +159,12 @@ def _context(space: Space, profiler: CostProfiler, label: str, stream: dict[str,
 
 
 def anchored(context: Context, whole: PlanCosts, homes: Mapping[str, str | None]) -> Context:
-    """With blocks, and the widths in them, scaled so that the sum of all is what the whole model takes.
+    """Returns the context with block costs scaled so that they and the rest sum to the costs of the whole model.
 
-    Bypasses, which are timed as blocks are, are scaled with them.
+    The costs of bypasses, and of widths inside blocks, are scaled by the same factor.
+
+    whole: the costs of the whole model.
+    homes: the block that holds each group; None where no block does.
     """
     scales = {}
     for key, rest in context.rest.items():

@@ -1,4 +1,4 @@
-"""What kept numbers are bound to: the model's weights or its structure, the data, the machine and the versions."""
+"""Describes what kept numbers depend on: the model's weights or structure, the data, the machine and the versions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from toolkit.planning.profile.losses import SCORING_SPLITS
 from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.tasks.task import Task
 
-LOSSES_VERSION = "4"  # goes up when the way of scoring changes
+LOSSES_VERSION = "4"  # to be raised when the way of scoring changes
 
-COSTS_VERSION = "3"  # goes up when the way of timing changes
+COSTS_VERSION = "3"  # to be raised when the way of timing changes
 
 
 def losses_about(
     task: Task, dense: nn.Module, examples: int, criterion: Criterion, scored_on: ScoredOn
 ) -> dict[str, str]:
-    """Of losses: the same wherever they were found."""
+    """Returns what losses depend on, by name: the model's weights, the data and the criterion, but no machine."""
     splits = [task.batches(split, 16, limit=examples) for split in (SCORING_SPLITS[scored_on], "calibration")]
     inputs = [tensor for batches in splits for batch in batches for tensor in batch.inputs]
     return {
@@ -38,7 +38,10 @@ def losses_about(
 
 
 def costs_about(dense: nn.Module, inputs: tuple[Tensor, ...], timing: TimingSettings) -> dict[str, str]:
-    """Of costs: the same for all weights. `inputs` are of batch size 1."""
+    """Returns what costs depend on, by name: the model's structure, the machine and the timing, but no weights.
+
+    inputs: example inputs of batch size 1.
+    """
     shapes = [(name, tuple(value.shape)) for name, value in dense.state_dict().items()]
     seen = [(tuple(part.shape), str(part.dtype)) for part in inputs]
     environment = describe_environment()
@@ -55,8 +58,8 @@ def costs_about(dense: nn.Module, inputs: tuple[Tensor, ...], timing: TimingSett
 
 
 def kept_name(key: MeasurementKey) -> str:
-    """Returns what a file of kept costs calls a latency. A file is of one device.
+    """Returns the name of a latency in a file of kept costs, which holds the latencies of one device.
 
-    An eager latency in float32 goes by its batch size alone, as in files of earlier versions, which knew no other.
+    The name of an eager latency in float32 is its batch size alone, because files of earlier versions name it so.
     """
     return key.text.removeprefix(f"{key.device}_batch")

@@ -1,4 +1,4 @@
-"""Plans judged on fresh data: repaired on other examples than those that the search used, and scored on unseen ones."""
+"""Judges plans on fresh data: repairs them on other examples than the search did, and scores them on unseen ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from toolkit.tasks.task import Split
 
 DRAWS: Final[tuple[tuple[Split, Split], ...]] = (("calibration", "holdout"), ("holdout", "calibration"))
 
-FIRST_SHARE = 10  # a recovery's steps divided by this are made before a plan is judged
+FIRST_SHARE = 10  # one in so many of a recovery's steps is made before a plan is judged
 
 
 class PlanJudge:
-    """Judges plans of the model that `engine` scores. `DRAWS` are what a plan is repaired on and what it is judged on.
+    """Judges plans of the model that `engine` scores.
 
-    The search saw the calibration split as data to repair on alone, and the held-out split not at all.
+    Each pair in `DRAWS` names the split that a plan is repaired on and the split that it is judged on. The search uses
+    the calibration split for repairs alone, and does not use the held-out split.
     """
 
     def __init__(self, engine: PlanScorer) -> None:
@@ -65,10 +66,10 @@ class PlanJudge:
     @cached_property
     def _scorers(self) -> list[PlanScorer]:
         models = self.engine.models
-        found = []
+        scorers = []
         for repaired_on, judged_on in DRAWS:
-            of_draw = models
+            models_of_draw = models
             if repaired_on != "calibration":
-                of_draw = models.repaired_on(repaired_on)
-            found.append(PlanScorer(of_draw, models.examples, self.engine.criterion, judged_on))
-        return found
+                models_of_draw = models.repaired_on(repaired_on)
+            scorers.append(PlanScorer(models_of_draw, models.examples, self.engine.criterion, judged_on))
+        return scorers

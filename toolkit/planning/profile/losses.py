@@ -1,4 +1,4 @@
-"""Plans scored: the mean loss of a plan's model, after its repairs, on data that it was not repaired on."""
+"""Scores plans: computes the mean loss of a plan's repaired model on data that it was not repaired on."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ SCORING_SPLITS: dict[ScoredOn, Split] = {"training": "score", "validation": "val
 
 
 class PlanScorer:
-    """Scores plans of one dense model, on `examples` of the data to score on; `models` makes what is scored.
+    """Scores plans of one dense model.
 
-    `evaluations` and the meter of `models` count what that took.
+    models: makes the repaired models of plans; its meter counts the block passes of scoring too.
+    examples: the number of examples of `split` that are scored; None stands for all.
+    criterion: the task's loss, or the distance to the dense model's predictions.
+    split: the split that is scored.
+    evaluations: the number of models scored so far, without those that the caller made.
     """
 
     def __init__(
@@ -44,13 +48,17 @@ class PlanScorer:
 
     @property
     def block_passes(self) -> float:
-        """In blocks over the scoring set."""
+        """Returns the number of block passes so far, each over all scoring examples."""
         return self.models.meter.blocks / sum(len(batch.inputs[0]) for batch in self.scoring)
 
     def loss_of(
         self, drops: Drops, widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
     ) -> float:
-        """The mean loss by the criterion on the scoring data, of the plan after its repairs."""
+        """Returns the mean loss of a plan's repaired model, by the criterion, on the scoring data.
+
+        Raises:
+            StageError: the loss is not a finite number.
+        """
         self.evaluations += 1
         loss = self._score(self.models.model_of(drops, widths, order, repair), self.models.unchanged(drops, widths))
         if not math.isfinite(loss):
@@ -59,16 +67,17 @@ class PlanScorer:
         return loss
 
     def dense_loss(self) -> float:
+        """Returns the mean loss of the dense model, by the criterion, on the scoring data."""
         self.evaluations += 1
         return self._score(self.models.dense, [])
 
     def loss_of_model(self, model: nn.Module) -> float:
-        """Returns the mean loss of a model that is made already, by the criterion on the scoring data."""
+        """Returns the mean loss of a model that the caller made, by the criterion, on the scoring data."""
         return self._score(model, [])
 
     @torch.no_grad()
     def _score(self, model: nn.Module, shared: Sequence[str]) -> float:
-        current: list[int] = []  # the number of the batch that is run
+        current: list[int] = []  # holds the index of the batch that runs
 
         def batches() -> Iterator[Batch]:
             for number, batch in enumerate(self.scoring):
@@ -77,8 +86,8 @@ class PlanScorer:
 
         with self.models.metered(model), ExitStack() as stack:
             for block in shared:
-                kept = keeping(self._outputs, block, current)
-                stack.enter_context(forward_replaced(model.get_submodule(block), kept))
+                replay = keeping(self._outputs, block, current)
+                stack.enter_context(forward_replaced(model.get_submodule(block), replay))
             return mean_loss(model, batches(), lambda outputs, _: self._loss(outputs, current[0]))
 
     def _loss(self, outputs: Any, number: int) -> float:
@@ -90,6 +99,6 @@ class PlanScorer:
 
     @cached_property
     def _dense_predictions(self) -> list[Any]:
-        """By scoring batch."""
+        """Returns the outputs of the dense model for each scoring batch."""
         with self.models.metered(self.models.dense):
             return [self.models.dense(*batch.inputs) for batch in self.scoring]

@@ -1,4 +1,4 @@
-"""All numbers that planning needs of a model: losses and costs of single changes, and scores of plans."""
+"""Holds all numbers that planning needs of a model: losses and costs of single changes, and scores of plans."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ from toolkit.tasks.trial import inputs_of, smallest_batch
 
 @dataclass
 class ModelProfile:
-    """What is known of one model on one device, found when it is asked for.
+    """Scores and times one model on one device; each number is measured when it is first asked for.
 
-    `folder` holds what was scored and timed; opening the same one again costs no scoring and no timing.
+    The other fields are explained in `PlanSettings`.
+
+    folder: the folder that keeps all numbers; what it holds is not scored or timed again.
     """
 
     task: Task
@@ -104,13 +106,14 @@ class ModelProfile:
 
     @cached_property
     def losses(self) -> Store:
+        """Returns the store of losses, which depends on the task and on what plans are compared by."""
         about = losses_about(self.task, self.dense, self.examples, self.criterion, self.scored_on)
         name = f"losses-{self.task.name}-{self.criterion}-{self.scored_on}.json"
         return open_store(self.folder / name, about, self.rebuild)
 
     @cached_property
     def costs(self) -> Store:
-        """Shared by tasks of the same structure."""
+        """Returns the store of costs, which tasks whose models have the same structure share."""
         about = costs_about(self.dense, self.context.example_inputs(self.task), self.timing)
         sizes = "-".join(map(kept_name, self.timing.keys))
         name = f"costs-{self.timing.device.type}-{about['model'][:8]}-batch-{sizes}-threads-{self.timing.threads}.json"
@@ -118,6 +121,11 @@ class ModelProfile:
 
     @cached_property
     def space(self) -> Space:
+        """Returns the blocks, groups and widths that plans choose from.
+
+        Raises:
+            UserError: the model has no block to drop and no channels to cut.
+        """
         self.console.line("looking for blocks and channel groups")
         inputs = self.context.example_inputs(self.task)
         found = find_space(
@@ -131,16 +139,18 @@ class ModelProfile:
         )
         if not found.blocks and not found.widths:
             raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
-        return found
+        return space
 
     @cached_property
     def engine(self) -> PlanScorer:
+        """Returns what scores plans on the data of the search."""
         space = self.space
         models = PlanModels(self.dense, self.task, self.context, space.blocks, space.structure, self.examples)
         return PlanScorer(models, self.examples, self.criterion, SCORING_SPLITS[self.scored_on])
 
     @cached_property
     def judge(self) -> PlanJudge:
+        """Returns what judges plans on fresh data."""
         return PlanJudge(self.engine)
 
     @cached_property
@@ -159,17 +169,17 @@ class ModelProfile:
 
     @cached_property
     def cost_tables(self) -> Tables:
-        """Without losses."""
+        """Returns the tables of costs; their losses are all 0."""
         with reproducible(self.timing.device):
             found = gather_costs(self.space, self.profiler, self.console)
         return found.model_copy(update={"macs_are_partial": self.dense_macs.is_partial})
 
     @cached_property
     def tables(self) -> Tables:
-        """From disk if nothing is missing there."""
+        """Returns the losses and costs of all single changes, read from `folder` if nothing is missing there."""
         both = [self.losses.about, self.costs.about, self.round_to]  # both stores are checked on opening
-        of = content_sha256([*both, self.bypass])[:8]
-        path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{of}.json"
+        digest = content_sha256([*both, self.bypass])[:8]
+        path = self.folder / f"tables-{self.task.name}-{self.timing.device.type}-{digest}.json"
         if self.rebuild:
             path.unlink(missing_ok=True)
         kept = _kept_tables(path, self.timing.resources)
@@ -177,14 +187,16 @@ class ModelProfile:
             return kept
         with reproducible(self.timing.device):
             losses = gather_losses(self.space, lambda: self.engine, self.losses, self.console)
-        found = with_losses(self.cost_tables, losses)
+        tables = with_losses(self.cost_tables, losses)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, found.model_dump_json() + "\n")
-        return found
+        write_atomically(path, tables.model_dump_json() + "\n")
+        return tables
 
     def dense_latency_s(self, key: MeasurementKey) -> float:
+        """Returns the median latency of the dense model in seconds per call."""
+
         def measured() -> list[float]:
-            found = measure_latency(
+            latency = measure_latency(
                 self.dense,
                 self.dense,
                 self.task.example_inputs(key.batch_size),
@@ -193,12 +205,12 @@ class ModelProfile:
                 warmup=3,
                 repeats=self.timing.repeats,
             )
-            return [found.dense_median_s]
+            return [latency.dense_median_s]
 
         return self.costs.get(f"dense seconds | {kept_name(key)}", measured)[0]
 
     def measured_latency(self, choice: Plan, key: MeasurementKey) -> float:
-        """Returns a plan's latency as a share of the dense model's, timed as a whole."""
+        """Returns the latency of a plan's whole model as a share of the dense model's."""
 
         def measured() -> list[float]:
             model = self.profiler.built(drops_of(self.tables, choice), widths_of(self.tables, choice))
@@ -207,15 +219,18 @@ class ModelProfile:
         return self.costs.get(f"whole | {kept_name(key)} | {described(self.tables, choice)}", measured)[0]
 
     def score(self, choice: Plan, order: str) -> float:
-        """The plan's loss as applied, kept on disk like the others."""
+        """Returns the loss of the plan's repaired model on the data of the search, and keeps it on disk."""
         drops, widths = drops_of(self.tables, choice), widths_of(self.tables, choice)
-        gone = [name if rank is None else f"{name} to {rank}" for name, rank in drops.items()]
-        left = [f"{name}: {as_text(width)}" for name, width in sorted(widths.items())]
-        name = f"plan | {order} | {', '.join(gone)} | {', '.join(left)}"
+        dropped = [name if rank is None else f"{name} to {rank}" for name, rank in drops.items()]
+        narrowed = [f"{name}: {as_text(width)}" for name, width in sorted(widths.items())]
+        name = f"plan | {order} | {', '.join(dropped)} | {', '.join(narrowed)}"
         return self.losses.get(name, lambda: [self.engine.loss_of(drops, widths, order)])[0]
 
     def judged(self, choice: Plan, order: str, repair: WidthRepair, recover: Recover | None) -> float:
-        """The plan's loss on fresh data, after the first steps of `recover` if it is given; kept on disk too."""
+        """Returns the loss of the plan's model on fresh data, after the first steps of `recover` if it is given.
+
+        The loss is kept on disk.
+        """
         drops, widths = drops_of(self.tables, choice), widths_of(self.tables, choice)
         steps = "" if recover is None else f" | {content_sha256(recover.model_dump(mode='json'))[:8]}"
         name = f"judged | {order} | {repair} | {described(self.tables, choice)}{steps}"
@@ -223,20 +238,20 @@ class ModelProfile:
 
     @property
     def num_single_changes(self) -> int:
-        """Models that were scored for the tables, the dense one among them."""
+        """Returns the number of models that were scored for the tables, the dense one included."""
         drops = len(removals(self.tables)) + sum(bool(context.widths) for context in self.tables.contexts)
         return 1 + drops + sum(len(group.widths) - 1 for group in self.tables.groups)
 
     def split_loss(self, drops: Drops, widths: Mapping[str, Width], order: str, split: Split) -> float:
-        """The task's mean loss on another split, of a plan as applied."""
+        """Returns the task's mean loss on a split, of a plan's repaired model."""
         model = self.engine.models.model_of(drops, widths, order)
         return mean_loss(model, self.context.batches(self.task, split), self.task.loss)
 
 
 def _kept_tables(path: Path, resources: Collection[str]) -> Tables | None:
-    """Returns None where the tables have to be put together again from losses and costs.
+    """Returns the tables at `path`, or None if they must be put together again from the stores.
 
-    That is so too where the kept tables name resources in the way of an earlier version, `latency@16`.
+    That is the case if they are missing, damaged, or name resources as an earlier version did (`latency@16`).
     """
     try:
         kept = Tables.model_validate_json(path.read_bytes())

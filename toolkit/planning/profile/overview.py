@@ -1,4 +1,4 @@
-"""What a model is made of: its residual blocks and its groups of channels, with what each of them costs."""
+"""Describes what a model is made of: its residual blocks and its groups of channels, with the cost of each."""
 
 from __future__ import annotations
 
@@ -31,13 +31,21 @@ class BlockOverview(Data):
 
 
 class GroupOverview(Data):
-    """`num_params` are those of the layers that write or read the channels; `latency_share` is theirs."""
+    """Describes a group of channels that are cut together.
+
+    units: the number of things that are cut: channels, or heads of attention.
+    width: the number of channels.
+    head_dim: channels of an attention head; None for other groups.
+    layers: the layers that write or read the channels.
+    num_params: the parameters of these layers.
+    latency_share: the time of these layers as a share of the whole model's.
+    """
 
     name: str
     kind: str
     units: int
     width: int
-    head_dim: int | None  # of attention; None elsewhere
+    head_dim: int | None
     head_dim_can_be_cut: bool
     layers: tuple[str, ...]
     num_params: int
@@ -76,7 +84,7 @@ def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[s
     blocks = found.names
     structure = find_groups(model, inputs, blocks, protected)
     layers = {group.name: tuple(dict.fromkeys((*group.producers, *group.consumers))) for group in structure.groups}
-    names = [*blocks, *dict.fromkeys(layer for own in layers.values() for layer in own)]
+    names = [*blocks, *dict.fromkeys(layer for of_group in layers.values() for layer in of_group)]
     shares = module_seconds(model, inputs, names)
     total = count_macs(model, inputs)
     return Overview(

@@ -1,6 +1,6 @@
-"""Plans as models: blocks dropped and widths cut on copies of the dense model, and repaired quickly.
+"""Makes the models of plans: drops blocks and cuts widths on copies of the dense model, and repairs the copies.
 
-The repairs are those that the stages make, on the same calibration data; see `toolkit.repair.sequence`.
+The repairs are those of the stages, on the same calibration data; see `toolkit.repair.sequence`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,12 @@ from toolkit.tasks.task import Split, Task
 
 
 class PlanModels:
-    """Makes models of plans for one dense model, repaired on `examples` of a split.
+    """Makes the models of plans of one dense model.
 
-    meter: counts the passes of blocks, also those that users of this class make.
+    blocks: the names of the dense model's blocks.
+    structure: the channel groups of the dense model.
+    examples: the number of examples of `split` that models are repaired on; None stands for all.
+    meter: counts the passes of blocks, including those that callers make within `metered`.
     """
 
     def __init__(
@@ -76,13 +79,12 @@ class PlanModels:
         self.meter = Meter()
         self._outputs = self.dense_outputs(self.calibration)
         self._dense_goals: Goals = [{} for _ in self.calibration]
-        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by what is called, and what goes next
+        self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by the layers called, and the block
         self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
 
     def repaired_on(self, split: Split) -> PlanModels:
-        """Returns the same for another split to repair on."""
-        known = self.dense, self.task, self.context, self.blocks, self.structure, self.examples
-        return PlanModels(*known, split)
+        """Returns an object that makes the models of the same plans but repairs them on another split."""
+        return PlanModels(self.dense, self.task, self.context, self.blocks, self.structure, self.examples, split)
 
     def model_of(
         self, drops: Drops, widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
@@ -120,20 +122,20 @@ class PlanModels:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
-        places, gone = dropped_blocks(model), self._gone(model)
-        scores = self._scores(model, groups) if places else self._dense_scores
+        dropped, gone = dropped_blocks(model), self._gone(model)
+        scores = self._scores(model, groups) if dropped else self._dense_scores
         choices = choose(given_cuts(groups, self.dense, widths), scores)
         before = copy_model(model) if len(places) > len(emptied_blocks(model)) else self.dense
         cut(model, choices)
         order = self._order_of(model)
 
         def join(layer: str) -> tuple[ActivationPoint, Joint] | None:
-            place = home_of(layer, places)
-            return self._join(layer) if place is None else joining_point(model, layer, place, self.example, order)
+            home = home_of(layer, dropped)
+            return self._join(layer) if home is None else joining_point(model, layer, home, self.example, order)
 
         def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
-            known = joint if home_of(layer, places) is None else None
-            return goal_of(layer, point, joint, gone, self.order, lambda: known)
+            dense_joint = joint if home_of(layer, dropped) is None else None
+            return goal_of(layer, point, joint, gone, self.order, lambda: dense_joint)
 
         first = first_reader(choices, order)
         others = (
@@ -143,7 +145,8 @@ class PlanModels:
         norms = norms_to_reestimate(model, order, first, sites)
         outer, inner = (self._sequence(model, reference, shared) for reference in (self.dense, before))
         inner.known = outer.known
-        is_inner = {site: home_of(site.goal.module, places) is not None for site in sites}  # not in the dense model
+        # a site inside a stand-in is repaired towards the model before the cut: the dense model has no such layer
+        is_inner = {site: home_of(site.goal.module, dropped) is not None for site in sites}
         with self.metered(model), self.metered(self.dense):
             outer.look_at({site for site in sites if not is_inner[site]})
             for site, names in itertools.zip_longest(sites, norms):
@@ -152,16 +155,16 @@ class PlanModels:
                     (inner if is_inner[site] else outer).fit(site)
 
     def _order_of(self, model: nn.Module) -> list[str]:
-        """Widths do not change the order of calls; in the place of a dropped block a bypass calls its layers."""
-        places, names = stand_ins_of(model), []
+        """Returns the dense model's order of calls, with the layers of bypasses for those of the dropped blocks."""
+        stand_ins, names = stand_ins_of(model), []
         for name in self.order:
-            if home_of(name, places) is None:
-                own = places[name].named_children() if name in places else ()
-                names += [name, *(f"{name}.{layer}" for layer, _ in own)]
+            if home_of(name, stand_ins) is None:
+                layers = stand_ins[name].named_children() if name in stand_ins else ()
+                names += [name, *(f"{name}.{layer}" for layer, _ in layers)]
         return names
 
     def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
-        """Where the stream is as wide as the dense one, widths do not change where outputs join it."""
+        """Returns the layer to refit when the block goes, or None; sites aimed at the dense model are kept."""
         order = self._order_of(model)
         if not aims_at_dense:
             return depth_site(model, block, self.example, order, block)
@@ -172,7 +175,7 @@ class PlanModels:
         return self._depth_sites[key]
 
     def _join(self, layer: str) -> tuple[ActivationPoint, Joint] | None:
-        """Inside a block neither widths nor other blocks change it."""
+        """Returns where the output of a layer joins the stream; the same for all plans, so it is looked up once."""
         if layer not in self._joins:
             home = home_of(layer, self.blocks)
             self._joins[layer] = joining_point(self.dense, layer, home, self.example, self.order)
@@ -187,7 +190,7 @@ class PlanModels:
         return self._scores(self.dense, list(self.groups.values()))
 
     def _gone(self, model: nn.Module) -> list[str]:
-        """The blocks in whose places nothing works and that continue the stream before them."""
+        """Returns the dropped blocks without a stand-in that hand on the stream before them unchanged."""
         return [block for block in emptied_blocks(model) if block in self._in_line]
 
     @cached_property
@@ -196,14 +199,17 @@ class PlanModels:
 
     @cached_property
     def _repaired_for(self) -> dict[str, int]:
-        """Where the layer is that is refitted when a block goes; the block itself where there is none."""
+        """Returns, for each block, the place in `order` of the layer to refit when it goes, or else of the block."""
         sites = {block: self._depth_site(self.dense, block) for block in self.blocks}
         return {block: self.order.index(site.layer if site else block) for block, site in sites.items()}
 
     def metered(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Not around a copy of the model: that would call the blocks of the one that is metered."""
-        gone = dropped_blocks(model)
-        return metered(self.meter, model, [block for block in self.blocks if block not in gone])
+        """Returns a context in which the passes of the model's blocks are counted.
+
+        Do not deep-copy a model while it is metered: the copy would still call the original's blocks.
+        """
+        dropped = dropped_blocks(model)
+        return metered(self.meter, model, [block for block in self.blocks if block not in dropped])
 
     def _sequence(self, model: nn.Module, reference: nn.Module, shared: Sequence[str]) -> RepairSequence:
         known = {key: value for key, value in self._outputs.items() if key[0] in shared}
@@ -213,7 +219,7 @@ class PlanModels:
         return RepairSequence(model, aim, self.calibration, self.blocks, self._order_of(model), known)
 
     def unchanged(self, drops: Drops, widths: Mapping[str, Width]) -> list[str]:
-        """Leading blocks that compute what they do in the dense model."""
+        """Returns the leading blocks of a plan that compute what they compute in the dense model."""
         changed = [self._first_layer(self.groups[name]) for name in widths]
         changed += [self._repaired_for[block] for block in drops]
         first = min(changed, default=len(self.order))
@@ -228,12 +234,13 @@ class PlanModels:
 
     @torch.no_grad()
     def dense_outputs(self, batches: Sequence[Inputs]) -> Outputs:
-        found: Outputs = {}
+        """Returns the outputs of the dense model's blocks, by the name of the block and the index of the batch."""
+        outputs: Outputs = {}
         with self.metered(self.dense), ExitStack() as stack:
             current: list[int] = []
             for block in self.blocks:
-                stack.enter_context(forward_replaced(self.dense.get_submodule(block), keeping(found, block, current)))
+                stack.enter_context(forward_replaced(self.dense.get_submodule(block), keeping(outputs, block, current)))
             for number, inputs in enumerate(batches):
                 current[:] = [number]
                 self.dense(*inputs)
-        return found
+        return outputs

@@ -1,4 +1,4 @@
-"""What can be changed in a model, and the widths that planning tries for it."""
+"""Finds what can be changed in a model, and the widths that planning tries for each group."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ from toolkit.record.plan import Rank
 from toolkit.stages.channel_prune.settings import Heads
 from toolkit.stages.channel_prune.widths import rounded
 
-SHARES = tuple(eighths / 8 for eighths in range(7, 0, -1))  # of a group's channels that stay
+SHARES = tuple(eighths / 8 for eighths in range(7, 0, -1))  # shares of a group's channels that are tried
 
-HEAD_SHARES = (0.75, 0.5, 0.25)  # of the heads
+HEAD_SHARES = (0.75, 0.5, 0.25)  # shares of the heads that are tried
 
-STREAM_SHARES = (0.75, 0.5)  # of the residual stream's width
+STREAM_SHARES = (0.75, 0.5)  # shares of the residual stream's width that are tried
 
 UNMODIFIED = "stream 1"
 
 
 @dataclass(frozen=True)
 class Space:
-    """`widths` of every group that is chosen on its own, the full one first; `streams`: of those cut together.
+    """Holds what plans choose from.
 
-    bypasses: the ranks of the maps that can take the place of each block.
+    widths: the candidate widths of each independent group, full width first.
+    streams: by the label of the context, the widths of the groups of the residual stream, which are cut together.
+    bypasses: the ranks of the bypasses that can take the place of each block.
     """
 
     blocks: tuple[str, ...]
     structure: Structure
     widths: dict[str, tuple[Width, ...]]
-    streams: dict[str, dict[str, int]]  # by the context's label
+    streams: dict[str, dict[str, int]]
     bypasses: dict[str, tuple[Rank, ...]] = field(default_factory=dict)
 
     @property
     def groups(self) -> dict[str, ChannelGroup]:
+        """Returns all groups by name."""
         return {group.name: group for group in self.structure.groups}
 
     def home(self, name: str) -> str | None:
-        """The block that holds all layers of the group."""
+        """Returns the block that holds all layers of the group, or None if no block does."""
         layers = [slot.module for slot in self.groups[name].slots]
         inside = (block for block in self.blocks if all(f"{layer}.".startswith(f"{block}.") for layer in layers))
         return next(inside, None)
@@ -61,9 +64,13 @@ def find_space(
     others: Sequence[Path] = (),
     routed: Mapping[str, str] | None = None,
 ) -> Space:
-    """Blocks, groups and their widths: shares of the channels, rounded to `round_to`; whole heads, and half of their
-    channels where that can be cut. The residual stream keeps the same share everywhere.
+    """Returns the blocks and groups of a model, and the widths to try.
 
+    The widths of channels are shares of the full width, rounded to multiples of `round_to`. The widths of attention are
+    numbers of heads, and also half of each head's channels where those can be cut. All groups of the residual stream
+    keep the same share.
+
+    protected: names of layers whose width is kept.
     bypass: whether linear maps may take the place of blocks.
     others: more ways to run the model, on which drops and cuts must be right too.
     routed: modules that the model runs depending on values, which stay as they are; see `routed_modules`.
@@ -79,9 +86,9 @@ def find_space(
         cut = {group.name: rounded(share * group.num_units, _units(group, round_to), group.num_units) for group in wide}
         if any(cut[group.name] < group.num_units for group in wide):
             streams[f"stream {share:g}"] = cut
-    chosen = {name: own for name, own in widths.items() if len(own) > 1}
+    several = {name: candidates for name, candidates in widths.items() if len(candidates) > 1}
     bypasses = bypass_ranks(model, blocks, inputs) if bypass else {}
-    return Space(tuple(blocks), structure, chosen, streams, bypasses)
+    return Space(tuple(blocks), structure, several, streams, bypasses)
 
 
 def _widths(group: ChannelGroup, round_to: int) -> tuple[Width, ...]:

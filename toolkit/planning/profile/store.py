@@ -1,4 +1,4 @@
-"""Numbers that took time to get, kept on disk as they come: one JSON file, bound to what they were got with."""
+"""Keeps measured numbers on disk, in a JSON file that says what the numbers depend on."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ class _Content(Data):
 
 
 class Store:
-    """Entries by name, each a list of numbers. Every new one is on disk before the next is asked for."""
+    """Keeps lists of numbers by name in a file, which is written after every new entry.
+
+    about: what the numbers depend on, by name.
+    """
 
     def __init__(self, path: Path, about: dict[str, str], entries: dict[str, list[float]]) -> None:
         self.path, self.about, self.entries = path, about, entries
 
     def get(self, name: str, measure: Callable[[], list[float]]) -> list[float]:
-        """What is known under that name, else what `measure` finds now."""
+        """Returns the numbers kept under `name`; where there are none, calls `measure` and keeps what it returns."""
         if name not in self.entries:
             self.entries[name] = measure()
             self._save()
@@ -39,10 +42,10 @@ class Store:
 
 
 def open_store(path: Path, about: dict[str, str], rebuild: bool = False) -> Store:
-    """What is kept at `path`, or an empty store; with `rebuild`, an empty one in any case.
+    """Returns the store in the file at `path`, or an empty one where there is no file or `rebuild` is set.
 
     Raises:
-        UserError: the file is damaged, or its numbers are of something else (`about`).
+        UserError: the file is damaged, or its numbers depend on something else than `about` says.
     """
     if rebuild or not path.exists():
         return Store(path, about, {})
@@ -50,16 +53,16 @@ def open_store(path: Path, about: dict[str, str], rebuild: bool = False) -> Stor
         content = _Content.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        how = "--rebuild makes it again, and so does removing it"
+        how = "remove it, or give --rebuild, to measure its numbers again"
         raise UserError(f"{path}: damaged or cut off ({reason}); {how}") from error
-    other = [
-        f"{name}: {content.about.get(name, 'nothing')} there, {about.get(name, 'nothing')} here"
+    differences = [
+        f"{name}: {content.about.get(name, 'nothing')} in the file, {about.get(name, 'nothing')} now"
         for name in sorted({*about, *content.about})
         if content.about.get(name) != about.get(name)
     ]
-    if other:
+    if differences:
         raise UserError(
-            f"{path}: its numbers are of something else ({'; '.join(other)}); choose another --tables folder, or "
-            "--rebuild to make them again here"
+            f"{path}: its numbers were measured under other conditions ({'; '.join(differences)}); choose another "
+            "folder with --tables, or give --rebuild to measure them again in this one"
         )
     return Store(path, about, dict(content.entries))

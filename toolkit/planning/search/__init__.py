@@ -1,1 +1,1 @@
-"""The search for a plan: pure functions of tables and scores. Nothing here imports torch."""
+"""Searches for a plan with pure functions of tables and scores. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""What the search is compared with: the best of as many random plans, and a greedy descent with as many scores."""
+"""Holds two controls that the search is compared with: random plans, and a greedy descent with as many scores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MOST_DEAD_ENDS = 200
 def random_search(
     tables: Tables, limits: Limits, family: PlanFamily, scorer: CountingScorer, evaluations: int, seed: int
 ) -> BestPlan | None:
-    """A control: the best of random plans that just hold the limits."""
+    """Returns the best of `evaluations` random plans that just hold the limits; None if the family has no such plan."""
     if minimise_loss(tables, limits, family) is None:
         return None
     rng = np.random.default_rng(seed)
     end = scorer.spent + evaluations
     best: BestPlan | None = None
     repeats = 0
-    while scorer.spent < end and repeats < MOST_DEAD_ENDS:  # the family may have fewer plans than that
+    while scorer.spent < end and repeats < MOST_DEAD_ENDS:  # the family may have fewer than `evaluations` plans
         before = scorer.spent
         choice = random_choice(tables, limits, family, rng)
         loss = scorer(choice)
@@ -35,9 +35,10 @@ def random_search(
 
 
 def random_choice(tables: Tables, limits: Limits, family: PlanFamily, rng: np.random.Generator) -> Plan:
-    """Single random changes of an unmodified model until the limits hold; begun anew where no change is left.
+    """Returns a plan of random single changes, made one by one until the limits hold.
 
-    After many dead ends, the least cost that there is.
+    Starts again where no change is left. After `MOST_DEAD_ENDS` starts it returns the plan that takes the least of the
+    first limit's resource.
     """
     for _ in range(MOST_DEAD_ENDS):
         choice = Plan()
@@ -52,23 +53,25 @@ def random_choice(tables: Tables, limits: Limits, family: PlanFamily, rng: np.ra
 
 
 def single_changes(tables: Tables, family: PlanFamily, choice: Plan) -> Iterator[Plan]:
-    """Everything that cuts one thing more: a block, with or without a bypass in its place, the bypass or a part of its
-    rank, one of a group's further widths, the stream's next width.
+    """Yields every plan that cuts one thing more than `choice`.
+
+    That is a block (with each bypass in its place, or with none), a bypass (for a smaller one or for none), a group (to
+    each of its smaller widths), or the stream (to its next width).
     """
-    gone = removed_by(choice)
+    removed = removed_by(choice)
     if family != "width":
-        for name, place in removals(tables):
-            is_new = name not in gone and len(gone) + 1 < len(tables.blocks)
-            held = gone.get(name)
-            is_less = held is not None and (place is None or place > held)
+        for name, bypass in removals(tables):
+            is_new = name not in removed and len(removed) + 1 < len(tables.blocks)
+            current = removed.get(name)
+            is_less = current is not None and (bypass is None or bypass > current)
             if is_new or is_less:
-                yield make_plan(tables, choice.context, {**gone, name: place}.items(), choice.levels)
+                yield make_plan(tables, choice.context, {**removed, name: bypass}.items(), choice.levels)
     if family == "depth":
         return
     for group in tables.groups:
         level = choice.levels.get(group.name, 0)
         for lower in range(level + 1, len(group.widths)) if group.block not in choice.dropped else ():
-            yield make_plan(tables, choice.context, gone.items(), {**choice.levels, group.name: lower})
+            yield make_plan(tables, choice.context, removed.items(), {**choice.levels, group.name: lower})
     if choice.context + 1 < len(tables.contexts):
         yield replace(choice, context=choice.context + 1)
 
@@ -76,24 +79,25 @@ def single_changes(tables: Tables, family: PlanFamily, choice: Plan) -> Iterator
 def greedy_search(
     tables: Tables, limits: Limits, family: PlanFamily, scorer: CountingScorer, evaluations: int, seed: int
 ) -> BestPlan | None:
-    """A control: at every step the change of least loss per cost among some random ones, until the limits hold.
+    """Returns the best plan of greedy descents, or None if the family has no plan within the limits.
 
-    The number scored at a step shares `evaluations` out evenly over about as many steps as random changes take. What is
-    left then goes into further descents; the best one counts.
+    A descent makes, at every step, the change that adds the least loss for what it saves among some random changes,
+    until the limits hold. The number of changes scored at a step is `evaluations` divided by the number of steps that a
+    random plan takes. Evaluations that one descent leaves over are spent on further descents.
     """
     if minimise_loss(tables, limits, family) is None:
         return None
     rng = np.random.default_rng(seed)
     steps = max(1, round(np.mean([_num_changes(random_choice(tables, limits, family, rng)) for _ in range(20)])))
-    each = max(1, evaluations // steps)
+    per_step = max(1, evaluations // steps)
     end = scorer.spent + evaluations
     best: BestPlan | None = None
     repeats = 0
     while repeats < MOST_DEAD_ENDS and (scorer.spent < end or best is None):
         before = scorer.spent
-        found = _descent(tables, limits, family, scorer, each, rng, end, must_end=best is None)
-        if found is not None and (best is None or found.loss < best.loss):
-            best = found
+        result = _descent(tables, limits, family, scorer, per_step, rng, end, must_end=best is None)
+        if result is not None and (best is None or result.loss < best.loss):
+            best = result
         repeats = repeats + 1 if scorer.spent == before else 0
     return best
 
@@ -103,23 +107,26 @@ def _descent(
     limits: Limits,
     family: PlanFamily,
     scorer: CountingScorer,
-    each: int,
+    per_step: int,
     rng: np.random.Generator,
     end: int,
     must_end: bool,
 ) -> BestPlan | None:
-    """None where it ends outside the limits. Past `end` it stops with nothing, or goes on without a choice."""
+    """Returns the plan of one greedy descent, or None if no change is left before the limits hold.
+
+    When `end` scores are spent it returns None too, or, with `must_end`, makes one random change per step.
+    """
     primary = next(iter(limits))
     choice, loss = Plan(), tables.dense_loss
     while not fits(tables, limits, choice):
-        options = [one for one in single_changes(tables, family, choice) if _saves(tables, primary, choice, one)]
+        options = [plan for plan in single_changes(tables, family, choice) if _saves(tables, primary, choice, plan)]
         is_over = scorer.spent >= end
         if not options or (is_over and not must_end):
             return None
-        chosen = [options[index] for index in rng.permutation(len(options))[: 1 if is_over else each]]
+        tried = [options[index] for index in rng.permutation(len(options))[: 1 if is_over else per_step]]
         now, before = cost(tables, choice, primary), loss
-        scores = {one: scorer(one) for one in chosen}
-        choice = min(scores, key=lambda one: (scores[one] - before) / (now - cost(tables, one, primary)))
+        scores = {plan: scorer(plan) for plan in tried}
+        choice = min(scores, key=lambda plan: (scores[plan] - before) / (now - cost(tables, plan, primary)))
         loss = scores[choice]
     return BestPlan(choice, ORDERS[0], scorer(choice))
 

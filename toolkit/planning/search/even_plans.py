@@ -1,7 +1,7 @@
-"""Plans that cut all widths alike: where losses do not add up, they are the safe ones to begin a search with.
+"""Makes plans that cut all widths to about the same share, as safe starts of a search. No torch here.
 
-The optimum on paper believes the loss of every change as it is alone, and so it heaps cuts where each looks cheap.
-No torch here.
+The optimum of the tables adds up losses of single changes, so it gathers its cuts where each one alone is cheap. Where
+losses do not add up, that plan is poor, and an even plan is better.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ SHARES = tuple(eighths / 8 for eighths in range(7, 0, -1))
 
 
 def even_plans(tables: Tables, limits: Mapping[str, float], family: PlanFamily) -> list[Plan]:
-    """Returns plans within the limits, one for each share of the widths that goes with some number of dropped blocks.
+    """Returns at most one plan within the limits for each share in `SHARES`; no plan for the depth family.
 
-    Blocks go in the order of what each adds alone, until the limits hold; what is left of the limits is given back to
-    the widths that gain most for it. The depth family has none, as it cuts no width.
+    All widths are cut to the share, and blocks are dropped in the order of the loss that each adds alone until the
+    limits hold. Then widths are raised again while the limits allow it, first where that gains most for its cost.
     """
-    found = []
+    plans = []
     for share in SHARES if family != "depth" else ():
         levels = {group.name: _level(group, share) for group in tables.groups}
         for choice in _dropping(tables, levels, family):
             if _fits(tables, limits, choice):
                 if choice.levels:
-                    found.append(_filled(tables, limits, choice))
+                    plans.append(_filled(tables, limits, choice))
                 break
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(plans))
 
 
 def _dropping(tables: Tables, levels: Mapping[str, int], family: PlanFamily) -> Iterator[Plan]:
-    """Ever more blocks gone; none for one axis, at least one for both."""
+    """Yields plans with ever more dropped blocks, from one block on; for the width family one plan without any."""
     if family == "width":
         yield make_plan(tables, 0, (), levels)
         return
@@ -43,10 +43,12 @@ def _dropping(tables: Tables, levels: Mapping[str, int], family: PlanFamily) -> 
 
 
 def _level(group: PlanGroup, share: float) -> int:
-    """The place of the width that is nearest to the share of the full one; the wider of two."""
+    """Returns the index of the width nearest to the share of the full one; the wider width where two are as near."""
     full = _units(group.widths[0])
-    own = [place for place, width in enumerate(group.widths) if not isinstance(width, Heads) or width.head_dim is None]
-    return min(own, key=lambda place: (abs(_units(group.widths[place]) / full - share), place))
+    usable = [
+        index for index, width in enumerate(group.widths) if not isinstance(width, Heads) or width.head_dim is None
+    ]
+    return min(usable, key=lambda index: (abs(_units(group.widths[index]) / full - share), index))
 
 
 def _units(width: Width) -> int:
@@ -54,17 +56,17 @@ def _units(width: Width) -> int:
 
 
 def _filled(tables: Tables, limits: Mapping[str, float], choice: Plan) -> Plan:
-    """With widths given back one step at a time, the one first that gains most for what it costs."""
-    first = next(iter(limits))
+    """Returns the plan with widths raised one step at a time, first the one that gains most for its cost."""
+    primary = next(iter(limits))
     groups = {group.name: group for group in tables.groups}
     costs = tables.contexts[choice.context].groups
     while True:
         steps = []
         for name, level in choice.levels.items():
             gain = groups[name].losses[level] - groups[name].losses[level - 1]
-            price = costs[name][level - 1][first] - costs[name][level][first]
-            gone = [(block, None) for block in choice.dropped]
-            raised = make_plan(tables, choice.context, gone, {**choice.levels, name: level - 1})
+            price = costs[name][level - 1][primary] - costs[name][level][primary]
+            dropped = [(block, None) for block in choice.dropped]
+            raised = make_plan(tables, choice.context, dropped, {**choice.levels, name: level - 1})
             if gain > 0 and price > 0 and raised.levels and _fits(tables, limits, raised):
                 steps.append((gain / price, name, raised))
         if not steps:

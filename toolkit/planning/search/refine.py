@@ -1,4 +1,7 @@
-"""From the best plan on paper to the best plan as applied: a few are scored end to end. Pure; `score` is given."""
+"""Refines the optimum of the tables: scores a few whole plans and corrects the tables by the scores.
+
+The functions are pure: the caller gives the function that scores a plan.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,26 @@ from toolkit.planning.tables import Plan, Tables, cost
 
 Limits = Mapping[str, float]
 
-Score = Callable[[Plan, str], float]  # the loss of a plan applied in an order; lower is better
+Score = Callable[[Plan, str], float]  # returns the loss of a plan that is applied in an order
 
 ORDERS = ("depth_then_width", "width_then_depth", "interleaved")
 
-EVALUATIONS = 2  # plans of one axis that are scored end to end for one budget
+EVALUATIONS = 2  # plans scored end to end for one axis and one budget
 
-EXAMPLES = 16  # of the scoring and the calibration split: enough to compare plans on the same ones
+EXAMPLES = 16  # of the scoring and of the calibration split: enough, because all plans are compared on the same ones
 
-ROUND_TO = 8  # what widths are multiples of
+ROUND_TO = 8  # widths are multiples of this number
 
-HALVINGS = 6  # of the way from a budget to the dense model, to find where a quality is kept
+HALVINGS = 6  # steps of the search between a budget and the dense model for where a quality is kept
 
-COMBINED_SHARE = 4  # times as many scores as for one axis: it has far more plans
+COMBINED_SHARE = 4  # the combined family has far more plans than one axis, so it gets this many times the scores
 
-MOST_KNOWN = 40  # draws in a row that name no new plan: the family has hardly any other
+MOST_KNOWN = 40  # after so many draws in a row without a new plan the family has hardly any other, and drawing stops
 
 
 @dataclass(frozen=True)
 class BestPlan:
-    """The best plan that was scored."""
+    """Holds the best plan that was scored, the order of its stages and its loss."""
 
     choice: Plan
     order: str
@@ -43,7 +46,11 @@ class BestPlan:
 
 @dataclass
 class CountingScorer:
-    """Scores each plan once. `spent` counts the plans, also those whose score `score` knows from before."""
+    """Scores each plan once and remembers the scores.
+
+    known: the scores by plan and order of stages.
+    spent: the number of plans that `score` was called for, including those that it had kept from an earlier search.
+    """
 
     score: Score
     known: dict[tuple[Plan, str], float] = field(default_factory=dict)
@@ -58,17 +65,18 @@ class CountingScorer:
         return self.known[choice, order]
 
     def knows(self, choice: Plan) -> bool:
+        """Returns whether the plan is scored already in the first order of stages."""
         return (choice, ORDERS[0]) in self.known
 
     def scores(self, family: PlanFamily) -> dict[Plan, float]:
-        """Those of the family's plans, in the first order alone: what the order does is not in the tables."""
+        """Returns the known scores of the family's plans in the first order of stages; tables do not model orders."""
         return {
             choice: loss for (choice, order), loss in self.known.items() if order == ORDERS[0] and is_of(choice, family)
         }
 
 
 def num_scores(family: PlanFamily, evaluations: int) -> int:
-    """About how many plans `refine` scores."""
+    """Returns about how many plans `refine` scores."""
     even = 0 if family == "depth" else len(SHARES)
     return evaluations * (2 + COMBINED_SHARE if family == "combined" else 1) + even
 
@@ -76,27 +84,27 @@ def num_scores(family: PlanFamily, evaluations: int) -> int:
 def refine(
     tables: Tables, limits: Limits, family: PlanFamily, scorer: CountingScorer, evaluations: int, seed: int = 0
 ) -> BestPlan | None:
-    """The best of about `num_scores` plans within the limits, by score; None if the family has none.
+    """Returns the plan of least score among about `num_scores` plans within the limits; None if the family has none.
 
-    Scored are the optimum on paper and plans that cut all widths alike (`even_plans`), then the optima of tables that
-    are corrected by all scores so far (`Surrogate`): as they are believed to be and, in turn, as they might be
-    (Thompson sampling). The combined family starts from the best depth-only and width-only plans as well, so it is
-    never worse than either. The order of stages is tried on the best plan. `seed` is that of the draws.
+    First it scores the optimum of the tables and plans that cut all widths alike (`even_plans`). Then it scores optima
+    of tables that are corrected by all scores so far (`Surrogate`): in turn the most likely tables and a random draw of
+    them (Thompson sampling). The combined family starts from the best depth-only and width-only plans too, so its plan
+    scores no worse than theirs. All orders of stages are tried on the best plan. `seed` is the seed of the draws.
     """
-    first = minimise_loss(tables, limits, family)
-    if first is None:
+    optimum = minimise_loss(tables, limits, family)
+    if optimum is None:
         return None
-    starts = [first]
-    own = evaluations
+    starts = [optimum]
+    of_family = evaluations
     if family == "combined":
-        own = COMBINED_SHARE * evaluations
+        of_family = COMBINED_SHARE * evaluations
         for axis in ("depth", "width"):
-            found = refine(tables, limits, axis, scorer, evaluations, seed)
-            if found is not None:
-                starts.append(found.choice)
+            best_of_axis = refine(tables, limits, axis, scorer, evaluations, seed)
+            if best_of_axis is not None:
+                starts.append(best_of_axis.choice)
     starts = list(dict.fromkeys([*starts, *(even_plans(tables, limits, family) if evaluations else ())]))
     rng = np.random.default_rng(seed)
-    best = min([*starts, *_learnt(tables, limits, family, scorer, starts, own, rng)], key=scorer)
+    best = min([*starts, *_learnt(tables, limits, family, scorer, starts, of_family, rng)], key=scorer)
     orders = ORDERS if family == "combined" and evaluations else ORDERS[:1]
     losses = {order: scorer(best, order) for order in orders}
     order = min(losses, key=losses.__getitem__)
@@ -112,56 +120,65 @@ def _learnt(
     evaluations: int,
     rng: np.random.Generator,
 ) -> list[Plan]:
-    """`evaluations` plans less one, each named by what the scores before it say; the starts are scored first."""
-    found: list[Plan] = []
+    """Returns at most `evaluations - 1` new plans, each an optimum of tables corrected by all scores before it.
+
+    The plans in `starts` are scored first.
+    """
+    plans: list[Plan] = []
     minimiser = LossMinimiser(tables, limits, family)
     for choice in starts:
         scorer(choice)
-    while len(found) < evaluations - 1:
+    while len(plans) < evaluations - 1:
         surrogate = Surrogate(tables, scorer.scores(family))
-        first = [surrogate.believed()] if len(found) % 2 == 0 else []
-        corrected = itertools.chain(first, itertools.islice(surrogate.sampled(rng), MOST_KNOWN))
-        named = (minimiser.minimise(one) for one in corrected)
-        new = next((choice for choice in named if choice is not None and not scorer.knows(choice)), None)
+        likeliest = [surrogate.believed()] if len(plans) % 2 == 0 else []
+        corrected = itertools.chain(likeliest, itertools.islice(surrogate.sampled(rng), MOST_KNOWN))
+        optima = (minimiser.minimise(drawn) for drawn in corrected)
+        new = next((choice for choice in optima if choice is not None and not scorer.knows(choice)), None)
         if new is None:
             break
         scorer(new)
-        found.append(new)
-    return found
+        plans.append(new)
+    return plans
 
 
 def is_of(choice: Plan, family: PlanFamily) -> bool:
+    """Returns whether the plan makes only changes of the family; the combined family has all of them."""
     if family == "depth":
         return not choice.levels and not choice.context
     return family == "combined" or not choice.dropped
 
 
 def fits(tables: Tables, limits: Limits, choice: Plan) -> bool:
+    """Returns whether the costs of the plan, by the tables, are within all limits."""
     return all(cost(tables, choice, name) <= limit + 1e-9 for name, limit in limits.items())
 
 
 def nearest(tables: Tables, limits: Limits, family: PlanFamily) -> float | None:
-    """The least that the family can make of the first limit's resource, within the others; None if of none of it."""
+    """Returns the least share of the first limit's resource that the family reaches within the other limits.
+
+    Returns None if the family has no plan within the other limits.
+    """
     primary = next(iter(limits))
-    found = minimise_cost(tables, primary, limits, family)
-    return None if found is None else cost(tables, found, primary)
+    cheapest = minimise_cost(tables, primary, limits, family)
+    return None if cheapest is None else cost(tables, cheapest, primary)
 
 
 def nearest_with_quality(
     tables: Tables, limits: Limits, family: PlanFamily, quality: Callable[[Plan], float], floor: float
 ) -> tuple[float, float] | None:
-    """About the least share of the first limit's resource whose plan on paper keeps `floor`, and what it keeps.
+    """Returns about the least share of the first limit's resource whose plan has a quality of at least `floor`.
 
-    By halving between the first limit and the dense model; None if nothing that was tried keeps it.
+    Halves the interval between the first limit and the dense model, and asks for the optimum of the tables at each
+    share. Returns the share and the quality, or None if no share that was tried reaches the floor.
     """
     primary = next(iter(limits))
-    below, above, kept = limits[primary], 1.0, None
+    below, above, reached = limits[primary], 1.0, None
     for _ in range(HALVINGS):
         share = (below + above) / 2
         choice = minimise_loss(tables, {**limits, primary: share}, family)
-        found = -np.inf if choice is None else quality(choice)
-        if found >= floor:
-            above, kept = share, (share, found)
+        value = -np.inf if choice is None else quality(choice)
+        if value >= floor:
+            above, reached = share, (share, value)
         else:
             below = share
-    return kept
+    return reached

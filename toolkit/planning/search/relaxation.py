@@ -1,8 +1,8 @@
-"""A lower bound of what a context's plans add to a goal, without solving their integer programme. No torch here.
+"""Bounds from below what the plans of a context add to a goal, without solving their integer programme. No torch here.
 
-Limits are given a price each instead of being held (Lagrangian relaxation): then every block is free to take what is
-best for itself, and whatever the prices are, no plan within the limits has less than the sum. Good prices are searched
-for; that they are not the best ones only makes the bound lower.
+Each limit is replaced by a price for exceeding it (Lagrangian relaxation). Every block can then be minimised alone, and
+for any prices no plan within the limits has less than the sum of the minima. Prices are searched for; prices that are
+not the best ones make the bound lower, never wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCE = 1e-4  # that limits are wider by here, so that bounds hold for all that a solver's tolerances let through
+TOLERANCE = 1e-4  # limits are widened by this, so that the bound also holds for what a solver's tolerances let through
 
-PRICES = np.geomspace(1e-3, 1e3, 12)  # tried at once; then as many between the neighbours of the best one
+PRICES = np.geomspace(1e-3, 1e3, 12)  # tried first; then as many between the neighbours of the best one
 
 ROUNDS = 3
 
@@ -22,11 +22,16 @@ Array = NDArray[np.float64]
 
 
 class Relaxation:
-    """Variables are those of blocks (that one goes in one of its ways), then those of groups (one of its widths).
+    """Bounds a goal that is linear in the binary variables of a context's plans.
 
-    `ways`: in how many each block can go; `widths`: how many each group has; `homes`: the place of its block, None if
-    none holds it; `upper`: 0 for variables that must be 0. For each limit `changes` has what each variable adds to the
-    cost, `left` what all may add together.
+    The variables are first, for each block, the ways to drop it, and then, for each group, its widths.
+
+    ways: the number of ways to drop each block.
+    widths: the number of widths of each group.
+    homes: the index of the block that holds each group; None where no block does.
+    upper: the upper bound of each variable: 0 for those that must be 0, and 1 for the others.
+    changes: for each limit, what each variable adds to the cost.
+    left: for each limit, what all variables may add together.
     """
 
     def __init__(
@@ -44,10 +49,13 @@ class Relaxation:
         self._inside = np.array([[float(home == block) for block in range(len(ways))] for home in homes])
         self._outside = np.array([float(home is None) for home in homes])
         self._never = np.where(upper > 0, 0.0, np.inf)
-        self._limits = [(one, most + TOLERANCE) for one, most in zip(changes, left, strict=True)]
+        self._limits = [(added, most + TOLERANCE) for added, most in zip(changes, left, strict=True)]
 
     def bound(self, goal: Array) -> float:
-        """No plan within the limits adds less to the goal. One limit after the other gets its price."""
+        """Returns a number that no plan within the limits is below; prices are set for one limit after the other.
+
+        goal: what each variable adds to the goal.
+        """
         priced, paid = goal, 0.0
         best = float(self._least(priced[None])[0])
         for changes, left in self._limits:
@@ -57,19 +65,19 @@ class Relaxation:
         return best
 
     def _price(self, goal: Array, changes: Array, left: float) -> tuple[float, float]:
-        """The price that was found to give the highest sum, and that sum: it rises with the price, then falls."""
+        """Returns the price that gives the highest sum, and that sum; the sum rises with the price and then falls."""
         unit = max(float(np.abs(goal).max()), 1e-300) / max(float(np.abs(changes).max()), 1e-300)
         prices = unit * PRICES
         for _ in range(ROUNDS):
             sums = self._least(goal + prices[:, None] * changes) - prices * left
             best = int(sums.argmax())
             low, high = prices[max(best - 1, 0)], prices[min(best + 1, len(prices) - 1)]
-            found = float(prices[best]), float(sums[best])
+            highest = float(prices[best]), float(sums[best])
             prices = np.linspace(low, high, len(PRICES))
-        return found
+        return highest
 
     def _least(self, goals: Array) -> Array:
-        """The least sum of each row where nothing is limited: every block goes, or every group in it has a width."""
+        """Returns the least sum of each row without limits; a block is dropped, or its groups have one width each."""
         goals = goals + self._never
         removals, options = goals[:, : self._num_removals], goals[:, self._num_removals :]
         blocks = np.minimum.reduceat(removals, self._blocks, axis=1) if self._blocks.size else removals

@@ -1,7 +1,8 @@
-"""The runoff: the best plans by score are judged once more, on data that nothing was chosen on. Pure; `judge` is given.
+"""Holds the runoff, which judges the best plans by score once more on data that no choice was made on.
 
-The best of many scores is lower than its plan is worth, and the more so the more plans there are: the combined family
-has far more than one axis. Fresh data take that advantage away, and the best plans of one axis run too.
+The least of many scores is too good for its plan, and the more plans were scored, the more so; the combined family has
+far more plans than one axis. Fresh data take that advantage away, and the best plans of one axis take part as well.
+The functions are pure: the caller gives the function that judges a plan.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from toolkit.planning.search.refine import BestPlan, Limits, fits, is_of
 from toolkit.planning.search.solver import PlanFamily
 from toolkit.planning.tables import Plan, Tables
 
-FINALISTS = 3  # of every family that runs
+FINALISTS = 3  # plans of every family that takes part
 
-FAR_SHARE = 0.1  # of the dense model's loss
+FAR_SHARE = 0.1  # share of the dense model's loss
 
-Judge = Callable[[Plan, str], float]  # the loss of a plan applied in an order, on fresh data
+Judge = Callable[[Plan, str], float]  # returns the loss on fresh data of a plan that is applied in an order
 
 
 def finalists(
@@ -24,23 +25,26 @@ def finalists(
 ) -> list[BestPlan]:
     """Returns the `number` best plans by score within the limits, each in its best order.
 
-    For the combined family these are plans that cut both axes, and the best ones of each axis alone follow.
+    For the combined family these are the best plans that cut both axes, then the best ones of each axis alone.
+
+    known: the scores by plan and order of stages.
     """
     best: dict[Plan, BestPlan] = {}
     for (choice, order), loss in sorted(known.items(), key=lambda item: item[1]):
         if fits(tables, limits, choice):
             best.setdefault(choice, BestPlan(choice, order, loss))
     if family != "combined":
-        return [one for one in best.values() if is_of(one.choice, family)][:number]
-    alone = {axis: [one for one in best.values() if is_of(one.choice, axis)] for axis in ("depth", "width")}
-    both = [one for one in best.values() if all(one not in plans for plans in alone.values())]
+        return [plan for plan in best.values() if is_of(plan.choice, family)][:number]
+    alone = {axis: [plan for plan in best.values() if is_of(plan.choice, axis)] for axis in ("depth", "width")}
+    both = [plan for plan in best.values() if all(plan not in plans for plans in alone.values())]
     return list(dict.fromkeys([*both[:number], *alone["depth"][:number], *alone["width"][:number]]))
 
 
 def contenders(plans: Sequence[BestPlan], dense_loss: float) -> list[BestPlan]:
-    """Returns the plans that fresh data could still put first: those not far behind the best score.
+    """Returns the plans that are close enough to the best score for fresh data to put them first.
 
-    Far is as much again as the best plan adds to the dense model's loss, or a tenth of that loss where it adds less.
+    A plan is close if its loss exceeds that of the best plan by no more than the best plan adds to the dense model's
+    loss, or by no more than a tenth of the dense model's loss, whichever allows more.
     """
     best = min(plan.loss for plan in plans)
     far = max(best - dense_loss, FAR_SHARE * abs(dense_loss))

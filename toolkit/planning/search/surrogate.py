@@ -1,11 +1,11 @@
-"""Tables corrected by scores of whole plans: what a change really adds, and how sure that is. No torch here.
+"""Corrects tables by the scores of whole plans: what each change really adds, and how uncertain that is. No torch here.
 
-A Bayesian linear model: the loss that a plan adds is the sum of what its changes add, and noise. Before any plan is
-scored a change is believed to add what it does alone, times a factor that is the same for all and about 1 (changes made
-together add more than alone, gains add up to less), give or take a doubt of its own. Each score then corrects the
-changes of its plan, those most that are least sure. How large doubts and noise are is not set either: several of both
-are believed in as far as they make the scores likely (Rasmussen and Williams, Gaussian Processes for Machine Learning,
-equation 2.30 for the likelihood).
+The model is Bayesian and linear: a plan adds sum over its changes i of effect_i, plus noise. The prior is
+effect_i = f * alone_i + e_i, where alone_i is what change i adds alone, f ~ N(1, 1) is one factor shared by all changes
+(changes made together may add more or less than alone), and e_i is an independent error of each change. A score
+corrects the changes of its plan, most the ones of largest error. The sizes of errors and of noise are not fixed:
+several pairs of sizes are weighted by the likelihood of the scores (Rasmussen and Williams, Gaussian Processes for
+Machine Learning, equation 2.30).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from toolkit.planning.tables import Plan, PlanBlock, Tables, removal_losses, rem
 
 DOUBT_OF_FACTOR = 1.0  # standard deviation
 
-DOUBTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # root mean square over changes, in median losses that plans add
+DOUBTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # root mean square error of changes, in units of the median loss of plans
 
-NOISES = (0.1, 0.2, 0.4, 0.8)  # in the same unit; a plan that adds more has more
+NOISES = (0.1, 0.2, 0.4, 0.8)  # in the same unit; the noise of a plan that adds more than the median is larger
 
-FLOOR = 0.2  # of the median change: what all are counted with beside their own, for their doubt
+FLOOR = 0.2  # share of the median change that is added to the size of every change, so that no error is near 0
 
-LEAST_NOISE = 1e-4  # of the largest change: keeps equations solvable where scores hardly differ
+LEAST_NOISE = 1e-4  # share of the largest change; keeps equations solvable where scores hardly differ
 
-BOLDNESS = 0.5  # share of the doubt by which the first draw differs from what is believed
+BOLDNESS = 0.5  # factor on how far the first draw is from the mean
 
-STEADY_DRAWS = 5  # after as many draws in a row it has doubled, and so on
+STEADY_DRAWS = 5  # after so many draws in a row the factor has doubled, and it doubles again after as many more
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What is believed before the scores are known: standard deviations of each change and of each score's noise."""
+    """Holds one pair of sizes: the standard deviation of each change's error, and of the noise of each plan's score."""
 
     doubts: Array
     noises: Array
@@ -47,33 +47,34 @@ class _Setting:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """`scores` are losses of whole plans, on the data of the tables."""
+    """Corrects `tables` by `scores`, the losses of whole plans on the data of the tables."""
 
     tables: Tables
     scores: Mapping[Plan, float]
 
     def believed(self) -> Tables:
-        """With what every change is most likely to add."""
+        """Returns the tables with the posterior mean of what every change adds."""
         means = [self._corrections(setting, self._missed) for setting in self._settings]
         return self._with(self._alone + np.average(means, axis=0, weights=self._weights))
 
     def sampled(self, rng: np.random.Generator) -> Iterator[Tables]:
-        """Endlessly, with what every change might add (Thompson, Biometrika 1933), farther and farther off.
+        """Yields tables without end, each with a random draw of what every change adds (Thompson, Biometrika 1933).
 
-        What might be is drawn as if no score were known, then corrected as the scores would (Matheron's rule).
+        A draw is taken from the prior and corrected by the scores (Matheron's rule). Its distance from the posterior
+        mean is scaled by a factor that doubles every `STEADY_DRAWS` draws.
         """
         for draw in itertools.count():
             setting = self._settings[int(rng.choice(len(self._settings), p=self._weights))]
             factor = DOUBT_OF_FACTOR * rng.standard_normal()
             doubt = factor * self._alone + setting.doubts * rng.standard_normal(len(self._alone))
             scored = self._made @ doubt + setting.noises * rng.standard_normal(len(self._plans))
-            off = doubt - self._corrections(setting, scored)
+            deviation = doubt - self._corrections(setting, scored)
             believed = self._corrections(setting, self._missed)
-            yield self._with(self._alone + believed + BOLDNESS * 2.0 ** (draw / STEADY_DRAWS) * off)
+            yield self._with(self._alone + believed + BOLDNESS * 2.0 ** (draw / STEADY_DRAWS) * deviation)
 
     @cached_property
     def _alone(self) -> Array:
-        """What each change adds alone: ways in which blocks go, widths of groups, widths of the stream."""
+        """Returns what each change adds alone: first ways to drop blocks, then widths of groups, then of the stream."""
         tables = self.tables
         drops = [loss for block in tables.blocks for loss in removal_losses(block)]
         widths = [loss for group in tables.groups for loss in group.losses[1:]]
@@ -82,7 +83,7 @@ class Surrogate:
 
     @cached_property
     def _made(self) -> Array:
-        """1 for each change that a plan makes; a row for each plan that was scored."""
+        """Returns a matrix with a row per scored plan, which has 1 for each change that the plan makes."""
         made: Array = np.zeros((len(self._plans), len(self._alone)))
         for row, choice in zip(made, self._plans, strict=True):
             row[:] = self._changes(choice)
@@ -98,44 +99,47 @@ class Surrogate:
 
     @cached_property
     def _missed(self) -> Array:
-        """What plans add beside the sum of what their changes do alone."""
+        """Returns what each scored plan adds, less the sum of what its changes add alone."""
         missed: Array = self._added - self._made @ self._alone
         return missed
 
     @cached_property
     def _settings(self) -> list[_Setting]:
-        """All doubts with all noises."""
+        """Returns all pairs of a size of errors and a size of noise."""
         size = np.abs(self._alone)
         size = size + FLOOR * np.median(size) + 1e-12
-        own = np.sqrt(size / size.mean())  # a small change is doubted more for its size
+        relative = np.sqrt(size / size.mean())  # the error of a small change is larger in relation to the change
         unit = np.median(np.abs(self._added if self._plans else self._alone))
         unit = max(float(unit), LEAST_NOISE * float(np.abs(self._alone).max()), 1e-12)
         noise = np.maximum(np.abs(self._added), unit)
-        return [_Setting(doubt * unit * own, share * noise) for doubt, share in itertools.product(DOUBTS, NOISES)]
+        return [_Setting(doubt * unit * relative, share * noise) for doubt, share in itertools.product(DOUBTS, NOISES)]
 
     @cached_property
     def _weights(self) -> Array:
-        """How far each setting is believed in."""
-        likelihoods = np.array([_log_likelihood(self._missed, self._of_scores(one)) for one in self._settings])
+        """Returns the posterior weight of each pair of sizes; the weights add up to 1."""
+        likelihoods = np.array([_log_likelihood(self._missed, self._of_scores(setting)) for setting in self._settings])
         weights = np.exp(likelihoods - likelihoods.max())
         shares: Array = weights / weights.sum()
         return shares
 
     def _of_scores(self, setting: _Setting) -> Array:
-        """Covariance of what plans are scored to add."""
-        own, common = self._made * setting.doubts, DOUBT_OF_FACTOR * self._made @ self._alone
-        covariance: Array = own @ own.T + np.outer(common, common) + np.diag(setting.noises**2)
+        """Returns the prior covariance of what the scored plans add."""
+        errors, common = self._made * setting.doubts, DOUBT_OF_FACTOR * self._made @ self._alone
+        covariance: Array = errors @ errors.T + np.outer(common, common) + np.diag(setting.noises**2)
         return covariance
 
     def _corrections(self, setting: _Setting, missed: Array) -> Array:
-        """To what each change adds alone, if plans were scored to add so much more than the sum."""
-        told = np.linalg.solve(self._of_scores(setting), missed) @ self._made
-        common = DOUBT_OF_FACTOR**2 * self._alone * float(self._alone @ told)
-        corrections: Array = setting.doubts**2 * told + common
+        """Returns the correction of what each change adds alone, where the scored plans add `missed` more than the sum.
+
+        That is the posterior mean of effect_i - alone_i.
+        """
+        weighted = np.linalg.solve(self._of_scores(setting), missed) @ self._made
+        common = DOUBT_OF_FACTOR**2 * self._alone * float(self._alone @ weighted)
+        corrections: Array = setting.doubts**2 * weighted + common
         return corrections
 
     def _changes(self, choice: Plan) -> Array:
-        """1 for each change that the plan makes."""
+        """Returns 1 for each change that the plan makes, and 0 for the others."""
         tables = self.tables
         made = set(removed_by(choice).items())
         drops = [removal in made for removal in removals(tables)]
@@ -162,14 +166,14 @@ class Surrogate:
 
 
 def _with_losses(block: PlanBlock, values: Iterator[float]) -> PlanBlock:
-    """The next values are the losses of the ways in which the block can go."""
+    """Returns the block with the next values as the losses of the ways to drop it."""
     loss = next(values)
-    bypasses = tuple(one.model_copy(update={"loss": next(values)}) for one in block.bypasses)
+    bypasses = tuple(bypass.model_copy(update={"loss": next(values)}) for bypass in block.bypasses)
     return block.model_copy(update={"loss": loss, "bypasses": bypasses})
 
 
 def _log_likelihood(missed: Array, covariance: Array) -> float:
-    """Of values that are normal around 0, less a constant."""
+    """Returns the log likelihood, up to a constant, of values that are normal with mean 0 and this covariance."""
     lower = np.linalg.cholesky(covariance)
     whitened = np.linalg.solve(lower, missed)
     return float(-0.5 * whitened @ whitened - np.log(np.diag(lower)).sum())
