@@ -20,7 +20,6 @@ Axis = Literal["depth", "width", "combined"]
 AXES: Final[tuple[Axis, ...]] = ("depth", "width", "combined")
 
 _PLANNED = re.compile(r"(depth|width|combined)_(\d+(?:\.\d+)?)")
-
 _CELL = re.compile(r"seed(\d+)")
 
 

@@ -33,7 +33,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PlanSetting
         return Planner(profile)
 
     monkeypatch.setattr(toolkit, "open_session", open_made_up)
-    monkeypatch.setattr(ModelProfile, "check_full_count", lambda *_: None)
+    monkeypatch.setattr(Budget, "check_countable", lambda *_: None)
     monkeypatch.setattr(arguments, "make_task", lambda name: type("Named", (), {"name": name})())
     return opened
 

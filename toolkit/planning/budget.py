@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from toolkit.base.errors import UserError
+from toolkit.base.errors import PlanError, UserError
 from toolkit.base.settings import Positive, Settings
-from toolkit.measure.results import MeasurementKey
+from toolkit.measure.results import Macs, MeasurementKey
 from toolkit.planning.tables import MACS, PARAMS, latency_of
 
 Resource = Literal["latency", "macs", "params"]
@@ -74,6 +74,20 @@ class Budget(Settings):
     def limits_latency(self) -> bool:
         """Returns whether one of the limits is a limit of latency."""
         return any(limit.resource == "latency" for limit in self.limits)
+
+    def check_countable(self, dense_macs: Callable[[], Macs]) -> None:
+        """Checks that the multiply-adds of the dense model are counted in full, if they are limited.
+
+        dense_macs: gives their count; it is called only where it matters.
+
+        Raises:
+            PlanError: the count is a partial one.
+        """
+        if any(limit.resource == "macs" for limit in self.limits) and (macs := dense_macs()).is_partial:
+            raise PlanError(
+                f"{self}: a budget in multiply-adds needs a full count, and this model's is partial: "
+                f"{macs.why_partial}; give a budget in latency or parameters"
+            )
 
     def latency_key(self, device: str) -> MeasurementKey:
         """Returns the key of the latency that is limited; `device` is the planning device."""

@@ -23,16 +23,7 @@ from toolkit.planning.search.runoff import FINALISTS
 from toolkit.planning.search.solver import PlanFamily, minimise_cost
 from toolkit.planning.settings import TIMED_BATCHES, PlanSettings
 from toolkit.planning.solve import in_units, solve
-from toolkit.planning.tables import (
-    MACS,
-    PARAMS,
-    Plan,
-    added_loss,
-    cost,
-    drops_of,
-    latency_of,
-    widths_of,
-)
+from toolkit.planning.tables import MACS, PARAMS, Plan, added_loss, cost, drops_of, latency_of, widths_of
 from toolkit.record.plan import PlanRecord, Predicted
 from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.recover.settings import Recover
@@ -73,7 +64,7 @@ class Planner:
             PlanError: no plan of the family holds the limits, or the best one does not keep the quality asked for.
         """
         started, passes = time.perf_counter(), self._passes
-        self.profile.check_full_count(budget)
+        budget.check_countable(lambda: self.profile.dense_macs)
         tables = self.profile.tables
         solve(tables, budget, self._device, family, self._dense_s(budget))  # raises where no plan is feasible
         search = PlanSearch(self.profile, evaluations, seed, self.num_finalists, recover)

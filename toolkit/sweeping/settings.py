@@ -135,13 +135,13 @@ def read_sweep(path: Path, own_task: str | None = None) -> Sweep:
 
 def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:
     """Faults of meaning: each variant is checked once per task, and reported once."""
-    found: dict[Fault, None] = {}
+    faults: dict[Fault, None] = {}
     seeds = [column.seed for column in sweep.seeds]
     if own_task is not None and own_task not in {column.task for column in sweep.seeds}:
-        found[Fault(("seeds",), f"the task of your file is {own_task!r}, but no seed has it")] = None
+        faults[Fault(("seeds",), f"the task of your file is {own_task!r}, but no seed has it")] = None
     for index, column in enumerate(sweep.seeds):
         for fault in [] if column.task == own_task else check_task(column.task):
-            found[Fault(("seeds", index, *fault.path), fault.message)] = None
+            faults[Fault(("seeds", index, *fault.path), fault.message)] = None
         for fault in check_model(column.task, sweep.model):
             faults[fault] = None
         if seeds.index(column.seed) != index:
@@ -158,5 +158,5 @@ def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:
         faults[Fault(("plans",), message)] = None
     for folder, recipe in sweep.cells():
         for fault in check_stages(dict(enumerate(recipe.stages)), card_of(recipe.task)):
-            found[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None
-    return [*found, *check_measure(sweep.measure, sweep.device)]
+            faults[Fault(("variants", folder.partition("/")[0], *fault.path[1:]), fault.message)] = None
+    return [*faults, *check_measure(sweep.measure, sweep.device)]

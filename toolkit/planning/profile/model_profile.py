@@ -11,14 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from toolkit.base.console import Console
-from toolkit.base.errors import PlanError, UserError
+from toolkit.base.errors import UserError
 from toolkit.base.files import content_sha256, write_atomically
 from toolkit.hooks.routes import routed_modules
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import Macs, MeasurementKey
-from toolkit.planning.budget import Budget
 from toolkit.planning.profile.correction import as_text, described
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import gather_costs, gather_losses, with_losses
@@ -29,7 +28,7 @@ from toolkit.planning.profile.plan_models import PlanModels
 from toolkit.planning.profile.space import Space, find_space
 from toolkit.planning.profile.store import Store, open_store
 from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
-from toolkit.planning.tables import MACS, Drops, Plan, Tables, Width, drops_of, removals, widths_of
+from toolkit.planning.tables import Drops, Plan, Tables, Width, drops_of, removals, widths_of
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.channel_prune.settings import WidthRepair
 from toolkit.stages.context import StageContext
@@ -44,8 +43,7 @@ from toolkit.tasks.trial import inputs_of, smallest_batch
 class ModelProfile:
     """Scores and times one model on one device; each number is measured when it is first asked for.
 
-    The other fields are explained in `PlanSettings`.
-
+    Fields that are not named here are explained in `PlanSettings`.
     folder: the folder that keeps all numbers; what it holds is not scored or timed again.
     """
 
@@ -79,14 +77,6 @@ class ModelProfile:
     @cached_property
     def dense_macs(self) -> Macs:
         return self.macs_of(self.dense)
-
-    def check_full_count(self, budget: Budget) -> None:
-        """Raises PlanError: the budget limits multiply-adds, and they cannot be counted in full."""
-        if any(limit.resource == MACS for limit in budget.limits) and self.dense_macs.is_partial:
-            raise PlanError(
-                f"{budget}: a budget in multiply-adds needs a full count, and this model's is partial: "
-                f"{self.dense_macs.why_partial}; give a budget in latency or parameters"
-            )
 
     @cached_property
     def context(self) -> StageContext:
@@ -137,9 +127,9 @@ class ModelProfile:
             others=self.context.other_paths(self.task, self.dense),
             routed=routed_modules(self.dense, self.context.inputs(self.task, "calibration")),
         )
-        if not found.blocks and not found.widths:
-            raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
-        return space
+        if found.blocks or found.widths:
+            return found
+        raise UserError(f"{self.task.name}: the model has no block to drop and no channels to cut")
 
     @cached_property
     def engine(self) -> PlanScorer:

@@ -125,7 +125,7 @@ class PlanModels:
         dropped, gone = dropped_blocks(model), self._gone(model)
         scores = self._scores(model, groups) if dropped else self._dense_scores
         choices = choose(given_cuts(groups, self.dense, widths), scores)
-        before = copy_model(model) if len(places) > len(emptied_blocks(model)) else self.dense
+        before = copy_model(model) if len(dropped) > len(emptied_blocks(model)) else self.dense
         cut(model, choices)
         order = self._order_of(model)
 
