@@ -50,8 +50,6 @@ def _prepare(module: nn.Module, memo: Memo) -> None:
     for value in values_held(module):
         if isinstance(value, Tensor) and (value.grad_fn is not None or value.is_inference() or value.is_quantized):
             memo[id(value)] = value.detach().clone()
-        elif isinstance(value, torch.Generator):
-            memo[id(value)] = value.clone_state()
 
 
 def _lead_to_copy(model: nn.Module, memo: Memo) -> None:
