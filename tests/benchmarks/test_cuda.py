@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_depth_and_width_have_equal_multiply_adds(name: str, quiet: Console) -> 
 
 
 def test_unequal_pairs_are_refused(quiet: Console) -> None:
-    vit = BenchModel("timm/test_vit", (1,), {"img_size": 32}, kinds=("mlp", "heads"))
+    vit = BenchModel("timm/test_vit", (1,), {"img_size": 32}, kinds=("mlp",))
     maker = PairMaker(vit, CPU, quiet)
     with pytest.raises(UserError, match=r"no width in multiples of 4096 has the multiply-adds of depth within 0.01"):
         maker.pair(0.76, 4096)
@@ -295,6 +296,19 @@ def test_clocks_are_those_of_nvidia_smi_or_nothing(tmp_path: Path, monkeypatch: 
     program.write_text("#!/bin/sh\necho name, clocks\n")
     program.chmod(0o755)
     assert bench_file.clocks() == "name, clocks"
+
+
+def test_the_packages_to_bring_are_all_that_the_benchmark_needs() -> None:
+    """All that pyproject.toml asks for, but torch itself and what only other formats and style checks need."""
+    folder = ROOT / "toolkit" / "benchmarks"
+    lines = (folder / "cuda" / "offline.txt").read_text().splitlines()
+    brought = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["zoo"], "pytest"]
+    names = {re.split(r"[<>=]", line)[0] for line in asked} - {"torch"}
+    assert names <= set(brought)
+    page = (folder / "README.md").read_text()
+    assert [name for name in brought if name not in page] == [] and f"{len(brought)} packages" in page
 
 
 def test_every_stage_has_a_case_among_the_tests_for_cuda() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from toolkit.measure.precision import TOLERANCES
 from toolkit.measure.results import MeasuredRuntime, MeasurementKey, Precision
 from toolkit.measure.runtimes.registry import RUNTIMES
-from toolkit.measure.timed import ready_pair, time_in_turns
+from toolkit.measure.timed import ready_models, time_in_turns
 from toolkit.zoo.build import build_zoo_model
 
 VIT = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 4}
@@ -45,7 +45,7 @@ def test_every_runtime_runs_in_every_precision(runtime: MeasuredRuntime, precisi
 
 def test_a_graph_computes_with_the_inputs_that_it_is_given() -> None:
     model, first, second = vit(), torch.randn(4, 3, 32, 32).cuda(), torch.randn(4, 3, 32, 32).cuda()
-    with ready_pair(model, model, (first,), key("cuda_graph", "float32"), RUNTIMES["cuda_graph"]) as (ready, _, _):
+    with ready_models([model], (first,), key("cuda_graph", "float32"), RUNTIMES["cuda_graph"]) as ((ready,), _):
         for inputs in (second, first):
             assert torch.allclose(ready(inputs), model(inputs), atol=1e-4)
 

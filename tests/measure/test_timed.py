@@ -19,7 +19,7 @@ from toolkit.measure.runtimes.eager import EAGER_RUNTIME
 from toolkit.measure.runtimes.registry import RUNTIMES
 from toolkit.measure.runtimes.runtime import ModelRuntime, Ready
 from toolkit.measure.same_outputs import outputs_error
-from toolkit.measure.timed import ready_pair, time_in_turns
+from toolkit.measure.timed import ready_models, time_in_turns, time_pairs
 
 
 class Seen(nn.Module):
@@ -176,9 +176,27 @@ def test_every_one_of_many_models_is_compiled() -> None:
 
 def test_eager_float32_is_the_model_itself_and_the_cpu_has_no_counter() -> None:
     model = Seen()
-    with ready_pair(model, model, (torch.ones(2, 4),), key(), EAGER_RUNTIME) as (ready, dense, _):
-        assert ready is dense is model and not model.seen
+    with ready_models([model], (torch.ones(2, 4),), key(), EAGER_RUNTIME) as (ready, _):
+        assert ready[0] is model and not model.seen
     assert counter_of(torch.device("cpu")) is None and timed(model, key()).peak_bytes is None
+
+
+def test_several_pairs_are_timed_with_every_model_made_ready_once() -> None:
+    begun = []
+
+    @contextmanager
+    def prepare(model: nn.Module, _: tuple[Tensor, ...]) -> Iterator[Ready]:
+        begun.append(model)
+        yield model.forward
+
+    models, runtime = [Seen() for _ in range(3)], ModelRuntime(missing=lambda _: None, prepare=prepare)
+    pairs = [(1, 0), (2, 0), (2, 1)]
+    found = time_pairs(
+        models, pairs, (torch.ones(2, 4),), key(runtime="cuda_graph"), threads=1, warmup=0, repeats=3,
+        runtimes={"cuda_graph": runtime},
+    )  # fmt: skip
+    assert begun == models and [one.key for one in found] == [key(runtime="cuda_graph")] * 3
+    assert len(models[0].seen) < len(models[1].seen) + len(models[2].seen)
 
 
 def test_outputs_are_compared_by_their_norm() -> None:

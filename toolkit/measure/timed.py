@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
@@ -42,38 +42,68 @@ def time_in_turns(
         UserError: the runtime or the precision cannot run a model, a model computes something else in it (see
             `TOLERANCES`), or memory is too small for the batch size.
     """
+    (latency,) = time_pairs(
+        [model, dense],
+        [(0, 1)],
+        example_inputs,
+        key,
+        threads=threads,
+        warmup=warmup,
+        repeats=repeats,
+        runtimes=runtimes,
+    )
+    return latency
+
+
+def time_pairs(
+    models: Sequence[nn.Module],
+    pairs: Sequence[tuple[int, int]],
+    example_inputs: Inputs,
+    key: MeasurementKey,
+    *,
+    threads: int,
+    warmup: int,
+    repeats: int,
+    runtimes: Runtimes = RUNTIMES,
+) -> tuple[Latency, ...]:
+    """As `time_in_turns` for several pairs, of which every model is made ready once.
+
+    pairs: places in `models`: of a model, and of the one that it is timed in turns with.
+    """
     runtime = runtimes[cast(MeasuredRuntime, key.runtime)]
     inputs = tuple(part.to(key.device) for part in example_inputs)
-    with (
-        timing_memory_named(key),
-        ready_pair(model, dense, inputs, key, runtime) as (ready, ready_dense, cast_to),
-    ):
-        latency = measure_latency(ready, ready_dense, cast_to, key, threads=threads, warmup=warmup, repeats=repeats)
+    with timing_memory_named(key), ready_models(models, inputs, key, runtime) as (ready, cast_to):
+        found = [
+            measure_latency(ready[one], ready[other], cast_to, key, threads=threads, warmup=warmup, repeats=repeats)
+            for one, other in pairs
+        ]
         counter = counter_of(cast_to[0].device) if runtime.tells_memory else None
         if counter is None:
-            return latency
-        with evaluating(ready, ready_dense), tf32_is(key.precision == "tf32"):
-            peaks = [peak_bytes(one, cast_to, counter) for one in (ready, ready_dense)]
-    return latency.model_copy(update={"peak_bytes": peaks[0], "dense_peak_bytes": peaks[1]})
+            return tuple(found)
+        with evaluating(*ready), tf32_is(key.precision == "tf32"):
+            peaks = [peak_bytes(one, cast_to, counter) for one in ready]
+    return tuple(
+        latency.model_copy(update={"peak_bytes": peaks[one], "dense_peak_bytes": peaks[other]})
+        for latency, (one, other) in zip(found, pairs, strict=True)
+    )
 
 
 @contextmanager
-def ready_pair(
-    model: nn.Module, dense: nn.Module, inputs: Inputs, key: MeasurementKey, runtime: ModelRuntime
-) -> Iterator[tuple[nn.Module, nn.Module, Inputs]]:
-    """Gives both models as the key says, and the inputs that they take; the inputs are on the key's device.
+def ready_models(
+    models: Sequence[nn.Module], inputs: Inputs, key: MeasurementKey, runtime: ModelRuntime
+) -> Iterator[tuple[Sequence[nn.Module], Inputs]]:
+    """Gives the models as the key says, and the inputs that they take; the inputs are on the key's device.
 
     In eager float32 they are the models themselves, which are not compared with anything.
     """
     if (key.runtime, key.precision) == (EAGER, FLOAT32):
-        yield model, dense, inputs
+        yield models, inputs
         return
     cast_to = cast_inputs(inputs, key.precision)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(evaluating(model, dense))
-        pair = [_ready(one, inputs, cast_to, key, runtime, stack) for one in (model, dense)]
-        yield pair[0], pair[1], cast_to
+        stack.enter_context(evaluating(*models))
+        yield [_ready(one, inputs, cast_to, key, runtime, stack) for one in models], cast_to
 
 
 def _ready(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import UserError
@@ -27,7 +28,7 @@ from toolkit.benchmarks.cuda.pairs import MODELS, BenchModel, EqualPair, PairMak
 from toolkit.measure.environment import describe_environment
 from toolkit.measure.results import Latency, MeasurementKey
 from toolkit.measure.runtimes.registry import RUNTIMES, Runtimes
-from toolkit.measure.timed import time_in_turns
+from toolkit.measure.timed import time_pairs
 
 Clock = Callable[[], float]
 
@@ -120,29 +121,33 @@ class CudaBench:
         name, size = self.sizes.same
         dense = self._maker_of(name).dense
         key = MeasurementKey(device=self.sizes.device, batch_size=size)
-        return self._timed(
-            dense, on_device(self.sizes.models[name].build(), torch.device(self.sizes.device)), name, key
-        )
+        other = on_device(self.sizes.models[name].build(), torch.device(self.sizes.device))
+        return self._timed([dense, other], [(1, 0)], name, key)[0]
 
     def _times(self, plan: PairPlan) -> PairTimes:
         pair = self._pair_of(plan)
         key = MeasurementKey(
             runtime=plan.runtime, device=self.sizes.device, precision=plan.precision, batch_size=plan.batch_size
         )
+        depth, width, against = self._timed(
+            [pair.dense, pair.depth, pair.width], [(1, 0), (2, 0), (2, 1)], plan.model, key
+        )
         return PairTimes(
             macs=pair.macs,
             num_blocks=pair.num_blocks,
             dropped=pair.dropped,
             widths=pair.widths,
-            depth=self._timed(pair.depth, pair.dense, plan.model, key),
-            width=self._timed(pair.width, pair.dense, plan.model, key),
-            against=self._timed(pair.width, pair.depth, plan.model, key),
+            depth=depth,
+            width=width,
+            against=against,
         )
 
-    def _timed(self, model: torch.nn.Module, other: torch.nn.Module, name: str, key: MeasurementKey) -> Latency:
-        return time_in_turns(
-            model,
-            other,
+    def _timed(
+        self, models: Sequence[nn.Module], pairs: Sequence[tuple[int, int]], name: str, key: MeasurementKey
+    ) -> tuple[Latency, ...]:
+        return time_pairs(
+            models,
+            pairs,
             self.sizes.models[name].inputs(key.batch_size),
             key,
             threads=self.sizes.threads,

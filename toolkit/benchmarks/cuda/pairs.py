@@ -221,9 +221,9 @@ _TINY = next(iter(TINY_BATCHES.values()))
 def tiny(model: BenchModel) -> BenchModel:
     """Returns a model of the same kind that runs in milliseconds on a CPU, for rehearsals and tests."""
     if model.zoo.startswith("transformers/"):
-        small = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 4}
+        small = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 3}
         return replace(model, arguments=small | {"image_size": 32, "num_frames": 4}, twin={}, batches=_TINY)
     if model.has_attention:
-        small = {"embed_dim": 64, "depth": 4, "num_heads": 4, "img_size": 32, "num_classes": 10}
+        small = {"embed_dim": 64, "depth": 3, "num_heads": 4, "img_size": 32, "num_classes": 10}
         return replace(model, arguments=small, twin={}, batches=_TINY)
     return replace(model, zoo="timm/resnet18", size=32, twin_size=32, batches=_TINY)

@@ -38,6 +38,7 @@ def _plan(args: argparse.Namespace) -> None:
         tables=args.out.parent / "tables",
         examples=args.examples,
         num_finalists=0,
+        bypass=args.bypass,
     )
     planner = open_session(make_task(args.task, model), settings)
     timing = replace(planner.profile.timing, repeats=args.repeats)
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=float, default=SHARE, metavar="X", help="of the dense latency (default: 0.5)")
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="of the CPU (default: 2)")
     parser.add_argument("--repeats", type=positive, default=REPEATS, metavar="N", help="samples of a timing")
+    parser.add_argument("--no-bypass", action="store_false", dest="bypass", help="blocks are kept or dropped")
     parser.add_argument("--examples", type=positive, default=16, metavar="N", help="that changes are scored on")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="plan.json goes there")
     return parser

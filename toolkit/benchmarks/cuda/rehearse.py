@@ -20,7 +20,7 @@ from toolkit.zoo.settings import ZooModel
 
 _MODEL = ZooModel(
     name="timm/vit_tiny_patch16_224",
-    arguments={"img_size": 32, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 4},
+    arguments={"img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 1.0, "num_classes": 4},
     examples=2,
 )
 
@@ -36,7 +36,7 @@ def tiny_sizes(work: Path) -> Sizes:
         recipes={name: _recipe(work / f"{name}.yaml") for name in RECIPES},
         planned=(
             *("--task", any_model_task().name, "--model", _MODEL.model_dump_json()),
-            *("--examples", "2", "--share", "0.9", "--threads", "1", "--repeats", "1"),
+            *("--examples", "2", "--share", "0.9", "--threads", "1", "--repeats", "1", "--no-bypass"),
         ),
         runtimes={"eager": EAGER_RUNTIME, "compile": compiled("eager"), "cuda_graph": EAGER_RUNTIME},
         device="cpu",
