@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,8 @@ def test_timing_that_runs_out_of_memory_names_its_batch_size(
 ) -> None:
     monkeypatch.setattr(tiny_task, "evaluation_batch", 2)
     asked = recipe(batch_sizes=(1, 64))
-    monkeypatch.setattr(tiny_task, "load_baseline", lambda: Fills(TinyTask.load_baseline(tiny_task), 16))
+    baseline = tiny_task.load_baseline()
+    for method in ("load_baseline", "build_model"):
+        monkeypatch.setattr(tiny_task, method, lambda: Fills(copy.deepcopy(baseline), 16))
     with pytest.raises(UserError, match=r"^timing on cpu: the device is out of memory at batch size 64; time smaller"):
         run(asked, task=tiny_task, out=tmp_path / "out", console=quiet)

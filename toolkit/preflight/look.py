@@ -21,6 +21,7 @@ from toolkit.checkpoint.save import save_model
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.trial import users_code
 from toolkit.measure.macs import count_macs
 from toolkit.preflight.difference import difference
 from toolkit.preflight.remedies import REMEDIES, block_remedy, channel_remedy
@@ -30,6 +31,7 @@ from toolkit.stages.context import to_device
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Batch, Task
 from toolkit.tasks.trial import load_baseline, smallest_batch
+from toolkit.training.step import training_step
 
 SEVERAL = 2
 
@@ -115,6 +117,8 @@ class _Look:
         except (_RefusedError, UserError) as error:
             change = "" if question in PARTS else change  # the parts say it, each for itself
             self.answers[question] = Answer(question=question, answer="no", reason=str(error), change=change)
+        except torch.OutOfMemoryError:  # what needs the memory will say with how many examples
+            self.answers[question] = Answer(question=question, answer="not tried", reason="memory is full")
         except Exception as error:  # whatever the user's code raises
             self.answers[question] = Answer(question=question, answer="no", reason=with_place(error), change=change)
         else:
@@ -202,19 +206,17 @@ class _Look:
         return self.copy
 
     def _trains(self) -> None:
-        model = copy_model(self._to_try()).train().requires_grad_(True)
-        batch: Batch = next(iter(self.task.train_batches(SEVERAL, 0)))
+        model = copy_model(self._to_try()).requires_grad_(True)
+        with users_code("the training batches cannot be made"):
+            batch: Batch = next(iter(self.task.train_batches(SEVERAL, 0)))
+
+        def loss(student: nn.Module, own: Batch) -> Tensor:
+            return self.task.loss(student(*own.inputs), own.targets)
+
         with torch.enable_grad():
-            batch = to_device(batch, _device_of(model))
-            outputs = model(*batch.inputs)
-            loss = self.task.loss(outputs, batch.targets)
-            if loss.ndim or not bool(loss.isfinite()):
-                raise _RefusedError(f"the loss of the task must be one finite number, and is {loss.tolist()}")
-            if not loss.requires_grad:
-                raise _RefusedError("no gradient leads from the loss to a parameter")
-            loss.backward()  # type: ignore[no-untyped-call]
-        if not any(parameter.grad is not None for parameter in model.parameters()):
-            raise _RefusedError("no gradient leads from the loss to a parameter")
+            training_step(
+                model, to_device(batch, _device_of(model)), loss, torch.optim.SGD(model.parameters(), lr=0.0), 1.0
+            )
 
     def _saves(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -172,7 +172,7 @@ def _weights_of(trained: Any, built: nn.Module) -> Mapping[str, Tensor]:
     weights, what = (trained.state_dict(), "trained.state_dict()") if is_module else (trained, "trained")
     own = built.state_dict()
     try:
-        built.load_state_dict(weights)
+        load_state(built, weights)
     except Exception as error:  # whatever was given in the place of weights
         wrapped = [name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)]
         if is_module and wrapped:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.paths import Path
+from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.hooks.tensors import tensors_in
 from toolkit.hooks.trial import try_model
 
@@ -36,9 +38,10 @@ def check_rebuilt(given: nn.Module, rebuilt: nn.Module, inputs: tuple[Tensor, ..
         return
     again = [_relative_error(a, b) for a, b in zip(old, _outputs_where_it_is(given, inputs, what), strict=True)]
     if max(again) > allowed:
+        why = why_not_repeatable(given, Path(_as_it_takes(given, inputs)))
         raise UserError(
-            f"{what} does not repeat itself: run twice on the same examples in eval mode, its outputs differ by "
-            f"{max(again):.2g} of their size; what is random in its forward must depend on self.training"
+            f"{what} does not repeat itself: {why or f'two passes differ by {max(again):.2g} of their size'}; what is "
+            "random in its forward must depend on self.training, and what it keeps must not change its outputs"
         )
     raise UserError(
         f"the baseline is not the trained model: what build_model builds, with the weights of {what}, gives outputs "
@@ -48,11 +51,15 @@ def check_rebuilt(given: nn.Module, rebuilt: nn.Module, inputs: tuple[Tensor, ..
 
 def _outputs_where_it_is(model: nn.Module, inputs: tuple[Tensor, ...], what: str) -> list[Tensor]:
     """Runs a model on its own device and in its own floating type."""
+    return [part.detach().cpu() for part in tensors_in(try_model(model, _as_it_takes(model, inputs), what))]
+
+
+def _as_it_takes(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs on the device of the model, and in its floating type."""
     own = next((part for part in model.parameters() if part.is_floating_point()), None)
-    moved = inputs
-    if own is not None:
-        moved = tuple(part.to(own.device, own.dtype if part.is_floating_point() else part.dtype) for part in inputs)
-    return [part.detach().cpu() for part in tensors_in(try_model(model, moved, what))]
+    if own is None:
+        return inputs
+    return tuple(part.to(own.device, own.dtype if part.is_floating_point() else part.dtype) for part in inputs)
 
 
 def _relative_error(one: Tensor, other: Tensor) -> float:
