@@ -209,14 +209,12 @@ class _Look:
         model = copy_model(self._to_try()).requires_grad_(True)
         with users_code("the training batches cannot be made"):
             batch: Batch = next(iter(self.task.train_batches(SEVERAL, 0)))
-
-        def loss(student: nn.Module, own: Batch) -> Tensor:
-            return self.task.loss(student(*own.inputs), own.targets)
-
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
         with torch.enable_grad():
-            training_step(
-                model, to_device(batch, _device_of(model)), loss, torch.optim.SGD(model.parameters(), lr=0.0), 1.0
-            )
+            training_step(model, to_device(batch, _device_of(model)), self._loss, still, 1.0)
+
+    def _loss(self, student: nn.Module, batch: Batch) -> Tensor:
+        return self.task.loss(student(*batch.inputs), batch.targets)
 
     def _saves(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

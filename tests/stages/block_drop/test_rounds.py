@@ -25,7 +25,9 @@ from toolkit.stages.block_drop.apply import apply_block_drop
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
 
-ALIGN = Align(max_steps=4, validate_every=2, batch_size=8, warmup_steps=1, ema_decay=0.5, lora_rank=2)
+ALIGN = Align(
+    max_steps=4, validate_every=2, batch_size=8, warmup_steps=1, ema_decay=0.5, lora_rank=2, select="last"
+)  # so that every round ends with adapters to merge
 DROP = BlockDrop(num_blocks=2, criterion="loss", align=ALIGN)
 
 
