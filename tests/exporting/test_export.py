@@ -234,7 +234,7 @@ def test_places_and_inputs_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"):
         export_model(Linear().eval(), rows, tmp_path / "there" / "x.pt2", settings)
     assert (tmp_path / "there").read_text() == "mine"
-    with pytest.raises(ExportError, match=r"must be the batch size, 1; it is \[\(2, 4\)\]"):
+    with pytest.raises(ExportError, match=r"must be the batch size, 1; the shapes are \[\(2, 4\)\]"):
         export_model(Linear(), lambda _: rows(2), tmp_path / "x", settings)
     with pytest.raises(ExportError, match=r"does not run on its example inputs of batch size 1: .*shapes cannot be"):
         export_model(Linear(), tokens, tmp_path / "x", settings)

@@ -15,10 +15,11 @@ from toolkit.measure.results import Latency, MeasurementKey
 
 
 class Clock:
-    """Time that passes only when a model works."""
+    """Time that passes only when a model works, and what models write down: their own lists are put back."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.seen: dict[str, set[tuple[bool, bool, int]]] = {}
 
     def __call__(self) -> float:
         return self.now_s
@@ -30,12 +31,15 @@ class Worker(nn.Module):
     def __init__(self, name: str, clock: Clock, cost_s: float, log: list[str]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.name, self.clock, self.cost_s, self.log = name, clock, cost_s, log
-        self.seen: set[tuple[bool, bool, int]] = set()
+        self.name, self.clock, self.cost_s, self.write = name, clock, cost_s, log.append
+
+    @property
+    def seen(self) -> set[tuple[bool, bool, int]]:
+        return self.clock.seen.setdefault(self.name, set())
 
     def forward(self, x: Tensor) -> Tensor:
         self.clock.now_s += self.cost_s
-        self.log.append(self.name)
+        self.write(self.name)
         self.seen.add((self.training, torch.is_inference_mode_enabled(), torch.get_num_threads()))
         return x
 

@@ -22,14 +22,25 @@ from toolkit.measure.same_outputs import outputs_error
 from toolkit.measure.timed import ready_models, time_in_turns, time_pairs
 
 
+class Notes:
+    """A list that timing does not put back, as it does with a model's own."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Any, ...]] = []
+
+
 class Seen(nn.Module):
     """A linear layer that notes what it was run with: types, the TF32 switches, modes."""
 
     def __init__(self, change: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         super().__init__()
-        self.layer, self.change, self.seen = nn.Linear(4, 3), change, list[tuple[Any, ...]]()
+        self.layer, self.change, self.notes = nn.Linear(4, 3), change, Notes()
         self.register_buffer("counts", torch.arange(3))
         self.register_buffer("phases", torch.ones(3, dtype=torch.complex64))
+
+    @property
+    def seen(self) -> list[tuple[Any, ...]]:
+        return self.notes.lines
 
     def forward(self, x: Tensor) -> Tensor:
         matmul, conv = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -39,7 +50,7 @@ class Seen(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Seen:
         made = Seen(self.change)
         made.load_state_dict(self.state_dict())
-        made.seen = self.seen
+        made.notes = self.notes
         return made
 
 

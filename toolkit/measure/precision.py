@@ -7,7 +7,6 @@ float32, cast them on every call, and take the memory of both.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.copies import copy_model
 from toolkit.measure.results import Precision
 
 # the norm of the difference to the outputs in eager float32, as a share of their norm
@@ -34,7 +34,7 @@ def tf32_is(allowed: bool) -> Iterator[None]:
 
 def cast_model(model: nn.Module, precision: Precision) -> nn.Module:
     """Returns the model itself, or a copy in bfloat16; whole and complex numbers stay as they are."""
-    return copy.deepcopy(model).bfloat16() if precision == "bfloat16" else model
+    return copy_model(model).bfloat16() if precision == "bfloat16" else model
 
 
 def cast_inputs(inputs: tuple[Tensor, ...], precision: Precision) -> tuple[Tensor, ...]:

@@ -5,7 +5,6 @@ All weights are random, so that which blocks and channels go does not matter for
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import cut
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup
+from toolkit.hooks.copies import copy_model
 from toolkit.measure.macs import count_macs
 from toolkit.measure.results import Macs
 from toolkit.stages.channel_prune.search import search_ratio
@@ -136,7 +136,7 @@ class PairMaker:
 
         def ratio(count: int) -> float:
             if count not in made:
-                model, dropped = copy.deepcopy(self.dense), spread(self._blocks, count)
+                model, dropped = copy_model(self.dense), spread(self._blocks, count)
                 for name in dropped:
                     drop_block(model, name)
                 made[count] = model, dropped, self._counted(model) / self.dense_macs
@@ -162,7 +162,7 @@ class PairMaker:
         )
         scores = even_scores(self._groups)
         plan = search_ratio(self.dense, self._groups, self.model.kinds, config, context, scores)
-        model = copy.deepcopy(self.dense)
+        model = copy_model(self.dense)
         cut(model, choose(plan, scores))
         return model, {entry.group.name: entry.kept for entry in plan if entry.kind in self.model.kinds}
 
