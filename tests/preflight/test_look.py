@@ -112,14 +112,29 @@ class Detached(Plain):
 SITUATIONS: dict[str, tuple[Callable[[], nn.Module], Question, str, str]] = {
     "a batch size of 1 in the code": (OfOneExample, "several_examples", "shape '[1, 8]' is invalid", "reshape(1, ...)"),
     "a batch size of 2 in the code": (OfTwoExamples, "one_example", "shape '[2, 8]' is invalid", "example_inputs"),
-    "dropout in eval mode": (Noisy, "repeats", "the second time: off by up to", "F.dropout without training"),
-    "a counter in the output": (Remembering, "repeats", "the second time: off by up to 1", "from one call to the next"),
+    "dropout in eval mode": (Noisy, "repeats", "draws random numbers", "F.dropout without training"),
+    "a counter in the output": (
+        Remembering,
+        "repeats",
+        "keeps something from pass",
+        "from one call to the next",
+    ),
     "a lock": (WithALock, "copies", "cannot pickle '_thread.lock'", "a lock"),
     "a copy of its own making": (OtherCopies, "copies", "by the copy", "keep nothing"),
-    "no tensor in the output": (WithoutTensor, "one_example", "holds no tensor", "give finite numbers in a tensor"),
+    "no tensor in the output": (
+        WithoutTensor,
+        "one_example",
+        "in which there is no tensor",
+        "give finite numbers in a tensor",
+    ),
     "infinite numbers": (NotFinite, "one_example", "not finite", "give finite numbers"),
-    "targets in training mode": (WantsTargets, "trains", "targets should be passed (test_look.py:", "train_batches"),
-    "outputs without gradient": (Detached, "trains", "no gradient leads from the loss", "in training mode"),
+    "targets in training mode": (
+        WantsTargets,
+        "trains",
+        "should be passed (in forward, test_look.py:",
+        "train_batches",
+    ),
+    "outputs without gradient": (Detached, "trains", "does not depend on any parameter", "in training mode"),
 }
 
 
@@ -207,7 +222,7 @@ def test_a_model_that_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(look, "count_macs", uncounted)
     found = preflight_of(AnyTask(Plain, signals))
     assert found.macs is None and "aten::strange" in asked(found, "counts").reason
-    assert [answer.question for answer in found.in_the_way()] == ["counts"]
+    assert found.in_the_way() == [], "only a target in multiply-adds needs a count"
     assert "multiply-adds not counted" in printed(found)
 
 
@@ -336,12 +351,11 @@ def test_a_run_begins_with_it_and_keeps_what_it_found(tiny_task: TinyTask, tmp_p
 
 @pytest.mark.parametrize("situation", ["dropout in eval mode", "a lock", "a batch size of 1 in the code"])
 def test_what_cannot_be_run_is_refused_before_any_work(situation: str, tmp_path: Path) -> None:
-    build, question, reason, remedy = SITUATIONS[situation]
+    build, _, reason, _ = SITUATIONS[situation]
     out = tmp_path / "run"
     with pytest.raises(UserError) as caught:
         run(recipe_of("any", ChannelPrune(keep=Keep(mlp=0.5))), task=AnyTask(build, signals), out=out)
-    assert str(caught.value).startswith(QUESTIONS[question].format(batch_size=2))
-    assert reason in str(caught.value) and remedy in str(caught.value)
+    assert reason in str(caught.value)
     assert not any(out.iterdir()), "the same command runs once the model is mended"
 
 

@@ -20,6 +20,8 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.paths import Path as Pass
+from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.hooks.tensors import tensors_in
 from toolkit.hooks.trial import users_code
 from toolkit.measure.macs import count_macs
@@ -188,17 +190,16 @@ class _Look:
     def _now(self, model: nn.Module) -> list[Tensor]:
         return self._run(model, self.least)
 
-    def _same(self, first: list[Tensor], second: list[Tensor], whose: str, close: float) -> None:
-        fault = difference(first, second, whose, close)
+    def _refuse(self, fault: str | None) -> None:
         if fault is not None:
             raise _RefusedError(fault)
 
     def _repeats(self) -> None:
-        self._same(self._now(self.model), self._now(self.model), "the second time", close=0.0)
+        self._refuse(why_not_repeatable(self.model, Pass(self._inputs(self.least))))
 
     def _copies(self) -> None:
         made = copy_model(self.model)
-        self._same(self._now(self.model), self._now(made), "by the copy", close=CLOSE)
+        self._refuse(difference(self._now(self.model), self._now(made), "by the copy", CLOSE))
         self.copy = made
 
     def _to_try(self) -> nn.Module:
@@ -232,7 +233,7 @@ class _Look:
             except UserError as error:  # the folder is gone when this is read
                 raise _RefusedError(str(error).replace(f"{place}/", "").replace(f"{place}: ", "")) from error
         again = self._now(loaded.to(_device_of(self.model)))
-        self._same(self._now(self.model), again, "by the loaded model", close=CLOSE)
+        self._refuse(difference(self._now(self.model), again, "by the loaded model", CLOSE))
 
     def _counts(self) -> None:
         counted = count_macs(self.model, self._inputs(self.least), self.least)

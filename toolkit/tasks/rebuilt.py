@@ -37,8 +37,8 @@ def check_rebuilt(given: nn.Module, rebuilt: nn.Module, inputs: tuple[Tensor, ..
     if max(errors) <= allowed:
         return
     again = [_relative_error(a, b) for a, b in zip(old, _outputs_where_it_is(given, inputs, what), strict=True)]
-    if max(again) > allowed:
-        why = why_not_repeatable(given, Path(_as_it_takes(given, inputs)))
+    why = why_not_repeatable(given, Path(_as_it_takes(given, inputs)))
+    if max(again) > allowed or why:
         raise UserError(
             f"{what} does not repeat itself: {why or f'two passes differ by {max(again):.2g} of their size'}; what is "
             "random in its forward must depend on self.training, and what it keeps must not change its outputs"

@@ -39,5 +39,5 @@ def test_a_file_cut_in_half(tmp_path: Path) -> None:
 def test_numbers_of_another_device_or_version(tmp_path: Path, name: str, value: str) -> None:
     path = tmp_path / "store.json"
     open_store(path, ABOUT).get("a", lambda: [1.0])
-    with pytest.raises(UserError, match=f"{name}: {ABOUT[name]} there, {value} here"):
+    with pytest.raises(UserError, match=f"{name}: {ABOUT[name]} in the file, {value} now"):
         open_store(path, ABOUT | {name: value})
