@@ -237,8 +237,7 @@ class _Look:
 
     def _counts(self) -> None:
         counted = count_macs(self.model, self._inputs(self.least), self.least)
-        if counted.is_partial:
-            raise _RefusedError(counted.why_partial)
+        self._refuse(counted.why_partial if counted.is_partial else None)
         self.macs = counted.total
 
 
