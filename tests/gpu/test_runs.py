@@ -81,9 +81,11 @@ def test_out_of_memory_names_the_batch_size(tmp_path: Path) -> None:
 
 
 def test_a_plan_for_cuda_is_timed_there(tmp_path: Path) -> None:
-    settings = PlanSettings(device="cuda", batch_sizes=(16,), tables=tmp_path, examples=8, num_finalists=0)
+    settings = PlanSettings(
+        device="cuda", batch_sizes=(16,), threads=1, tables=tmp_path, examples=8, num_finalists=0, bypass=False
+    )
     planner = open_session(DeviceTask(), settings, console=Console(io.StringIO()))
-    budget = Budget(limits=(Limit(resource="latency", value=0.9),), batch_size=16)
+    budget = Budget(limits=(Limit(resource="latency", value=0.9),), batch_size=16, threads=1)
     note = planner.plan(budget, "depth", 0).note
     (key,) = note.predicted.latency_ratio
     assert (key.device, key.batch_size) == ("cuda", 16) and note.predicted.latency_ratio[key] <= 0.9
