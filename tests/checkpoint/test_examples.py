@@ -116,9 +116,10 @@ def test_nan_and_nothing_come_back() -> None:
 
 
 def test_floating_inputs_are_made_up_unless_they_are_needed() -> None:
-    (spec,) = describe_inputs([torch.randn(2, 4)])
+    spec, ids = describe_inputs([torch.randn(2, 4), torch.tensor([[3, 7]])])
     assert spec.data is None
     assert "data" not in spec.model_dump()
+    assert fixed_inputs([ids])[0].tolist() == [[3, 7]]
 
 
 @pytest.mark.parametrize(
