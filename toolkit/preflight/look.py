@@ -22,7 +22,7 @@ from toolkit.checkpoint.save import save_model
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.macs import count_macs
-from toolkit.preflight.remedies import block_remedy, channel_remedy
+from toolkit.preflight.remedies import REMEDIES, block_remedy, channel_remedy
 from toolkit.preflight.report import Answer, PartVerdict, Preflight, Question
 from toolkit.preflight.words import QUESTIONS
 from toolkit.stages.context import to_device
@@ -33,22 +33,6 @@ SEVERAL = 2
 PARTS: Final[tuple[Question, ...]] = ("blocks", "channels")
 
 CLOSE = 1e-4  # of the largest number: how far a saved model's outputs may be from the model's
-
-REMEDIES: Final[dict[Question, str]] = {
-    "one_example": "make the model run on what the task's example_inputs gives, and give finite numbers in a tensor",
-    "several_examples": "let the number of examples come from the input: a batch size that is written into the code, "
-    "as in reshape(1, ...), keeps the model from running on more",
-    "repeats": "switch off in eval mode whatever is random, such as F.dropout without training=self.training, and "
-    "whatever is kept from one call to the next; no cut could be proved otherwise",
-    "copies": "keep nothing on the module that cannot be copied: a tensor of a forward pass, a lock, an open file",
-    "trains": "let the model take what the task's train_batches gives in training mode, and give what the task's loss "
-    "takes; cutting and repair do without training",
-    "saves": "let build_model build the same modules and parameters as the trained model has",
-    "counts": "as it says; all ratios and targets of a run are in multiply-adds",
-    "blocks": "make the model run with gradients in eval mode",
-    "channels": "keep shapes independent of values: the search changes numbers inside the model, after which routing "
-    "by value (experts, early exits) takes other rows",
-}
 
 
 def preflight_of(
