@@ -1,4 +1,4 @@
-"""What would have to change for a part that is refused, by the reason against it. Nothing here imports torch."""
+"""What would have to change where an answer is no, or a part is refused. Nothing here imports torch."""
 
 from __future__ import annotations
 
