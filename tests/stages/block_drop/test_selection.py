@@ -268,7 +268,7 @@ def test_nan_is_an_error(racing: str, criterion: str, task: DeepTask, tiny_conte
         def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Any:
             return super().evaluate(model, split, limit=limit).model_copy(update={"value": float("nan")})
 
-    message = rf"{criterion} without block blocks\.\d+ is nan|gave no usable metric on .score.: value is nan"
+    message = rf"{criterion} without block blocks\.\d+ is nan|gave no usable metric on .score.: accuracy is nan"
     with pytest.raises(StageError, match=message):
         selected(Broken(), drop(criterion=criterion, racing=racing), tiny_context)
 
