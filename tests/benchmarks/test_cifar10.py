@@ -83,6 +83,7 @@ def kept(bench: Bench, key: CellKey) -> ImageCell:
     return cell
 
 
+@pytest.mark.slow
 def test_every_cell_has_its_images(bench: Bench) -> None:
     dense, task = kept(bench, DENSE), made_up_task()
     assert dense.macs == dense.dense_macs and not dense.dropped
@@ -94,6 +95,7 @@ def test_every_cell_has_its_images(bench: Bench) -> None:
         assert cell.num_params < cell.dense_params and cell.recipe is not None
 
 
+@pytest.mark.slow
 def test_families_and_controls_are_what_they_say(bench: Bench) -> None:
     depth, width, combined = (kept(bench, at(method)) for method in FAMILY_METHODS)
     assert depth.plan.dropped == depth.dropped != () and not depth.plan.widths
@@ -109,6 +111,7 @@ def test_families_and_controls_are_what_they_say(bench: Bench) -> None:
         assert cell.macs == width.macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["torch_pruning"])
 def test_what_needs_a_stage_is_run_or_left_for_later(bench: Bench, method: str) -> None:
     words, is_kept = bench.do(at(method)), cell_file(bench.out, at(method)).exists()
@@ -118,6 +121,7 @@ def test_what_needs_a_stage_is_run_or_left_for_later(bench: Bench, method: str) 
         assert is_kept
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_from_the_kept_cell(bench: Bench) -> None:
     before, after = kept(bench, at("depth")), kept(bench, at("depth", seed=1))
     assert (after.macs, after.dropped) == (before.macs, before.dropped)
@@ -126,18 +130,21 @@ def test_fine_tuning_goes_on_from_the_kept_cell(bench: Bench) -> None:
     assert [stage.type for stage in kept(bench, CellKey(DEPTH, "dense", seed=1)).recipe.stages] == ["recover"]
 
 
+@pytest.mark.slow
 def test_chosen_blocks_are_named_when_they_are_trained(bench: Bench) -> None:
     assert "%" in bench.do(at("plain_drop", seed=0))
     first = kept(bench, at("plain_drop", seed=0)).recipe.stages[0]
     assert (first.blocks, first.repair) == (kept(bench, at("plain_drop")).dropped, "none")
 
 
+@pytest.mark.slow
 def test_cells_that_are_there_are_left_alone(bench: Bench) -> None:
     before = cell_file(bench.out, DENSE).read_bytes()
     assert bench.do(DENSE) == "finished already"
     assert cell_file(bench.out, DENSE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_kept_with_its_reason(bench: Bench) -> None:
     words = bench.do(at("depth", 0.05))
     assert words.startswith("no model: no plan of family depth reaches macs=0.05; the nearest feasible budget is")
@@ -145,6 +152,7 @@ def test_what_cannot_be_reached_is_kept_with_its_reason(bench: Bench) -> None:
     assert "plain_drop follows the plan of depth, but there is none" in bench.do(at("plain_drop", 0.05))
 
 
+@pytest.mark.slow
 def test_what_comes_before_its_time_is_left_for_later(bench: Bench) -> None:
     for key in (at("grail", 0.04), at("width", 0.04, seed=0)):
         assert bench.do(key).startswith("NOT RUN: ") and not cell_file(bench.out, key).exists()
@@ -159,6 +167,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
         load_all(tmp_path)
 
 
+@pytest.mark.slow
 def test_models_are_timed_once(bench: Bench) -> None:
     assert "at cpu batch 2" in bench.time(at("depth"))
     assert bench.time(at("depth")) == "timed already"
@@ -167,6 +176,7 @@ def test_models_are_timed_once(bench: Bench) -> None:
     assert bench.time(at("depth", 0.01)).startswith("NOT TIMED")
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_budget_of_latency_is_planned_for(bench: Bench) -> None:
     key = CellKey(DEPTH, "combined", "latency", 0.7)
@@ -181,6 +191,7 @@ def test_no_cell_begins_when_the_time_is_over(tmp_path: Path, quiet: Console) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_tables_and_figure(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tables", str(bench.out)]) == 0
     table = (bench.out / "table.md").read_text()

@@ -116,7 +116,7 @@ def decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"blocks.1": 2}, {"stem": 6, "blocks.2.conv1": 4}),
     ],
 )
-@pytest.mark.parametrize("repair", ["closed_form", "all_layers"])
+@pytest.mark.parametrize("repair", ["closed_form", pytest.param("all_layers", marks=pytest.mark.slow)])
 def test_a_plan_of_a_net_with_activations_in_its_stream(
     drops: Drops,
     widths: dict[str, Width],
@@ -138,7 +138,7 @@ def test_a_plan_of_a_net_with_activations_in_its_stream(
         torch.testing.assert_close(quick(inputs), staged(inputs), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("repair", ["closed_form", "all_layers"])
+@pytest.mark.parametrize("repair", ["closed_form", pytest.param("all_layers", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_plan_is_what_the_stages_make_of_it(
