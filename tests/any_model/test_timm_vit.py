@@ -36,6 +36,7 @@ def test_reload(task: ClassificationTask, tmp_path: Path) -> None:
     assert_reloads(task.load_baseline(), build, task.example_inputs(2), ["blocks.0", "blocks.11"], tmp_path / "saved")
 
 
+@pytest.mark.slow
 def test_run_with_repair(task: ClassificationTask, tmp_path: Path) -> None:
     record = run_drop(task, BlockDrop(num_blocks=1, criterion="block_mse"), tmp_path / "run")
     assert record.steps[-1].detail["blocks"] == BLOCKS

@@ -41,6 +41,7 @@ def test_reload(sentences: SentenceTask, tmp_path: Path) -> None:
     assert_reloads(sentences.load_baseline(), build_minilm, sentences.example_inputs(2), blocks, tmp_path / "saved")
 
 
+@pytest.mark.slow
 def test_embeddings_stay_close_without_the_block_of_least_mse(sentences: SentenceTask, tmp_path: Path) -> None:
     """The block is chosen on other sentences than the 16 that it is judged on."""
     record = run_drop(sentences, BlockDrop(num_blocks=1, criterion="block_mse", repair="none"), tmp_path / "run")

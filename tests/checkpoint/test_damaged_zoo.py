@@ -81,6 +81,7 @@ def test_there_are_enough_of_them() -> None:
     assert len(ZOO_DAMAGES) + len(DAMAGES) >= 30 + 30
 
 
+@pytest.mark.slow
 def test_no_damaged_folder_takes_much_memory(saved_zoo_model: Path, tmp_path: Path) -> None:
     """The peak of each, in one new process for all: above what importing the loader and the zoos' libraries takes."""
     save_model(tmp_path / "own", compressed(), Net(), factory={}, example_inputs=example_inputs(), recipe_sha256=None)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.helpers.records import without_times
+from tests.helpers.slow import cases
 from toolkit import load_model, load_record
 from toolkit.apply import main
 from toolkit.measure.macs import count_macs
@@ -27,7 +28,7 @@ SHORT = {
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as in this process: sums in one order
 
 
-@pytest.fixture(scope="module", params=["short", pytest.param("as it stands", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=cases(("short", "as it stands"), in_suite=()))
 def recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "as it stands":
         return str(SMOKE)

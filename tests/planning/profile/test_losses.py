@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.helpers.details import as_json
+from tests.helpers.slow import cases
 from tests.helpers.tiny_task import DIM, TinyNet, TinyTask
 from tests.repair.test_bypass import task_of
 from toolkit.planning.profile.losses import PlanScorer
@@ -105,7 +106,7 @@ def decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.repair.improvement.MOST_IMPROVEMENTS", 0)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", cases(ORDERS, in_suite=ORDERS[:2]))
 @pytest.mark.parametrize(
     ("drops", "widths"),
     [
@@ -139,7 +140,7 @@ def test_a_plan_of_a_net_with_activations_in_its_stream(
 
 
 @pytest.mark.parametrize("repair", ["closed_form", pytest.param("all_layers", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", cases(ORDERS, in_suite=ORDERS[:2]))
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_plan_is_what_the_stages_make_of_it(
     task: StreamTask,

@@ -48,6 +48,7 @@ def test_scores_are_the_naive_ones(net: str, repair: str, criterion: str, tiny_c
         assert detail["block_passes"]["executed"] < detail["block_passes"]["naive"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repair", ["bypass", "fold_and_bypass"])
 def test_racing_ends_at_the_scores_of_the_naive_way(repair: str, tiny_context: StageContext) -> None:
     config = drop(2, repair=repair, racing="successive_halving")
