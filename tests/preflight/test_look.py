@@ -19,6 +19,7 @@ from toolkit import run
 from toolkit.base.console import Console
 from toolkit.base.errors import UserError
 from toolkit.base.files import content_sha256
+from toolkit.blocks.find import look_for_blocks
 from toolkit.preflight import look
 from toolkit.preflight.look import preflight_of
 from toolkit.preflight.report import Answer, Preflight, Question
@@ -317,6 +318,35 @@ def test_unusual_models_get_answers_and_no_traceback(
     for part in (*found.blocks, *found.channels):
         assert part.can_go or (part.reason and part.change)
     assert printed(found).count("\n") >= len(found.answers)
+
+
+class Keeping(nn.Module):
+    """A block that hands on more than its stream, which the model needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.up(x).relu()
+        return x + self.down(hidden), hidden
+
+
+class NeedsMore(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = Keeping(), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat(self.first(x), -1))
+
+
+def test_a_block_that_the_stage_refuses_is_refused_here_with_the_same_reason() -> None:
+    task = AnyTask(NeedsMore, signals)
+    reason = look_for_blocks(task.load_baseline().eval(), signals(1)).refused["first"]
+    (verdict,) = preflight_of(task).blocks
+    assert (verdict.name, verdict.can_go, verdict.reason) == ("first", False, reason)
+    assert "returns more than its stream" in reason and "return the stream alone" in verdict.change
 
 
 def test_every_module_that_is_no_block_has_its_reason() -> None:

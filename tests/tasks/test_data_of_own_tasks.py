@@ -93,20 +93,23 @@ def test_splits_that_share_examples(kind: str) -> None:
 
 
 def test_splits_that_share_none_pass() -> None:
-    make(train=Subset(NUMBERED, range(30)), validation=Subset(NUMBERED, range(30, 40)), test=Subset(ALL, range(40, 60)))
+    numbered = Subset(NUMBERED, range(30)), Subset(NUMBERED, range(30, 40))
+    assert make(*numbered, Subset(ALL, range(40, 60))).num_examples("test") == 20
     folder = Files(1.0)
-    make(
+    made = make(
         train=Subset(folder, range(30)),
         validation=Subset(Files(0.5), range(30, 40)),
         test=Subset(folder, range(40, 60)),
     )
+    assert (made.num_examples("validation"), made.num_examples("test")) == (10, 20)
 
 
 def test_examples_that_repeat_by_nature_pass() -> None:
     """A few switches: most rows are in every split, and in each of them several times."""
     bits = torch.randint(2, (600, 5), generator=torch.Generator().manual_seed(1)).float()
     parts = [(part, part.sum(1).long() % 3) for part in bits.split([300, 150, 150])]
-    make(*parts, build=lambda: nn.Linear(5, 3))
+    made = make(*parts, build=lambda: nn.Linear(5, 3))
+    assert (made.num_examples("validation"), made.num_examples("test")) == (150, 150)
 
 
 class Named(NamedTuple):

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
 from toolkit.base.raised import with_place
-from toolkit.blocks.find import find_blocks
-from toolkit.blocks.why_not import why_not_blocks
-from toolkit.channels.find import find_groups
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.hooks.copies import copy_model
@@ -26,13 +23,15 @@ from toolkit.hooks.tensors import tensors_in
 from toolkit.hooks.trial import users_code
 from toolkit.measure.macs import count_macs
 from toolkit.preflight.difference import difference
-from toolkit.preflight.remedies import REMEDIES, block_remedy, channel_remedy
+from toolkit.preflight.parts import block_verdicts, channel_verdicts
+from toolkit.preflight.remedies import REMEDIES
 from toolkit.preflight.report import Answer, PartVerdict, Preflight, Question
-from toolkit.preflight.words import QUESTIONS, in_a_list
+from toolkit.preflight.words import QUESTIONS
 from toolkit.stages.context import to_device
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Batch, Task
 from toolkit.tasks.trial import load_baseline, smallest_batch
+from toolkit.tasks.ways import paths_of
 from toolkit.training.step import training_step
 
 SEVERAL = 2
@@ -127,36 +126,35 @@ class _Look:
             self.answers[question] = Answer(question=question, answer="yes")
 
     def blocks(self) -> tuple[PartVerdict, ...]:
-        found: list[PartVerdict] = []
+        verdicts: list[PartVerdict] = []
 
         def work() -> None:
-            model, inputs = self._to_try(), self._inputs(self.least)
-            names = find_blocks(model, inputs)
-            found.extend(PartVerdict(name=name, can_go=True, kind="block") for name in names)
-            for name, reason in why_not_blocks(model, inputs, names).items():
-                found.append(_refused(name, reason, block_remedy(reason)))
-            if not names:
+            model = self._to_try()
+            verdicts.extend(block_verdicts(model, self._inputs(self.least), self._others(model)))
+            if not any(verdict.can_go for verdict in verdicts):
                 raise _RefusedError(
                     "no module adds its work to a stream that leads around it (x + f(x)) and keeps the stream's shape"
                 )
 
         self.ask("blocks", work, after=("one_example", "copies"))
-        return tuple(found)
+        return tuple(verdicts)
 
     def channels(self, blocks: list[str]) -> tuple[PartVerdict, ...]:
-        found: list[PartVerdict] = []
+        verdicts: list[PartVerdict] = []
 
         def work() -> None:
-            structure = find_groups(self._to_try(), self._inputs(self.least), blocks, self.task.protected)
-            for group in structure.groups:
-                found.append(PartVerdict(name=group.name, can_go=True, kind=group.kind, units=group.num_units))
-            for name, reason in structure.refused.items():
-                found.append(_refused(name, in_a_list(name, reason), channel_remedy(reason)))
-            if not structure.groups:
+            model = self._to_try()
+            inputs, others = self._inputs(self.least), self._others(model)
+            verdicts.extend(channel_verdicts(model, inputs, blocks, self.task.protected, others))
+            if not any(verdict.can_go for verdict in verdicts):
                 raise _RefusedError("no layer has channels of its own that could go without changing another's")
 
         self.ask("channels", work, after=("one_example", "repeats", "copies"))
-        return tuple(found)
+        return tuple(verdicts)
+
+    def _others(self, model: nn.Module) -> tuple[Pass, ...]:
+        """The other ways to run the model, on which every drop and cut of a run is proved too."""
+        return paths_of(self.task, model, _device_of(model)).taken[1:]
 
     def _inputs(self, size: int) -> tuple[Tensor, ...]:
         inputs = self.task.example_inputs(size)
@@ -244,7 +242,3 @@ class _Look:
 def _device_of(model: nn.Module) -> torch.device:
     """Returns where the first parameter is; the CPU where there is none."""
     return next((part.device for part in model.parameters()), torch.device("cpu"))
-
-
-def _refused(name: str, reason: str, change: str) -> PartVerdict:
-    return PartVerdict(name=name, can_go=False, reason=reason, change=change)

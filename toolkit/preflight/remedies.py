@@ -61,6 +61,8 @@ _OF_BLOCKS: Final = (
     ("changes the type", "hand on the type that came in"),
     ("takes no tensor", "pass the stream as an argument of the block"),
     ("returns no tensor", "return the stream as a tensor, alone or in a tuple, list or mapping"),
+    ("returns more than its stream", "return the stream alone, or hand on with it what the block was given"),
+    ("without it", "nothing, if the model is to run in that way too"),
     (
         "no sum of what it is given",
         "nothing where it adds nothing, as only work that is added to a stream can be left out; where it does, write "
