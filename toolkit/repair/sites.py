@@ -106,7 +106,10 @@ def _stream_behind(
     model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]
 ) -> tuple[ActivationPoint, Joint] | None:
     own = ActivationPoint(layer, "output")
-    inside = [name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.")]
+    # a module that is called again and again, as one ReLU of a whole block, is no place: which call would it be?
+    inside = [
+        name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.") and order.count(name) == 1
+    ]
     points = [*(ActivationPoint(name, "input") for name in inside), ActivationPoint(block, "output")]
     before = capture(model, inputs, {own, *points})
     output = before[own]
@@ -123,9 +126,13 @@ def _stream_behind(
     return None if joint is None or joint == PLAIN else (points[-1], joint)
 
 
+def _is_in(name: str, block: str) -> bool:
+    return name.startswith(f"{block}.")
+
+
 def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> ActivationPoint | None:
     """Where inside `block` the stream can be seen that, plus the layer's output, is the block's output bit for bit."""
-    before = [name for name in order[: order.index(layer)] if name.startswith(f"{block}.")]
+    before = [name for name in order[: order.index(layer)] if _is_in(name, block) and order.count(name) == 1]
     ends = ActivationPoint(layer, "output"), ActivationPoint(block, "output")
     seen = capture(model, inputs, {*(ActivationPoint(name, "input") for name in before), *ends})
     added, output = (seen[end] for end in ends)
