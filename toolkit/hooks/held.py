@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}  # tables of parameters, hooks and the like
 
-_PLAIN = (
-    *(bool, int, float, complex, str, bytes, type(None), type, range, Tensor, nn.Module),
-    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
-)
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
+_PLAIN = (*_SCALARS, *_FUNCTIONS, type, range, Tensor, nn.Module)
+_UNCHANGING = frozenset((*_SCALARS, *_FUNCTIONS))  # most attributes; one is looked up faster here than in _PLAIN
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:
@@ -70,11 +71,12 @@ def attributes_kept(*models: nn.Module) -> Iterator[None]:
     hooks and modes are not looked at.
     """
     modules = {id(module): module for model in models for module in model.modules()}
-    before = [(module, own_attributes(module)) for module in modules.values()]
+    before = [(module, dict(vars(module))) for module in modules.values()]
     contents: dict[int, tuple[Any, Any]] = {}
     for _, attributes in before:
-        for value in attributes.values():
-            _note_contents(value, contents)
+        for name, value in attributes.items():
+            if type(value) not in _UNCHANGING and name not in OF_EVERY_MODULE:
+                _note_contents(value, contents)
     try:
         yield
     finally:
@@ -89,10 +91,11 @@ def _note_contents(value: Any, into: dict[int, tuple[Any, Any]]) -> None:
         return
     if isinstance(value, dict | list | set):
         into[id(value)] = value, value.copy()
-    elif is_plain_object(value):
+    elif type(value) is not tuple and is_plain_object(value):
         into[id(value)] = value, dict(vars(value))
-    for part in parts_of_value(value):
-        _note_contents(part, into)
+    for part in value if type(value) is tuple else parts_of_value(value):
+        if type(part) not in _UNCHANGING:
+            _note_contents(part, into)
 
 
 def _put_contents(value: Any, content: Any) -> None:
@@ -119,8 +122,10 @@ def _put_mapping(now: dict[Any, Any], before: Mapping[Any, Any]) -> None:
 
 def _put_attributes(module: nn.Module, before: Mapping[str, Any]) -> None:
     now = vars(module)
+    if now.keys() == before.keys() and all(map(operator.is_, now.values(), before.values())):
+        return
     for name in own_attributes(module).keys() - before.keys():
         del now[name]
-    for name, value in before.items():
-        if name not in now or now[name] is not value:
-            now[name] = value
+    for name in before.keys() - OF_EVERY_MODULE - {"training"}:
+        if name not in now or now[name] is not before[name]:
+            now[name] = before[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ def without_padding(*parts: Tensor) -> tuple[Tensor, ...]:
 
     Where no row is finite, all are returned: what is broken is found where the rows are used.
     """
+    if all(math.isfinite(float(part.sum())) for part in parts):
+        return parts  # the usual case, found out several times faster than row by row
     finite = torch.stack([part.isfinite().all(1) for part in parts]).all(0)
     return parts if bool(finite.all()) or not bool(finite.any()) else tuple(part[finite] for part in parts)
 
