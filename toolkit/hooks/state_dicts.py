@@ -1,4 +1,4 @@
-"""Trained weights as people have them: recognises what is no bare state dict, and says what to pass instead."""
+"""Recognises trained weights that are no bare state dict, and says what to pass instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.hooks.trial import described
 
 MOST_NAMES = 3
 
-# What wrappers put in front of the names of what they wrap.
+# The prefixes that wrappers add to the names of the weights that they wrap.
 _WRAPPERS = {
     "module.": "DataParallel or DistributedDataParallel",
     "_orig_mod.": "torch.compile",
@@ -26,12 +26,13 @@ _AVERAGED = re.compile(r"ema|averaged|swa", re.IGNORECASE)
 
 
 def plain_weights(given: Any, own: Mapping[str, Any], what: str = "trained") -> dict[str, Tensor]:
-    """Returns the tensors by name, if they are weights for a model whose state dict is `own`.
+    """Returns the tensors by name if they fit a model whose state dict is `own`.
 
-    given: what the user gave; `what` is its name in messages, an expression of Python.
+    given: the object that the user passed.
+    what: the name of that object in messages, a Python expression.
 
     Raises:
-        UserError: it is no bare state dict, or one of another model. The message says what to pass instead.
+        UserError: `given` is no bare state dict, or belongs to another model. The message says what to pass instead.
     """
     if not isinstance(given, Mapping):
         raise UserError(f"{what} is {described(given)}; {_instead_of_no_mapping(given, what)}")
@@ -52,7 +53,7 @@ def plain_weights(given: Any, own: Mapping[str, Any], what: str = "trained") -> 
 
 
 def misfits(shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Any]) -> str:
-    """Returns how names and shapes differ from those of a model's state dict, in words; an empty text if in nothing."""
+    """Returns in words how names and shapes differ from those of a model's state dict; empty if they are the same."""
     tensors = {name: tuple(value.shape) for name, value in own.items() if isinstance(value, Tensor)}
     missing = [name for name in own if name not in shapes]
     unknown = [name for name in shapes if name not in own]
@@ -70,7 +71,7 @@ def misfits(shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Any]) -> st
 
 
 def few(names: Sequence[str]) -> str:
-    """Returns three names at the most, and how many more there are."""
+    """Returns at most three of the names, and how many more there are."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return f"{', '.join(names[:MOST_NAMES])}{more}"
 
@@ -86,7 +87,7 @@ def _instead_of_no_mapping(given: Any, what: str) -> str:
 
 
 def _refuse_checkpoint(given: Mapping[Any, Any], own: Mapping[str, Any], what: str) -> None:
-    """Raises UserError: the weights lie one level deeper, or there are none."""
+    """Raises UserError if the weights are one level deeper, or if there are none."""
     inside = [name for name, value in given.items() if isinstance(value, nn.Module) or _is_state_dict(value)]
     if inside and not any(name in own for name in given):
         best = max(inside, key=lambda name: _num_common(given[name], own))  # the first of those that fit equally well
@@ -104,7 +105,10 @@ def _refuse_checkpoint(given: Mapping[Any, Any], own: Mapping[str, Any], what: s
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Whether most of a mapping's values are tensors under names; an optimizer's state goes by numbers."""
+    """Says whether most values of a mapping are tensors under text keys.
+
+    The keys in the state of an optimizer are numbers.
+    """
     if not isinstance(value, Mapping) or not value or {"state", "param_groups"} <= value.keys():
         return False
     return sum(isinstance(name, str) and hasattr(part, "shape") for name, part in value.items()) * 2 > len(value)
@@ -112,8 +116,8 @@ def _is_state_dict(value: Any) -> bool:
 
 def _num_common(value: Any, own: Mapping[str, Any]) -> int:
     names = value.state_dict() if isinstance(value, nn.Module) else value
-    found = sum(_without_wrappers(str(name)) in own for name in names)
-    return 2 * found + 1 if isinstance(value, nn.Module) else 2 * found
+    num_common = sum(_without_wrappers(str(name)) in own for name in names)
+    return 2 * num_common + 1 if isinstance(value, nn.Module) else 2 * num_common
 
 
 def _no_tensors(given: Mapping[Any, Any], others: Sequence[str], own: Mapping[str, Any], what: str) -> str:
@@ -123,19 +127,19 @@ def _no_tensors(given: Mapping[Any, Any], others: Sequence[str], own: Mapping[st
             f"{what} holds numpy arrays ({few(others)}): pass "
             f"{{name: torch.from_numpy(array) for name, array in {what}.items()}}"
         )
-    extra = [name for name in others if name.endswith("_extra_state")]
-    if extra and len(extra) == len(others):
-        if all(name not in own for name in extra):
+    extra_states = [name for name in others if name.endswith("_extra_state")]
+    if extra_states and len(extra_states) == len(others):
+        if all(name not in own for name in extra_states):
             return (
-                f"{what} holds state that is no tensor and that the model has no place for ({few(extra)}): pass it "
-                "without the names that end in _extra_state"
+                f"{what} holds state that is not a tensor and that the model does not have ({few(extra_states)}): "
+                "pass it without the names that end in _extra_state"
             )
         return (
-            f"{what} holds state that is no tensor ({few(extra)}); the toolkit saves tensors alone: keep that state in "
-            "a buffer instead of get_extra_state"
+            f"{what} holds state that is not a tensor ({few(extra_states)}); the toolkit saves only tensors: keep that "
+            "state in a buffer instead of get_extra_state"
         )
     kinds = sorted({type(value).__name__ for value in values})
-    return f"{what} holds values that are no tensors ({few(others)}: {few(kinds)}); pass the model's state_dict()"
+    return f"{what} holds values that are not tensors ({few(others)}: {few(kinds)}); pass the model's state_dict()"
 
 
 def _without_wrappers(name: str) -> str:
@@ -145,7 +149,7 @@ def _without_wrappers(name: str) -> str:
 
 
 def _refuse_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> None:
-    """Raises UserError: the names would be the model's without what stands in front of all of them."""
+    """Raises UserError if the names would be the model's after a wrapper's prefix is removed."""
     if any(name in own for name in weights):
         inner = [wrapper for wrapper in _WRAPPERS if any(f".{wrapper}" in name for name in weights)]
         if not inner or any(f".{inner[0]}" in name for name in own):
@@ -153,22 +157,22 @@ def _refuse_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: 
     else:
         inner = []
     fitting = sum(_without_wrappers(name) in own for name in weights)
-    for wrapper, by in _WRAPPERS.items():
+    for wrapper, origin in _WRAPPERS.items():
         if (fitting or wrapper in ("module.", "_orig_mod.")) and all(name.startswith(wrapper) for name in weights):
             raise UserError(
-                f"all names of {what} begin with {wrapper!r}, as {by} saves them: pass "
+                f"all names of {what} begin with {wrapper!r}, as {origin} saves them: pass "
                 f"{{name.removeprefix({wrapper!r}): value for name, value in {what}.items()}}"
             )
         if fitting and any(wrapper in name for name in weights):
             raise UserError(
-                f"names of {what} hold {wrapper!r}, which {by} puts there: pass "
+                f"names of {what} hold {wrapper!r}, which {origin} puts there: pass "
                 f"{{name.replace({wrapper!r}, ''): value for name, value in {what}.items()}}"
             )
     _refuse_place(weights, own, what)
 
 
 def _refuse_place(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> None:
-    """Raises UserError: the weights are those of a larger module that holds the model, or of a part of the model."""
+    """Raises UserError if the weights are those of a larger module that holds the model, or of a part of the model."""
     first, given = next(iter(own), ""), next(iter(weights))
     for name in weights:
         place = name.removesuffix(first)
