@@ -38,7 +38,7 @@ class StageSettings(Settings):
 
     @property
     def target_macs_ratio(self) -> float | None:
-        """Returns the share of the unmodified multiply-adds that the stage is to reach, or None without such a target."""
+        """Returns the share of the unmodified multiply-adds to reach, or None if the stage has no such target."""
         return None
 
     @property

@@ -171,7 +171,7 @@ def test_the_old_name_of_fold_means_the_same_and_keeps_its_hash() -> None:
 
 @pytest.mark.parametrize("repair", ["fold", "closed_form", "none"])
 def test_a_rank_without_a_bypass_is_a_fault(repair: str) -> None:
-    with pytest.raises(ValidationError, match="rank is of a bypass: it needs repair bypass or fold_and_bypass"):
+    with pytest.raises(ValidationError, match="rank: only with repair: bypass or fold_and_bypass, not "):
         BlockDrop.model_validate({"num_blocks": 1, "repair": repair, "rank": 4})
 
 
