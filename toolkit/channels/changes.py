@@ -25,7 +25,9 @@ def perturbed(value: Tensor, chosen: Mask, dim: int, sign: float) -> Tensor:
     sign: 1 or -1, the direction of the change.
     """
     moved = value.movedim(dim, -1).clone()
-    steps = 1.0 + torch.arange(moved.numel() // moved.shape[-1]).to(value) / moved.numel()  # not the same everywhere
+    steps = (
+        1.0 + torch.arange(moved.numel() // moved.shape[-1]).to(value) / moved.numel()
+    )  # another step at each position
     largest = value.abs().nan_to_num(0.0, 0.0, 0.0).amax() if value.is_floating_point() else value.abs().amax()
     moved[..., chosen] += sign * _FAR * largest.clamp(min=1.0) * steps.reshape(*moved.shape[:-1], 1)
     return moved.movedim(-1, dim)

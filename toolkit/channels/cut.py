@@ -201,17 +201,17 @@ def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
         _narrow_grouped(module, gone)
         return
     size = _channels_of(module)
-    left = size - len(gone)
+    new_size = size - len(gone)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if size in tensor.shape:
             _narrow_tensor(module, name, tensor.shape.index(size), gone)
     for name, value in list(vars(module).items()):
         if name == "num_groups":
-            setattr(module, name, value * left // size)
+            setattr(module, name, value * new_size // size)
         elif type(value) is int and value == size:
-            setattr(module, name, left)
+            setattr(module, name, new_size)
         elif isinstance(value, tuple) and value == (size,):
-            setattr(module, name, (left,))
+            setattr(module, name, (new_size,))
 
 
 def _narrow_grouped(module: _ConvNd, gone: set[int]) -> None:

@@ -29,12 +29,12 @@ class HeadCount:
 def head_counts(model: nn.Module, replay: Replay, cluster: Cluster, width: int) -> Iterator[HeadCount]:
     """Yields possible numbers of heads that divide `width`, those from attributes first; the caller tries them."""
     layers = (*cluster.producers, *cluster.read)
-    told = list(_told(model, layers, width))
-    yield from told
+    from_attributes = list(_told(model, layers, width))
+    yield from from_attributes
     if len(cluster.producers) > MOST_LAYERS:
         return
-    learnt = set(_learnt(model, replay, cluster)) - {count.number for count in told}
-    yield from (HeadCount(number, _common_owner(layers)) for number in sorted(learnt, reverse=True))
+    from_changes = set(_learnt(model, replay, cluster)) - {count.number for count in from_attributes}
+    yield from (HeadCount(number, _common_owner(layers)) for number in sorted(from_changes, reverse=True))
 
 
 def _common_owner(layers: tuple[str, ...]) -> str:

@@ -47,9 +47,9 @@ def cut_error(
 
 def _error_on(path: Path, masked: nn.Module, narrow: nn.Module, parts: Sequence[CutPart]) -> float:
     readers = sorted({part.module for part in parts if part.role == "in"})
-    left = {part.module: part.kept for part in parts if part.role == "out"}
+    channels_left = {part.module: part.kept for part in parts if part.role == "out"}
     with path.taken(masked, narrow), torch.no_grad():
-        expected = _run(masked, path, readers, left)
+        expected = _run(masked, path, readers, channels_left)
         try:
             actual = _run(narrow, path, readers, {})
         except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError) as error:
@@ -96,10 +96,12 @@ def check_cut(
         )
 
 
-def _run(model: nn.Module, path: Path, layers: Sequence[str], left: Mapping[str, Sequence[int]]) -> list[Tensor]:
+def _run(
+    model: nn.Module, path: Path, layers: Sequence[str], channels_left: Mapping[str, Sequence[int]]
+) -> list[Tensor]:
     """Returns the outputs of the model and then those of `layers`.
 
-    left: the channels to keep of the output of a layer; others are kept whole.
+    channels_left: the channels to keep of the output of a layer; other layers are kept whole.
     """
     seen: dict[str, Tensor] = {}
     handles = [
@@ -111,7 +113,7 @@ def _run(model: nn.Module, path: Path, layers: Sequence[str], left: Mapping[str,
     finally:
         for handle in handles:
             handle.remove()
-    for name, kept in left.items():
+    for name, kept in channels_left.items():
         if name in seen:
             seen[name] = seen[name].index_select(
                 channel_dim(model.get_submodule(name)), torch.tensor(list(kept), device=seen[name].device)

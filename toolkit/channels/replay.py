@@ -105,7 +105,7 @@ class Replay:
                 calls = record_calls(self.model, self._forward)
         except FAULTS:
             calls = {}
-        if [(name, len(made)) for name, made in calls.items()] == self._made:
+        if [(name, len(repeated)) for name, repeated in calls.items()] == self._made:
             self._calls = {name: calls[name] for name in self._calls}
         else:
             _put_back(old)
@@ -149,7 +149,7 @@ class Replay:
                         stack.enter_context(self._tensor_changed(source, chosen))
                 outputs = self._forward()
             if not changes:
-                self._outputs = outputs  # the unchanged pass
+                self._outputs = outputs  # outputs of the unchanged pass
             self._response.outputs_changed |= differ(outputs, self._outputs)
         return self._response
 
@@ -193,7 +193,7 @@ class Replay:
         original, is_run = module.forward, is_grouped(module)
         sizes = {size for parameter in module.parameters(recurse=False) for size in parameter.shape}
         shapes = [call.inputs[0].shape for call in self._calls[name]]
-        lengths = list(zip(*shapes, strict=False))  # of each dimension, at every call
+        lengths = list(zip(*shapes, strict=False))  # the length of each dimension at every call
         fixed = [dim for dim, sizes_seen in enumerate(lengths) if len(set(sizes_seen)) == 1 and sizes_seen[0] in sizes]
         dims = [1] if is_run else [dim for dim in fixed if dim > 0]
 

@@ -128,7 +128,7 @@ def _bound_values(function: types.FunctionType) -> list[Any]:
 
 def _is_full(cell: types.CellType) -> bool:
     try:
-        cell.cell_contents  # noqa: B018  # an empty cell has no other sign
+        cell.cell_contents  # noqa: B018  # raises ValueError if the cell is empty
     except ValueError:
         return False
     return True
@@ -140,11 +140,11 @@ def _rebound_function(function: types.FunctionType, memo: Memo) -> types.Functio
     Values that do not refer to the model are shared with the given function.
     """
     if id(function) in memo:
-        made: types.FunctionType = memo[id(function)]
-        return made
+        rebound: types.FunctionType = memo[id(function)]
+        return rebound
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, cells or None)
-    memo[id(function)] = new  # before its cells: a function may be bound to itself
+    memo[id(function)] = new  # noted before its cells are filled, because a function may refer to itself
     for cell, old in zip(cells, function.__closure__ or (), strict=True):
         if _is_full(old):
             cell.cell_contents = _redirected_copy(old.cell_contents, memo)
@@ -164,13 +164,13 @@ def _redirected_copy(value: Any, memo: Memo) -> Any:
 
 def _culprit(model: nn.Module, memo: Memo) -> str:
     """Returns a sentence that names the first attribute that cannot be copied on its own."""
-    known: Memo = {id(module): module for module in model.modules()}
+    originals: Memo = {id(module): module for module in model.modules()}
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             if attribute == "_modules":
                 continue
             try:
-                copy.deepcopy(value, {**memo, **known})
+                copy.deepcopy(value, {**memo, **originals})
             except Exception:
                 place = f"{name}.{attribute}" if name else attribute
                 return (

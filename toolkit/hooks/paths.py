@@ -21,7 +21,7 @@ FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, 
 
 SEED = 0
 
-TRAINING = "in training mode"  # the words of a pass in training mode begin so
+TRAINING = "in training mode"  # the first words for a pass in training mode
 
 
 @dataclass(frozen=True)

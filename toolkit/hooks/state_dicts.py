@@ -25,38 +25,42 @@ _WRAPPERS = {
 _AVERAGED = re.compile(r"ema|averaged|swa", re.IGNORECASE)
 
 
-def plain_weights(given: Any, own: Mapping[str, Any], what: str = "trained") -> dict[str, Tensor]:
-    """Returns the tensors by name if they fit a model whose state dict is `own`.
+def plain_weights(given: Any, expected: Mapping[str, Any], what: str = "trained") -> dict[str, Tensor]:
+    """Returns the tensors by name if they fit a model.
 
     given: the object that the user passed.
-    what: the name of that object in messages, a Python expression.
+    expected: the state dict of the model.
+    what: the name of `given` in messages, a Python expression.
 
     Raises:
         UserError: `given` is no bare state dict, or belongs to another model. The message says what to pass instead.
     """
     if not isinstance(given, Mapping):
         raise UserError(f"{what} is {described(given)}; {_instead_of_no_mapping(given, what)}")
-    _refuse_checkpoint(given, own, what)
+    _refuse_checkpoint(given, expected, what)
     others = [str(name) for name, value in given.items() if not isinstance(value, Tensor)]
     if others:
-        raise UserError(_no_tensors(given, others, own, what))
+        raise UserError(_no_tensors(given, others, expected, what))
     weights = {str(name): value for name, value in given.items()}
-    _refuse_prefix(weights, own, what)
-    faults = misfits({name: tuple(value.shape) for name, value in weights.items()}, own)
+    _refuse_prefix(weights, expected, what)
+    faults = misfits({name: tuple(value.shape) for name, value in weights.items()}, expected)
     if faults:
         raise UserError(f"the weights do not fit what build_model builds: {faults}")
     for name, value in weights.items():
-        if value.is_floating_point() != own[name].is_floating_point() or value.is_complex() != own[name].is_complex():
-            kinds = [str(part.dtype).removeprefix("torch.") for part in (value, own[name])]
+        if (
+            value.is_floating_point() != expected[name].is_floating_point()
+            or value.is_complex() != expected[name].is_complex()
+        ):
+            kinds = [str(part.dtype).removeprefix("torch.") for part in (value, expected[name])]
             raise UserError(f"the weights do not fit what build_model builds: {name} is {kinds[0]}, not {kinds[1]}")
     return weights
 
 
-def misfits(shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Any]) -> str:
-    """Returns in words how names and shapes differ from those of a model's state dict; empty if they are the same."""
-    tensors = {name: tuple(value.shape) for name, value in own.items() if isinstance(value, Tensor)}
-    missing = [name for name in own if name not in shapes]
-    unknown = [name for name in shapes if name not in own]
+def misfits(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Any]) -> str:
+    """Returns in words how names and shapes differ from those of the state dict `expected`; empty if they are the same."""
+    tensors = {name: tuple(value.shape) for name, value in expected.items() if isinstance(value, Tensor)}
+    missing = [name for name in expected if name not in shapes]
+    unknown = [name for name in shapes if name not in expected]
     unlike = [
         f"{name} ({list(shapes[name])}, not {list(shape)})"
         for name, shape in tensors.items()
@@ -67,7 +71,7 @@ def misfits(shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Any]) -> st
         (unknown, "not in the model"),
         (unlike, "of another shape"),
     )
-    return "; ".join(f"{len(names)} of {len(own)} {words}: {few(names)}" for names, words in parts if names)
+    return "; ".join(f"{len(names)} of {len(expected)} {words}: {few(names)}" for names, words in parts if names)
 
 
 def few(names: Sequence[str]) -> str:
@@ -86,11 +90,13 @@ def _instead_of_no_mapping(given: Any, what: str) -> str:
     return f"{what} must be a trained torch.nn.Module or its state_dict()"
 
 
-def _refuse_checkpoint(given: Mapping[Any, Any], own: Mapping[str, Any], what: str) -> None:
+def _refuse_checkpoint(given: Mapping[Any, Any], expected: Mapping[str, Any], what: str) -> None:
     """Raises UserError if the weights are one level deeper, or if there are none."""
     inside = [name for name, value in given.items() if isinstance(value, nn.Module) or _is_state_dict(value)]
-    if inside and not any(name in own for name in given):
-        best = max(inside, key=lambda name: _num_common(given[name], own))  # the first of those that fit equally well
+    if inside and not any(name in expected for name in given):
+        best = max(
+            inside, key=lambda name: _num_common(given[name], expected)
+        )  # the first of those that fit equally well
         averaged = [name for name in inside if name != best and _AVERAGED.search(str(name))]
         more = f" (there are averaged weights too: {what}[{averaged[0]!r}])" if averaged else ""
         kind = "a module" if isinstance(given[best], nn.Module) else "weights"
@@ -114,13 +120,13 @@ def _is_state_dict(value: Any) -> bool:
     return sum(isinstance(name, str) and hasattr(part, "shape") for name, part in value.items()) * 2 > len(value)
 
 
-def _num_common(value: Any, own: Mapping[str, Any]) -> int:
+def _num_common(value: Any, expected: Mapping[str, Any]) -> int:
     names = value.state_dict() if isinstance(value, nn.Module) else value
-    num_common = sum(_without_wrappers(str(name)) in own for name in names)
+    num_common = sum(_without_wrappers(str(name)) in expected for name in names)
     return 2 * num_common + 1 if isinstance(value, nn.Module) else 2 * num_common
 
 
-def _no_tensors(given: Mapping[Any, Any], others: Sequence[str], own: Mapping[str, Any], what: str) -> str:
+def _no_tensors(given: Mapping[Any, Any], others: Sequence[str], expected: Mapping[str, Any], what: str) -> str:
     values = [given[name] for name in given if str(name) in others]
     if all(hasattr(value, "__array_interface__") for value in values):
         return (
@@ -129,7 +135,7 @@ def _no_tensors(given: Mapping[Any, Any], others: Sequence[str], own: Mapping[st
         )
     extra_states = [name for name in others if name.endswith("_extra_state")]
     if extra_states and len(extra_states) == len(others):
-        if all(name not in own for name in extra_states):
+        if all(name not in expected for name in extra_states):
             return (
                 f"{what} holds state that is not a tensor and that the model does not have ({few(extra_states)}): "
                 "pass it without the names that end in _extra_state"
@@ -148,15 +154,15 @@ def _without_wrappers(name: str) -> str:
     return name
 
 
-def _refuse_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> None:
+def _refuse_prefix(weights: Mapping[str, Tensor], expected: Mapping[str, Any], what: str) -> None:
     """Raises UserError if the names would be the model's after a wrapper's prefix is removed."""
-    if any(name in own for name in weights):
+    if any(name in expected for name in weights):
         inner = [wrapper for wrapper in _WRAPPERS if any(f".{wrapper}" in name for name in weights)]
-        if not inner or any(f".{inner[0]}" in name for name in own):
+        if not inner or any(f".{inner[0]}" in name for name in expected):
             return
     else:
         inner = []
-    fitting = sum(_without_wrappers(name) in own for name in weights)
+    fitting = sum(_without_wrappers(name) in expected for name in weights)
     for wrapper, origin in _WRAPPERS.items():
         if (fitting or wrapper in ("module.", "_orig_mod.")) and all(name.startswith(wrapper) for name in weights):
             raise UserError(
@@ -168,22 +174,22 @@ def _refuse_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: 
                 f"names of {what} hold {wrapper!r}, which {origin} puts there: pass "
                 f"{{name.replace({wrapper!r}, ''): value for name, value in {what}.items()}}"
             )
-    _refuse_place(weights, own, what)
+    _refuse_place(weights, expected, what)
 
 
-def _refuse_place(weights: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> None:
+def _refuse_place(weights: Mapping[str, Tensor], expected: Mapping[str, Any], what: str) -> None:
     """Raises UserError if the weights are those of a larger module that holds the model, or of a part of the model."""
-    first, given = next(iter(own), ""), next(iter(weights))
+    first_expected, first_given = next(iter(expected), ""), next(iter(weights))
     for name in weights:
-        place = name.removesuffix(first)
-        if name != place and place.endswith(".") and all(f"{place}{other}" in weights for other in own):
+        place = name.removesuffix(first_expected)
+        if name != place and place.endswith(".") and all(f"{place}{other}" in weights for other in expected):
             raise UserError(
                 f"the model's weights are those of {what} whose names begin with {place!r}: pass {{name.removeprefix"
                 f"({place!r}): value for name, value in {what}.items() if name.startswith({place!r})}}"
             )
-    for name in own:
-        place = name.removesuffix(given)
-        if name != place and place.endswith(".") and all(f"{place}{other}" in own for other in weights):
+    for name in expected:
+        place = name.removesuffix(first_given)
+        if name != place and place.endswith(".") and all(f"{place}{other}" in expected for other in weights):
             raise UserError(
                 f"the weights do not fit what build_model builds: {what} holds those of its part {place[:-1]!r} alone; "
                 "load them there, and give the whole model"

@@ -106,9 +106,11 @@ class Align(StageSettings):
 
     @property
     def trains(self) -> bool:
+        """Returns True, because the stage trains."""
         return True
 
     def in_words(self) -> str:
+        """Returns the teacher, what is trained, the loss and the number of steps in one phrase."""
         teacher = "the dense model" if self.teacher == "static" else "the model as it came into this stage"
         weights: dict[str, float | None] = {"task": self.task_weight, "blocks": self.feature_weight}
         weights |= {"classes": self.class_weight, "segments": self.segment_weight}
@@ -121,4 +123,5 @@ class Align(StageSettings):
         return f"aligns outputs and every block with {teacher} ({how}) for {steps}"
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        """Returns the seconds of training and validation."""
         return costs.training_s(self.max_steps, self.validate_every)

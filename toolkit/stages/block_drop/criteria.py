@@ -19,7 +19,7 @@ from toolkit.stand_ins.contract import StandIn
 from toolkit.tasks.evaluate import evaluate, mean_loss
 from toolkit.tasks.task import Task
 
-HIGHER_IS_BETTER = ("task_metric",)  # of the other criteria, the lowest score is the best
+HIGHER_IS_BETTER = ("task_metric",)  # for other criteria, lower is better
 
 
 def as_loss(score: float, criterion: str) -> float:

@@ -139,17 +139,21 @@ class BlockDrop(StageSettings):
 
     @property
     def target_macs_ratio(self) -> float | None:
+        """Returns `macs_ratio`."""
         return self.macs_ratio
 
     @property
     def num_dropped(self) -> int:
+        """Returns the number of named blocks, or `num_blocks`, or 0 if neither is given."""
         return len(self.blocks) if self.blocks is not None else self.num_blocks or 0
 
     @property
     def trains(self) -> bool:
+        """Says whether an `align` training follows every drop."""
         return self.align is not None
 
     def in_words(self) -> str:
+        """Returns the target, the criterion, the repair and the training in one phrase."""
         rank = f" of rank {self.rank}" if self.rank is not None else ""
         repair = f"; {REPAIR_WORDS[self.repair].format(rank=rank)}" if self.repair != "none" else ""
         when = "then" if self.schedule == "one_shot" else "after every round it"
@@ -176,6 +180,7 @@ class BlockDrop(StageSettings):
         return f"removes {what}{until}, {choice}, scored by the {CRITERION_WORDS[self.criterion]}{race}{repair}{align}"
 
     def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        """Yields a target that is already reached, too many blocks, and a criterion that the task does not offer."""
         if not self.allow_no_change:
             yield from useless_macs_ratio(self.macs_ratio, earlier)
         if card is None:
@@ -189,12 +194,14 @@ class BlockDrop(StageSettings):
         """Yields a fault if no block would be left after this stage."""
         if card.num_blocks is None:
             return
-        left = card.num_blocks
+        num_left = card.num_blocks
         for stage in earlier.values():
-            left -= stage.num_dropped if stage.num_dropped < left else 0
-        if self.num_dropped >= left:
-            earlier_drops = f" and earlier stages drop {card.num_blocks - left}" if left < card.num_blocks else ""
-            advice = f"drop at most {left - 1} here" if left > 1 else "none can be dropped here"
+            num_left -= stage.num_dropped if stage.num_dropped < num_left else 0
+        if self.num_dropped >= num_left:
+            earlier_drops = (
+                f" and earlier stages drop {card.num_blocks - num_left}" if num_left < card.num_blocks else ""
+            )
+            advice = f"drop at most {num_left - 1} here" if num_left > 1 else "none can be dropped here"
             place = "num_blocks" if self.blocks is None else "blocks"
             yield (
                 (place,),
@@ -202,6 +209,7 @@ class BlockDrop(StageSettings):
             )
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        """Returns the seconds of scoring, of one cut, and of the training after each drop."""
         drops = self.estimated_drops(num_blocks, dense_blocks)
         scoring = sum(self._evaluations(left) for left in range(num_blocks - drops + 1, num_blocks + 1))
         align_s = 0.0 if self.align is None else drops * self.align.estimate_s(costs, num_blocks, dense_blocks)

@@ -133,9 +133,11 @@ class ChannelPrune(StageSettings):
 
     @property
     def target_macs_ratio(self) -> float | None:
+        """Returns `macs_ratio`."""
         return self.macs_ratio
 
     def in_words(self) -> str:
+        """Returns the target, the ranking and the repair in one phrase."""
         repaired = {"closed_form": "the layers that read them", "all_layers": "all layers behind the first cut"}
         repair = "" if self.repair == "none" else f"; {repaired[self.repair]} are repaired by least squares"
         rounding = "" if self.widths is not None else f"; widths are rounded to a multiple of {self.round_to}"
@@ -155,6 +157,7 @@ class ChannelPrune(StageSettings):
         return f"keeps {', '.join(shares) or 'every channel'}"
 
     def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        """Yields targets that are already reached, and kinds of channels that the model of the task does not have."""
         if not self.allow_no_change:
             yield from useless_macs_ratio(self.macs_ratio, earlier)
             yield from self._useless_keep(earlier)
@@ -169,13 +172,13 @@ class ChannelPrune(StageSettings):
         """Yields a fault if every kind of channel in `keep` is already that narrow."""
         if self.keep is None:
             return
-        kept = dict.fromkeys(Keep.model_fields, 1.0)
+        shares = dict.fromkeys(Keep.model_fields, 1.0)
         for stage in earlier.values():
             if isinstance(stage, ChannelPrune) and stage.keep is not None:
-                kept |= {kind: ratio for kind, ratio in stage.keep if ratio < kept[kind]}
-        if not any(ratio < kept[kind] for kind, ratio in self.keep):
-            now = ", ".join(f"{kind} {ratio}" for kind, ratio in kept.items())
-            message = f"would change nothing: {OF_UNMODIFIED}, which is then at {now}; give a kind less than that"
+                shares |= {kind: ratio for kind, ratio in stage.keep if ratio < shares[kind]}
+        if not any(ratio < shares[kind] for kind, ratio in self.keep):
+            reached = ", ".join(f"{kind} {ratio}" for kind, ratio in shares.items())
+            message = f"would change nothing: {OF_UNMODIFIED}, which is then at {reached}; give a kind less than that"
             yield ("keep",), f"{message} or set allow_no_change: true"
 
     def _kinds_used(self) -> list[tuple[tuple[str | int, ...], str]]:
@@ -184,6 +187,7 @@ class ChannelPrune(StageSettings):
         return [(("scope", position), kind) for position, kind in enumerate(self.scope or ())]
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        """Returns the seconds that the task gives for one cut."""
         return costs.prune_s
 
 

@@ -138,7 +138,7 @@ def original_width(dense: nn.Module, group: ChannelGroup, kind: WidthKind) -> in
     writer = next(slot for slot in group.slots if slot.role == "out")
     growth = (
         num_outputs(dense.get_submodule(writer.module)) - len(writer.shared)
-    ) / writer.size  # how many times as many channels there were
+    ) / writer.size  # ratio of the former width to the current one
     heads = growth * group.num_units
     if group.kind == "attention":  # the width of heads may have changed too
         counts = {patch.follows: patch for patch in reversed(group.patches) if patch.value}

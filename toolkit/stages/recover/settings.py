@@ -68,13 +68,16 @@ class Recover(StageSettings):
 
     @property
     def trains(self) -> bool:
+        """Returns True, because the stage trains."""
         return True
 
     def in_words(self) -> str:
+        """Returns the loss, the optimizer and the number of steps in one phrase."""
         weights = f"task loss × {self.task_weight:g} + alignment × {self.alignment_weight:g}"
         steps = f"at most {self.max_steps} steps{early_stop(self.patience)}{kept_weights(self.select)}"
         how = f"; SGD with momentum {self.momentum:g}" if self.optimizer == "sgd" else ""
         return f"fine-tunes with the dense model as teacher ({weights}{how}) for {steps}"
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        """Returns the seconds of training and validation."""
         return costs.training_s(self.max_steps, self.validate_every)

@@ -24,4 +24,5 @@ class Reinitialise(StageSettings):
     allow_no_change: bool = False
 
     def in_words(self) -> str:
+        """Returns what the stage does in one phrase."""
         return "draws new random weights for what is left, as an untrained model has them (a control)"

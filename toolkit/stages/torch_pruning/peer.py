@@ -75,7 +75,7 @@ class Peer:
         Raises:
             StageError: torch-pruning fails on this model, or cuts a layer for which there is no proof.
         """
-        model = copy_model(self.model).requires_grad_(True)  # it silently prunes no frozen parameters
+        model = copy_model(self.model).requires_grad_(True)  # torch-pruning silently skips frozen parameters
         flags = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
         for name, parameter in model.named_parameters():
             if name in self.gradients:
@@ -136,10 +136,10 @@ class Peer:
         """Updates the widths that attention modules store, which torch-pruning leaves to its users."""
         whole_heads = any(not group.dims_are_free for group in self.attentions)
         for group in self.attentions:
-            left = len(ledger.kept(group.reader.module, "in", group.width))
-            heads = left // group.head_dim if whole_heads else group.num_units
-            inner = (tuple(range(left // heads)),) * heads if heads and not whole_heads else ()
-            if left < group.width:
+            num_left = len(ledger.kept(group.reader.module, "in", group.width))
+            heads = num_left // group.head_dim if whole_heads else group.num_units
+            inner = (tuple(range(num_left // heads)),) * heads if heads and not whole_heads else ()
+            if num_left < group.width:
                 patch_attributes(model, KeptUnits(group, tuple(range(heads)), inner))
 
     def _parts(self, ledger: _Ledger) -> Iterator[CutPart]:

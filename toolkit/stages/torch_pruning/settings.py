@@ -57,17 +57,21 @@ class TorchPruning(StageSettings):
 
     @property
     def target_macs_ratio(self) -> float | None:
+        """Returns `macs_ratio`."""
         return self.macs_ratio
 
     def in_words(self) -> str:
+        """Returns the target and the ranking in one phrase."""
         ranked = "the worst channels of all groups" if self.global_pruning else "the same share of every group"
         how = f"importance: {self.importance}; widths are rounded down to a multiple of {self.round_to}"
         target = f"down to {setting(self.macs_ratio)} of the dense MACs (multiply-adds)"
         return f"makes layers narrower with torch-pruning's own pruner (a control): {ranked}, {target} ({how})"
 
     def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        """Yields a fault if the target is already reached when the stage begins."""
         if not self.allow_no_change:
             yield from useless_macs_ratio(self.macs_ratio, earlier)
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        """Returns the seconds that the task gives for one cut."""
         return costs.prune_s
