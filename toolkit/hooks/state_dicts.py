@@ -57,7 +57,7 @@ def plain_weights(given: Any, expected: Mapping[str, Any], what: str = "trained"
 
 
 def misfits(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Any]) -> str:
-    """Returns in words how names and shapes differ from those of the state dict `expected`; empty if they are the same."""
+    """Returns in words how names and shapes differ from those of the state dict `expected`; empty if in nothing."""
     tensors = {name: tuple(value.shape) for name, value in expected.items() if isinstance(value, Tensor)}
     missing = [name for name in expected if name not in shapes]
     unknown = [name for name in shapes if name not in expected]
