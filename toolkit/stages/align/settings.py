@@ -23,7 +23,7 @@ class Align(StageSettings):
     class_weight * class term + segment_weight * segment term of the task. Other terms of the task have the weight 1.
 
     teacher: `static` (the default) is the unmodified model; `dynamic` is the model as it came into the stage or round.
-    max_steps: number of training steps; 300 by default, larger for longer training.
+    max_steps: number of training steps; 300 by default, more where validation still improves at the end.
     patience: validations without improvement over the best one of this training, after which training stops; null (the
         default) never stops early.
     select: `best` (the default) keeps the weights of the best validation, among which is the model before training;
@@ -55,7 +55,7 @@ class Align(StageSettings):
     train_norms: whether all norms are trained; true by default.
     train_embedding: whether what acts before the first block is trained; true by default.
     train_head: whether what acts after the last block is trained; true by default.
-    allow_no_change: whether the stage may leave the model unchanged; false by default.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     detail: ClassVar[DetailClass] = AlignDetail

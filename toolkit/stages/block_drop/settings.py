@@ -37,18 +37,20 @@ class BlockDrop(StageSettings):
     Give `num_blocks` or `macs_ratio`, with or without `max_quality_drop`; or `max_quality_drop` alone; or `blocks`.
 
     num_blocks: number of blocks to remove in this stage; null by default.
-    macs_ratio: share of the unmodified model's multiply-adds at which dropping stops; null by default.
-    max_quality_drop: how far the validation metric may fall below that of the dense model; null (the default) sets no
-        limit. The round that goes below is undone, and dropping stops.
+    macs_ratio: share of the unmodified model's multiply-adds at which dropping stops, above 0 and at most 1; null by
+        default.
+    max_quality_drop: how far the validation metric may fall below that of the dense model, in units of the metric; null
+        (the default) sets no limit. The round that goes below is undone, and dropping stops.
     blocks: names of the blocks to drop, in this order, one per round and without scores; null by default.
     schedule: `progressive` (the default) scores again after every drop; `one_shot` (a control) chooses all blocks from
         the first scores, and aligns once, for as many steps in all.
-    criterion: score of the model without a block, on training data: `task_metric` (the default), `loss`, `block_mse`,
-        the mean squared difference between input and output of the block, which is fastest, or `random` (a control).
+    criterion: score of the model without a block, on training data: `task_metric` (the default), `loss`, `block_mse`
+        (mean squared difference between input and output of the block; few passes for all blocks), or `random` (a
+        control).
     reuse_prefix: whether what candidates share is computed once; true by default. Scores are the same; false takes less
         memory and more time.
     racing: `successive_halving` scores on growing parts of the scoring set and drops the worse half of the candidates
-        each time, for many blocks; `none` is the default.
+        each time, which saves time with many blocks; `none` is the default.
     verify_selection: whether every block is also scored without reuse and racing, to report whether the choice is the
         same; false by default, as it takes long.
     repair: what makes up for a dropped block, fitted by least squares to the stream of the unmodified model. `fold`
@@ -59,7 +61,7 @@ class BlockDrop(StageSettings):
     rank: rank of the linear map of a bypass; null (the default) is a full map. A lower rank costs fewer multiply-adds.
     align: settings of an `align` training after every round; null (the default) trains nothing. Its `data_share` holds
         for the first half of `num_blocks` rounds, after which all data are used.
-    allow_no_change: whether the stage may leave the model unchanged; false by default.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"rank"})

@@ -62,8 +62,8 @@ class ChannelPrune(StageSettings):
     Give exactly one target: `keep`, `macs_ratio` or `widths`.
 
     keep: share of each kind of channel to keep, of the unmodified model's width; null by default.
-    macs_ratio: share of the unmodified model's multiply-adds to reach; null by default. One common keep ratio over
-        `scope` is searched, and widths of single groups where the ratio steps over the target.
+    macs_ratio: share of the unmodified model's multiply-adds to reach, above 0 and at most 1; null by default. One
+        common keep ratio over `scope` is searched, and widths of single groups where the ratio steps over the target.
     widths: exact number of channels of each named group; null by default. `python -m toolkit.inspect` lists the groups;
         an attention takes `{heads: 2, head_dim: 8}`.
     macs_tolerance: largest miss of `macs_ratio`, as an absolute difference; 0.02 by default. A larger miss is an error.
@@ -83,12 +83,12 @@ class ChannelPrune(StageSettings):
         groups; `isomorphic` the best of all groups whose layers have the same types and shapes (after Fang et al., ECCV
         2024).
     round_to: widths are rounded to the nearest multiple of this number, at least one, and heads to whole heads; 8 by
-        default, 1 where a target is missed.
+        default, lower where a target is missed.
     repair: `closed_form` (the default) refits the layers that read cut channels by least squares; `all_layers` refits
         all layers behind the first cut or dropped block, in about twice the time; `none` refits nothing.
     batch_norm: `reestimate` (the default) estimates running statistics behind the first cut again on calibration data;
         `keep` does not. A BatchNorm that reads a refitted layer is fitted with that layer.
-    allow_no_change: whether the stage may leave the model unchanged; false by default.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     axis: ClassVar[Axis | None] = "width"

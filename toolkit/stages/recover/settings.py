@@ -17,14 +17,15 @@ from toolkit.tasks.contract import TaskCosts
 class Recover(StageSettings):
     """Fine-tunes all weights with the dense model as teacher: task loss + alignment of the predictions.
 
-    max_steps: number of training steps; 300 by default, larger for longer training.
+    max_steps: number of training steps; 300 by default, more where validation still improves at the end.
     patience: validations without improvement over the best one of this training, after which training stops; null (the
         default) never stops early.
     select: `best` (the default) keeps the weights of the best validation, among which is the model before training;
         `last` keeps the last weights, whatever validation says.
     validate_every: steps between validations; 50 by default.
     batch_size: examples per step; 16 by default, smaller where the device runs out of memory.
-    learning_rate: highest learning rate, reached after warm-up; 5e-4 by default, lower where the loss is not finite.
+    learning_rate: highest learning rate, reached after warm-up; 5e-4 by default, lower where the loss rises or is not
+        finite.
     weight_decay: weight decay; 0.05 by default. AdamW decouples it from the gradient. For sgd it is the L2 penalty of
         torch.optim.SGD, for which a hundredth of the default is usual.
     warmup_steps: steps of linear warm-up before the cosine decay of the learning rate; 20 by default.
@@ -33,7 +34,7 @@ class Recover(StageSettings):
         without a teacher.
     optimizer: `adamw` (the default), or `sgd` with momentum; both follow the same schedule of the learning rate.
     momentum: momentum of sgd; 0.9 by default.
-    allow_no_change: whether the stage may leave the model unchanged; false by default.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     detail: ClassVar[DetailClass] = RecoverDetail

@@ -15,7 +15,7 @@ class Reinitialise(StageSettings):
     A `recover` stage with `alignment_weight: 0` then trains a plain smaller model from scratch. The stage can follow
     block drops only: for layers of other shapes the task does not say how their weights are drawn.
 
-    allow_no_change: whether the stage may leave the model unchanged; false by default.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     detail: ClassVar[DetailClass] = ReinitialiseDetail

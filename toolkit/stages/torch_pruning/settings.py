@@ -36,7 +36,7 @@ class TorchPruning(StageSettings):
     exclude: patterns for names of layers whose outputs are not cut: a name, a shell pattern, or a regular expression
         after `re:`; empty by default. A model that torch-pruning cannot cut may need it, such as one that pads its
         shortcuts.
-    allow_no_change: whether the stage may leave the model unchanged; false by default.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     axis: ClassVar[Axis | None] = "width"
