@@ -100,7 +100,7 @@ def find_targets(model: nn.Module, blocks: Sequence[str], patterns: Sequence[str
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Says whether a pattern matches: `attn.*` matches `attn.q`, but not `self.attn.mixer.q`; `q` matches both."""
+    """Says whether a pattern matches: `q` and `*.q` match `attn.q`; `attn.*` does not match `self.attn.mixer.q`."""
     parts = name.split(".")[-(pattern.count(".") + 1) :]
     return fnmatchcase(".".join(parts), pattern)
 

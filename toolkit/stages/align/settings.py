@@ -38,7 +38,8 @@ class Align(StageSettings):
     ema_decay: decay per step of the averaged weights, which are validated and kept; 0.999 by default, 0 turns averaging
         off.
     task_weight: weight of the task's own loss; 1.0 by default, 0 to learn from the teacher alone.
-    feature_weight: weight of the difference of block outputs; 1.0 by default, 0 if an earlier stage changed the stream.
+    feature_weight: weight of the difference of block outputs; 1.0 by default, 0 if an earlier stage changed the width
+        of the stream.
     class_weight, segment_weight: weights of the task's terms of these names; null (the default) is 1 if the task has
         the term. A number for a term that the task does not have is an error.
     temperature: softens classes before they are compared; 3.5 by default.

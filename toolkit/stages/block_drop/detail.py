@@ -56,7 +56,7 @@ class BlockDropDetail(StageDetail):
     """Holds which blocks were dropped, and how they were chosen.
 
     blocks: names of the blocks that could be dropped, in execution order.
-    undone: the last round, if it went below the floor of the validation metric.
+    undone: the round that was undone because it went below the floor of the validation metric.
     remaining: names of the blocks that are left.
     """
 

@@ -2,15 +2,15 @@
 
 A candidate leaves the network unchanged up to the block that it drops, or up to the layer that its repair refits. The
 candidate with the longest unchanged prefix goes first and records, call by call, the outputs of these blocks; in other
-evaluations the blocks return the recorded outputs. Everything else in the model runs as always, so n blocks cost n(n -
-1)/2 + (n - 1) block passes instead of n(n - 1).
+evaluations the blocks return the recorded outputs. Everything else in the model runs as always, so n blocks cost
+n(n-1)/2 + (n-1) block passes instead of n(n-1).
 
 A repair refits a layer of the block before the dropped one. That block need not run again if its output equals, bit for
 bit, a visible stream plus the output of the layer: then only the layer is computed, with its new weights. This is
 checked at every call; where it does not hold, the block runs.
 
 Memory: up to two outputs per remaining block over the whole scoring set, on the device of the model; they are released
-    as the candidates go from the last block to the first.
+as the candidates go from the last block to the first.
 """
 
 from __future__ import annotations

@@ -70,11 +70,12 @@ def activation_energy(model: nn.Module, groups: Sequence[ChannelGroup], batches:
 
 
 def newton(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
-    """Returns the score of a mask z in the consumer's squared error, after Numerical Pruning (arXiv 2412.12441).
+    """Returns the score of a mask z in the consumer's squared error, after Numerical Pruning.
 
     With X the channels that the consumer reads and W its weights, || X W - X diag(z) W ||^2 = (1 - z)^T H (1 - z), with
     H = (X^T X) * (W W^T), element by element. Under a penalty on the sum of z, Newton's method reaches the minimum of
-    this quadratic form in one step, where 1 - z is proportional to H^-1 1. The score is z, up to scale and shift.
+    this quadratic form in one step, where 1 - z is proportional to H^-1 1. The score is z, up to scale and shift (Shen
+    et al., arXiv 2412.12441).
     """
     gram, _ = _moments(model, groups, batches, lambda rows: rows.T @ rows)
     scores = {}
