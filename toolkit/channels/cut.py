@@ -102,7 +102,8 @@ def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
     """Cuts all groups as chosen, in place; `proof.py` checks that the narrow model computes the right thing.
 
     Raises:
-        ValueError: the weights of a layer are computed from other parameters. Nothing is cut then.
+        ValueError: weights of a layer are computed from other parameters (nothing is cut then), or the cut does not fit
+            tied tensors, grouped convolutions or attributes of the model.
     """
     shared = holders_of(model)
     gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)

@@ -70,7 +70,7 @@ def without_modules(structure: Structure, reasons: Mapping[str, str]) -> Structu
 
 
 def half_of(group: ChannelGroup) -> KeptUnits:
-    """Returns a cut that keeps half of the units, chosen at random.
+    """Returns a cut that keeps half of the units, chosen at random with a fixed seed.
 
     Forward code that shuffles channels might pass with every second one.
     """
@@ -102,7 +102,7 @@ def _without(
 def _joined(model: nn.Module, failed: Sequence[ChannelGroup], paths: Sequence[Path]) -> Iterator[ChannelGroup]:
     """Yields groups that can be cut together where none of them can be cut alone.
 
-    An example are two layers whose outputs are stacked.
+    This is the case for two layers whose outputs are stacked.
     """
     sets: dict[tuple[str, int, str], list[ChannelGroup]] = {}
     for group in failed:
