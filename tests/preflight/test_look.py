@@ -355,7 +355,7 @@ def test_every_module_that_is_no_block_has_its_reason() -> None:
         "shared": "it is called 2 times in one pass",
         "unused": "it is not run on the example input",
         "wider": "it changes the shape of the stream",
-        "plain": "no sum of what it is given and of its own work was found in it",
+        "plain": "no sum of what it is given and its own work was found in it",
     }
 
 
