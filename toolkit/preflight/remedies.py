@@ -54,15 +54,21 @@ _OF_CHANNELS: Final = (
 )
 
 _OF_BLOCKS: Final = (
-    ("is not run", "nothing if it is for training alone; else give example inputs that run it"),
+    ("is not run on", "nothing if it is for training alone; else give example inputs that run it"),
+    ("is not called for", "nothing if it is for training alone; else give example inputs that run it"),
     ("times in one pass", "give every call a module of its own"),
     ("goes by several names", "keep it under one name"),
+    ("under different names", "give every place a module of its own"),
     ("changes the shape", "nothing; blocks that change the resolution or the width of the stream have to stay"),
+    (" comes in", "nothing; blocks that change the resolution or the width of the stream have to stay"),
     ("changes the type", "hand on the type that came in"),
     ("takes no tensor", "pass the stream as an argument of the block"),
     ("returns no tensor", "return the stream as a tensor, alone or in a tuple, list or mapping"),
+    ("that a stand-in cannot return", "return the stream as a tensor, alone or in a tuple, list or mapping"),
+    ("that a saved model cannot name", "return the stream alone, or in a tuple, list or mapping of Python's own"),
     ("returns more than its stream", "return the stream alone, or hand on with it what the block was given"),
     ("without it", "nothing, if the model is to run in that way too"),
+    ("does not add its work", "nothing; only work that is added to a stream can be left out"),
     (
         "no sum of what it is given",
         "nothing where it adds nothing, as only work that is added to a stream can be left out; where it does, write "
