@@ -110,7 +110,7 @@ def test_depth_and_width_have_equal_multiply_adds(name: str, quiet: Console) -> 
     maker = PairMaker(model, CPU, quiet)
     for share in (0.76, 0.5):
         pair = maker.pair(share, 8)
-        counted = [count_macs(one, maker.one).total for one in (pair.dense, pair.depth, pair.width)]
+        counted = [count_macs(one, maker.one_example).total for one in (pair.dense, pair.depth, pair.width)]
         assert tuple(counted) == pair.macs
         assert abs(counted[1] - counted[2]) <= SAME_MACS * counted[0]
         assert pair.macs[0] > pair.macs[1] and len(pair.dropped) < pair.num_blocks
@@ -129,7 +129,7 @@ def test_unequal_pairs_are_refused(quiet: Console) -> None:
     pair = maker.pair(0.76, 1)
     assert abs(pair.macs[1] - pair.macs[2]) <= SAME_MACS * pair.macs[0]
     maker._made = {(0.76, 3): pair.widths}  # as if they were those in multiples of 3
-    with pytest.raises(UserError, match="the widths are those in multiples of 3, which have cells of their own"):
+    with pytest.raises(UserError, match="the widths are the same as in multiples of 3, which have cells of their own"):
         maker.pair(0.76, 1)
 
 
@@ -201,7 +201,7 @@ def test_a_cell_that_cannot_be_measured_keeps_its_reason(tmp_path: Path, monkeyp
         raise UserError("timing on cuda: the device is out of memory at batch size 64;\n time smaller batches")
 
     made_up = CudaBench(tmp_path, tmp_path, Sizes(MODELS, {}, (), device="cpu"), Console(io.StringIO()))
-    monkeypatch.setattr(made_up, "_found", refuse)
+    monkeypatch.setattr(made_up, "_content", refuse)
     cell = made_up.do(PLAN[1], 1.0)
     assert cell.reason.endswith("at batch size 64; time smaller batches") and not cell.rehearsal
     assert f"- {cell.name}: {cell.reason}" in page_of({cell.name: cell})

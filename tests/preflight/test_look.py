@@ -202,8 +202,8 @@ def test_weights_that_build_model_does_not_build_cannot_be_loaded_again() -> Non
     [
         (lambda size: torch.zeros(size, 8), "must give a tuple of tensors"),
         (lambda size: (), "must give a tuple of tensors"),
-        (lambda size: (torch.zeros(3, 8),), "gives (3, 8) instead of 1 examples first"),
-        (lambda size: (torch.tensor(1.0),), "gives () instead of 1 examples first"),
+        (lambda size: (torch.zeros(3, 8),), "gives shape (3, 8); its first size must be 1"),
+        (lambda size: (torch.tensor(1.0),), "gives shape (); its first size must be 1"),
     ],
 )
 def test_example_inputs_that_are_none(inputs: Callable[[int], Any], reason: str) -> None:
