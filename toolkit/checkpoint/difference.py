@@ -27,9 +27,9 @@ def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, A
     for name, module in model.named_modules():
         if isinstance(module, StandIn) or name not in originals:
             continue
-        before = vars(originals[name])
+        original = vars(originals[name])
         for attribute, value in vars(module).items():
-            if attribute in before and _is_other(before[attribute], value):
+            if attribute in original and _is_other(original[attribute], value):
                 plain = tuple(value) if isinstance(value, (tuple, list)) else value
                 changed.setdefault(name, {})[attribute] = plain
     return changed
@@ -44,8 +44,8 @@ def _fresh_stand_ins(dense: nn.Module, model: nn.Module) -> dict[str, nn.Module]
     """Returns the parts of the model's stand-ins as they were when they were made, by name."""
     fresh: dict[str, nn.Module] = {}
     for place, stand_in in stand_ins_of(model).items():
-        made = make_stand_in(dense.get_submodule(place), stand_in.arguments, without_memory=True)
-        fresh |= {f"{place}.{name}": part for name, part in made.named_modules() if name}
+        new = make_stand_in(dense.get_submodule(place), stand_in.arguments, without_memory=True)
+        fresh |= {f"{place}.{name}": part for name, part in new.named_modules() if name}
     return fresh
 
 
@@ -115,11 +115,11 @@ _NOT_SAVED = "quantised weights: compress the model before it is quantised"
 
 def smaller_buffers(dense: nn.Module, model: nn.Module) -> dict[str, Tensor]:
     """Returns the buffers that a state dict leaves out and whose shape is not the unmodified model's, by name."""
-    kept, originals = model.state_dict(), dict(dense.named_buffers(remove_duplicate=False))
+    saved, originals = model.state_dict(), dict(dense.named_buffers(remove_duplicate=False))
     return {
         name: buffer
         for name, buffer in model.named_buffers(remove_duplicate=False)
-        if name not in kept and name in originals and originals[name].shape != buffer.shape
+        if name not in saved and name in originals and originals[name].shape != buffer.shape
     }
 
 

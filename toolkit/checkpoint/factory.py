@@ -109,14 +109,14 @@ def _task_of(factory: Mapping[str, JsonValue]) -> str | TaskSettings | None:
     Raises:
         ValueError: the settings are not those of the task.
     """
-    name, given = factory.get("task"), factory.get("settings")
+    name, settings = factory.get("task"), factory.get("settings")
     if isinstance(name, str) and set(factory) == {"task"} and name in own_model_tasks():
         return name
     card = TASKS.get(name) if isinstance(name, str) else None
     if card is None or card.settings is None or set(factory) != {"task", "settings"}:
         return None
     try:
-        return card.settings.model_validate(given)
+        return card.settings.model_validate(settings)
     except ValidationError as error:
         fault = plain_faults(error, card.settings)[0]
         raise ValueError(f"factory: settings: {fault.place}: {fault.message}") from error
@@ -129,11 +129,13 @@ def check_memory(model: nn.Module, inputs: Sequence[InputSpec], weights_bytes: i
         ValueError: the model does not run on these inputs.
         TooLargeError: the model would need much more memory than its weights.
     """
-    made = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in inputs]
-    if all(not tensor.is_floating_point() for tensor in made):
-        made = made[:1]  # token ids alone: what a model does with a mask depends on values, which the meta device lacks
+    meta_inputs = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in inputs]
+    if all(not tensor.is_floating_point() for tensor in meta_inputs):
+        meta_inputs = meta_inputs[
+            :1
+        ]  # token ids alone: what a model does with a mask depends on values, which the meta device lacks
     most_bytes = MOST_TIMES_RESULT * weights_bytes + SPARE_BYTES
-    check_activations(copy_model(model).eval().to("meta"), tuple(made), most_bytes)
+    check_activations(copy_model(model).eval().to("meta"), tuple(meta_inputs), most_bytes)
 
 
 def _zoo_model(factory: Mapping[str, JsonValue]) -> ZooModel:
@@ -155,9 +157,9 @@ def _check_inputs(model: ZooModel, inputs: Sequence[InputSpec]) -> None:
     """
     settings = model.name, model.arguments, model.input_size
     expected = [(shape, str(dtype).removeprefix("torch.")) for shape, dtype in input_specs(*settings)]
-    found = [(spec.shape[1:], spec.dtype) for spec in inputs]
+    actual = [(spec.shape[1:], spec.dtype) for spec in inputs]
     rows = {spec.shape[:1] for spec in inputs}
-    if found != expected or len(rows) != 1 or not all(1 <= count <= MOST_ROWS for (count,) in rows):
+    if actual != expected or len(rows) != 1 or not all(1 <= count <= MOST_ROWS for (count,) in rows):
         raise ValueError(
             f"fingerprint: its inputs {[spec.shape for spec in inputs][:4]} are not those of {model.name}: "
             f"1 to {MOST_ROWS} of {[shape for shape, _ in expected]}"

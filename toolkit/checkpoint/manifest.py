@@ -162,9 +162,9 @@ def read_manifest(path: Path) -> Manifest:
         json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         return Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        fault = f"{place}: {first['msg']}"
+        first_error = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first_error["loc"]) or "the file"
+        fault = f"{place}: {first_error['msg']}"
     except (ValueError, RecursionError) as error:
         fault = str(error)
     raise CheckpointError(f"{path}: damaged or not a manifest: {printable(fault)}; save it again")

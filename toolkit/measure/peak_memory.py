@@ -40,8 +40,8 @@ def peak_bytes(model: nn.Module, inputs: tuple[Tensor, ...], counter: MemoryCoun
     been called before, so that the workspaces of libraries exist already.
     """
     storages = [part.untyped_storage() for part in (*model.parameters(), *model.buffers(), *inputs)]
-    held = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    storage_bytes = {storage.data_ptr(): storage.nbytes() for storage in storages}
     counter.reset()
     bytes_before = counter.now()
     model(*inputs)
-    return sum(held.values()) + counter.most() - bytes_before
+    return sum(storage_bytes.values()) + counter.most() - bytes_before

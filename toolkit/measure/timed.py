@@ -119,12 +119,12 @@ def _ready(
     model: nn.Module, inputs: Inputs, cast_to: Inputs, key: MeasurementKey, runtime: ModelRuntime, stack: ExitStack
 ) -> nn.Module:
     with tf32_is(False):
-        wanted = [part.clone() for part in tensors_in(model(*inputs))]
+        eager_outputs = [part.clone() for part in tensors_in(model(*inputs))]
     with _explained(key), tf32_is(key.precision == "tf32"):
         changed = cast_model(model, key.precision)
         call = stack.enter_context(runtime.prepare(changed, cast_to))
         outputs = tensors_in(call(*cast_to))
-    error, most = outputs_error(wanted, outputs), TOLERANCES[key.precision]
+    error, most = outputs_error(eager_outputs, outputs), TOLERANCES[key.precision]
     if not error <= most:
         raise UserError(
             f"{_asked(key)} does not compute what the model does on {key.device}: its outputs are {error:.2g} of their "

@@ -90,10 +90,10 @@ class _Seen:
         entry = bypass.entry(stream)
         rows = rows_of(bypass.last_layer, entry, stream.shape)
         parts = rows.inputs, rows.pick(stream), rows.pick(goal)
-        first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
-        self._take(*(part[:first] for part in parts))
-        if apart is not None and first < len(parts[0]):
-            apart._take(*(part[first:] for part in parts))
+        num_fitted = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
+        self._take(*(part[:num_fitted] for part in parts))
+        if apart is not None and num_fitted < len(parts[0]):
+            apart._take(*(part[num_fitted:] for part in parts))
         if self.products is not None:
             exact = rows.inputs.double()
             self.products = self.products + exact.T @ exact
@@ -129,9 +129,9 @@ def fit_bypasses(
         results |= {site: bypass for site, bypass in fitted.items() if site.arguments.rank is None}
         cut = {site: _cut(model, site, full, seen[0][site]) for site, full in fitted.items() if site not in results}
         if cut:
-            again = [_gather(model, reference, cut, data) for data in (calibration, holdout)]
+            reduced_data = [_gather(model, reference, cut, data) for data in (calibration, holdout)]
             for site, bypass in cut.items():
-                refitted = _fit(bypass, site, *(data[site] for data in again))
+                refitted = _fit(bypass, site, *(data[site] for data in reduced_data))
                 results[site] = _never_worse(refitted, fitted[site])
     return [results[site] for site in sites]
 
@@ -141,9 +141,9 @@ def _of_rank(site: BypassSite, rank: int | None) -> LinearBypassArguments:
 
 
 def _new(model: nn.Module, site: BypassSite) -> LinearBypass:
-    made = make_stand_in(model.get_submodule(site.block), site.arguments)
-    assert isinstance(made, LinearBypass)
-    return made
+    bypass = make_stand_in(model.get_submodule(site.block), site.arguments)
+    assert isinstance(bypass, LinearBypass)
+    return bypass
 
 
 @torch.no_grad()
@@ -236,13 +236,13 @@ def _cut(model: nn.Module, site: BypassSite, full: FittedBypass, seen: _Seen) ->
 @torch.no_grad()
 def _never_worse(fitted: FittedBypass, full: FittedBypass) -> FittedBypass:
     """Returns the bypass with the identity's errors as those before; if its own are larger, it becomes the identity."""
-    before = full.calibration_error[0]
+    identity_error = full.calibration_error[0]
     elsewhere = None if full.holdout_error is None else full.holdout_error[0]
     after, held_out = fitted.calibration_error[1], fitted.holdout_error
-    if not after <= before:
+    if not after <= identity_error:
         for parameter in fitted.module.parameters():
             parameter.zero_()
-        after, held_out = before, None if elsewhere is None else (elsewhere, elsewhere)
+        after, held_out = identity_error, None if elsewhere is None else (elsewhere, elsewhere)
     if elsewhere is not None and held_out is not None:
         held_out = (elsewhere, held_out[1])
-    return replace(fitted, calibration_error=(before, after), holdout_error=held_out)
+    return replace(fitted, calibration_error=(identity_error, after), holdout_error=held_out)

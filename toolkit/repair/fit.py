@@ -61,9 +61,9 @@ class Fitted:
     def detail(self) -> Detail:
         """Returns what a run records of the fit."""
         errors = {"calibration_error": self.calibration_error, "holdout_error": self.holdout_error}
-        known = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
+        by_name = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
         damping = None if self.damping is None else asdict(self.damping)
-        return {"layer": self.site.layer, **known, "damping": damping, "stayed": self.damping is None}
+        return {"layer": self.site.layer, **by_name, "damping": damping, "stayed": self.damping is None}
 
 
 def problem_of(site: Site) -> Problem:
@@ -94,10 +94,10 @@ def add_rows(
         part = part * scale + offset
     stream, goal = (rows.pick(site.joint.like_output(each, output.shape)) for each in (seen[site.point], goal))
     parts = without_padding(rows.inputs, stream.double() - part, goal.double())
-    first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
-    _add(problem, *(value[:first] for value in parts))
-    if apart is not None and first < len(parts[0]):
-        _add(apart, *(value[first:] for value in parts))
+    num_fitted = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
+    _add(problem, *(value[:num_fitted] for value in parts))
+    if apart is not None and num_fitted < len(parts[0]):
+        _add(apart, *(value[num_fitted:] for value in parts))
 
 
 def _add(problem: Problem, inputs: Tensor, rest: Tensor, goal: Tensor) -> None:

@@ -100,13 +100,13 @@ def find_joint(
     """
     norm = norm_of(model, layer, inputs, order)
     end = ActivationPoint(norm or layer, "output")
-    before = capture(model, inputs, {point, end, ActivationPoint(layer, "output")})
-    if point not in before or end not in before:
+    activations = capture(model, inputs, {point, end, ActivationPoint(layer, "output")})
+    if point not in activations or end not in activations:
         return None
-    largest = max(float(value.abs().max()) for value in before.values())
+    largest = max(float(value.abs().max()) for value in activations.values())
     if not math.isfinite(largest):
         return None
-    for layout in _layouts(before[point], before[end]):
+    for layout in _layouts(activations[point], activations[end]):
         lift = 2.0 ** math.ceil(math.log2(HEADROOM * max(largest, 1e-3)))
         for height in (0.0, lift) if layout == "same" else (0.0,):
             behind = _behind(model, end, point, inputs, height, Joint(norm, layout=layout))
@@ -135,10 +135,10 @@ def _behind(
     model: nn.Module, end: ActivationPoint, point: ActivationPoint, inputs: Inputs, height: float, joint: Joint
 ) -> str | None:
     """Returns what the sum passes (a key of `BEHIND`) if the stream follows moves of the layer's end; else None."""
-    before = capture(model, inputs, {point, end})
-    shape, module = before[end].shape, model.get_submodule(end.module)
-    scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(before[end]), module, len(shape))
-    moves = [move_like(before[end], seed) for seed in (0, 1)]
+    unmoved = capture(model, inputs, {point, end})
+    shape, module = unmoved[end].shape, model.get_submodule(end.module)
+    scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(unmoved[end]), module, len(shape))
+    moves = [move_like(unmoved[end], seed) for seed in (0, 1)]
     moved = []
     for move in moves:
         with shifted(module, move + height):
@@ -146,20 +146,20 @@ def _behind(
     if not moved_by((moves[1] - moves[0]) * scale, moved[1] - moved[0]):
         return None
     total = moved[0] - moves[0] * scale - height
-    stream = joint.like_output(before[point], shape)
+    stream = joint.like_output(unmoved[point], shape)
     return next((name for name in BEHIND if _same(BEHIND[name](total), stream)), None)
 
 
 def _scale_of(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs, layout: str) -> tuple[float, ...]:
     """Returns the factor with which each channel of the layer's output moves the stream; () if there is none."""
     module, end = model.get_submodule(layer), ActivationPoint(layer, "output")
-    before = capture(model, inputs, {point, end})
-    move = move_like(before[end])
+    unmoved = capture(model, inputs, {point, end})
+    move = move_like(unmoved[end])
     with shifted(module, move):
         after = capture(model, inputs, {point})[point]
     joint = Joint(layout=layout)
-    shape = before[end].shape
-    difference = (joint.like_output(after, shape) - joint.like_output(before[point], shape)).double()
+    shape = unmoved[end].shape
+    difference = (joint.like_output(after, shape) - joint.like_output(unmoved[point], shape)).double()
     dims = [dim for dim in range(len(shape)) if dim != channel_dim(module) % len(shape)]
     scale = (difference * move).sum(dims) / move.double().square().sum(dims).clamp(min=1e-30)
     if not moved_by(move * _along_channels(scale, module, len(shape)), difference) or not bool(scale.any()):

@@ -35,14 +35,14 @@ def reads_alone(model: nn.Module, reader: str, source: str, inputs: Inputs) -> b
     ):  # the fast path depends on hooks, and its results differ slightly
         handle = model.get_submodule(reader).register_forward_hook(record)
         try:
-            before = [value.clone() for value in tensors_in(model(*inputs))]
+            outputs = [value.clone() for value in tensors_in(model(*inputs))]
         finally:
             handle.remove()
         if len(recorded) != 1:
             return False
         with _moved(model.get_submodule(source)), _held(model.get_submodule(reader), recorded[0]):
-            after = tensors_in(model(*inputs))
-    return len(before) == len(after) and all(map(_are_alike, before, after))
+            moved_outputs = tensors_in(model(*inputs))
+    return len(outputs) == len(moved_outputs) and all(map(_are_alike, outputs, moved_outputs))
 
 
 def in_line(model: nn.Module, blocks: Collection[str], inputs: Inputs, order: Sequence[str]) -> set[str]:
@@ -63,13 +63,13 @@ def _continues(model: nn.Module, block: str, inputs: Inputs, order: Sequence[str
     ending = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
     sources = [name for name in ending if order.count(name) == 1 and not block.startswith(f"{name}.")]
     entry, outputs = ActivationPoint(block, "input"), {name: ActivationPoint(name, "output") for name in sources}
-    before = capture(model, inputs, {entry, *outputs.values()})
+    unmoved = capture(model, inputs, {entry, *outputs.values()})
     for name in sources:
-        if outputs[name] not in before or entry not in before or before[outputs[name]].shape != before[entry].shape:
+        if outputs[name] not in unmoved or entry not in unmoved or unmoved[outputs[name]].shape != unmoved[entry].shape:
             continue
         with _moved(model.get_submodule(name)):
-            after = capture(model, inputs, {entry})[entry]
-        if not torch.equal(before[entry], after):
+            moved = capture(model, inputs, {entry})[entry]
+        if not torch.equal(unmoved[entry], moved):
             return reads_alone(model, block, name, inputs)
     return False
 

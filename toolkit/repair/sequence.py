@@ -113,11 +113,11 @@ class RepairSequence:
         ways: list[tuple[float, Fitted | None, LinearBypass | None]] = []
         if folded is not None:
             ways.append((folded.calibration_error[1], folded, None))
-        for before in [None] if folded is None else [None, folded]:
-            with installed(self.model, before):
+        for refit in [None] if folded is None else [None, folded]:
+            with installed(self.model, refit):
                 fitted = fit_with_rows_apart(self.model, site, self._streams(site))
             if fitted.is_worthwhile:
-                ways.append((fitted.calibration_error[1], before, fitted.module))
+                ways.append((fitted.calibration_error[1], refit, fitted.module))
         if not ways:
             return None
         _, chosen, bypass = min(ways, key=lambda way: way[0])
@@ -175,8 +175,8 @@ class RepairSequence:
         """
         known = self.known if known is None else known
         place = self.order.index(layer)
-        before = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
-        settled = [block for block in before if not layer.startswith(f"{block}.")]
+        earlier = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
+        settled = [block for block in earlier if not layer.startswith(f"{block}.")]
         with ExitStack() as stack:
             for block in settled:
                 stored = keeping(known, block, current)

@@ -104,22 +104,22 @@ def joining_point(
 def _stream_behind(
     model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]
 ) -> tuple[ActivationPoint, Joint] | None:
-    own = ActivationPoint(layer, "output")
+    layer_output = ActivationPoint(layer, "output")
     # a module that is called several times, as the only ReLU of a block may be, is no place: it has several inputs
     inside = [
         name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.") and order.count(name) == 1
     ]
     points = [*(ActivationPoint(name, "input") for name in inside), ActivationPoint(block, "output")]
-    before = capture(model, inputs, {own, *points})
-    output = before[own]
+    unmoved = capture(model, inputs, {layer_output, *points})
+    output = unmoved[layer_output]
     shift = move_like(output)
     with shifted(model.get_submodule(layer), shift):
-        after = capture(model, inputs, points)
+        moved = capture(model, inputs, points)
     for point in points:  # nothing is added between the layer and a point that receives its output alone
-        if point not in after or before[point].shape != output.shape:
+        if point not in moved or unmoved[point].shape != output.shape:
             continue
-        is_stream = not torch.equal(before[point], output)
-        if is_stream and moved_by(shift, after[point] - before[point]):
+        is_stream = not torch.equal(unmoved[point], output)
+        if is_stream and moved_by(shift, moved[point] - unmoved[point]):
             return point, PLAIN
     joint = find_joint(model, layer, points[-1], inputs, order) if order.count(layer) == 1 else None
     return None if joint is None or joint == PLAIN else (points[-1], joint)
@@ -131,11 +131,11 @@ def _is_in(name: str, block: str) -> bool:
 
 def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> ActivationPoint | None:
     """Returns the point inside `block` where stream + layer output == block output bit for bit, or None."""
-    before = [name for name in order[: order.index(layer)] if _is_in(name, block) and order.count(name) == 1]
+    earlier = [name for name in order[: order.index(layer)] if _is_in(name, block) and order.count(name) == 1]
     ends = ActivationPoint(layer, "output"), ActivationPoint(block, "output")
-    seen = capture(model, inputs, {*(ActivationPoint(name, "input") for name in before), *ends})
+    seen = capture(model, inputs, {*(ActivationPoint(name, "input") for name in earlier), *ends})
     added, output = (seen[end] for end in ends)
-    for name in reversed(before):
+    for name in reversed(earlier):
         rest = seen.get(ActivationPoint(name, "input"))
         if rest is not None and rest.shape == added.shape and torch.equal(rest + added, output):
             return ActivationPoint(name, "input")
@@ -160,7 +160,7 @@ def reader_sites(
     others: layers to refit beside those that read fewer channels.
     """
     changed = [choice for choice in choices if choice.changes]
-    kept = {
+    kept_channels = {
         slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
     }
     readers = {
@@ -174,10 +174,10 @@ def reader_sites(
         if place is None:
             continue
         point, joint = place
-        if joint.scale and layer in kept and len(joint.scale) > len(kept[layer]):
-            joint = replace(joint, scale=tuple(joint.scale[channel] for channel in kept[layer]))
+        if joint.scale and layer in kept_channels and len(joint.scale) > len(kept_channels[layer]):
+            joint = replace(joint, scale=tuple(joint.scale[channel] for channel in kept_channels[layer]))
         goal, goal_joint = aim_at(layer, point, joint)
-        sites.append(Site(layer, point, goal, kept.get(layer, ()), joint, goal_joint))
+        sites.append(Site(layer, point, goal, kept_channels.get(layer, ()), joint, goal_joint))
     return sites
 
 

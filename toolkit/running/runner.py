@@ -182,7 +182,7 @@ class _Run:
     def _apply(self, index: int, model: nn.Module) -> tuple[nn.Module, Detail]:
         """Applies and checks one stage; returns the model as saved and loaded again, and the stage's detail."""
         stage = self.recipe.stages[index]
-        before = state_of(model)
+        state_before = state_of(model)
         context = StageContext(
             dense=self.dense,
             dense_macs=self.dense_macs,
@@ -200,7 +200,7 @@ class _Run:
                 model, detail = STAGES[stage.type](model, self.task, stage, context)
             others = context.other_paths(self.task, self.dense)
             check_outputs(model, self.dense, self.inputs, self.smallest_batch, others)
-            check_changed(before, model, stage.allow_no_change or detail.kept_as_it_came())
+            check_changed(state_before, model, stage.allow_no_change or detail.kept_as_it_came())
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)

@@ -79,10 +79,10 @@ class LinearBypass(StandIn):
         def layer(inputs: int, outputs: int, bias: bool) -> nn.Module:
             options = {} if arguments.layer == "linear" else {"kernel_size": 1}
             kind = LAYERS[arguments.layer]
-            made: nn.Module = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            new_layer: nn.Module = nn.utils.skip_init(  # type: ignore[no-untyped-call]
                 kind, inputs, outputs, bias=bias, device=device, dtype=dtype, **options
             )
-            return made
+            return new_layer
 
         if rank is None:
             self.map = layer(width, width, bias=True)

@@ -71,9 +71,9 @@ class OutputStructure(Settings):
         if stream is None or index is None or (kind not in ("tuple", "list") and not all(map(_is_name, keys))):
             return None
         named = keys if kind not in ("tuple", "list") else ()
-        given = list(_given(args, kwargs or {}))
+        arguments = list(_given(args, kwargs or {}))
         entering = stream_in((args, kwargs or {}))
-        others = [(place, value) for place, value in given if value is not entering]
+        others = [(place, value) for place, value in arguments if value is not entering]
         handed = []
         for at, entry in enumerate(entries):
             place = (
@@ -81,9 +81,9 @@ class OutputStructure(Settings):
             )
             if place is not None:
                 handed.append({"at": at, "place": place})
-        like = next((place[0] for place, value in given if _is_like(value, output) and len(place) == 1), None)
-        made = {"kind": kind, "length": len(entries), "index": index, "keys": named, "handed": handed, "like": like}
-        return cls.model_validate(made, strict=False), stream
+        like = next((place[0] for place, value in arguments if _is_like(value, output) and len(place) == 1), None)
+        fields = {"kind": kind, "length": len(entries), "index": index, "keys": named, "handed": handed, "like": like}
+        return cls.model_validate(fields, strict=False), stream
 
     def lost(self, output: Any) -> list[int | str]:
         """Returns the keys of the entries of a block's output that a stand-in cannot return."""
@@ -109,11 +109,11 @@ class OutputStructure(Settings):
         """
         if self.kind == "tensor":
             return tensor
-        given = kwargs or {}
-        known = {entry.at: _at(entry.place, args, given) for entry in self.handed} | {self.index: tensor}
-        entries = [known.get(at) for at in range(self.length)]
+        keywords = kwargs or {}
+        known_entries = {entry.at: _at(entry.place, args, keywords) for entry in self.handed} | {self.index: tensor}
+        entries = [known_entries.get(at) for at in range(self.length)]
         if self.like is not None:
-            return rebuilt(_at((self.like,), args, given), entries)
+            return rebuilt(_at((self.like,), args, keywords), entries)
         if self.kind == "mapping":
             return _NamedOutputs(zip(self.keys, entries, strict=True))
         if self.kind in ("named_tuple", "dataclass"):

@@ -23,10 +23,10 @@ def make_stand_in(block: nn.Module, arguments: StandInArguments, *, without_memo
     without_memory: whether its weights lie on the meta device instead.
     """
     device, dtype = place_of(block)
-    made: StandIn = STAND_INS[arguments.type](
+    stand_in: StandIn = STAND_INS[arguments.type](
         block, arguments, torch.device("meta") if without_memory else device, dtype
     )
-    return made
+    return stand_in
 
 
 def place_of(block: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -55,5 +55,5 @@ def make_task(task: str | TaskSettings, model: ZooModel | None = None, folder: P
         raise UserError(f"task {name!r} needs settings: {card.settings.__name__}(...)")
     module, attribute = card.factory.split(":")
     make = getattr(importlib.import_module(module), attribute)
-    made: Task = make(model, folder) if model is not None else make() if isinstance(task, str) else make(task, folder)
-    return made
+    built: Task = make(model, folder) if model is not None else make() if isinstance(task, str) else make(task, folder)
+    return built

@@ -40,10 +40,10 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
         try:
             quality: Any = task.evaluate(model, split, **options)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = first["loc"][0] if first["loc"] else "it"
+            first_error = error.errors()[0]
+            place = first_error["loc"][0] if first_error["loc"] else "it"
             raise StageError(
-                f"{_no_metric(task, split)}: {place} is {first['input']!r}; the model or its data is broken"
+                f"{_no_metric(task, split)}: {place} is {first_error['input']!r}; the model or its data is broken"
             ) from error
     fault = _fault(quality, task, split, limit)
     if fault:

@@ -78,8 +78,12 @@ class ExampleSet:
         batch = self.batch(places)
         if not repeats:
             return
-        again = self.batch(places)
-        pairs = zip(tensors_in((batch.inputs, batch.targets)), tensors_in((again.inputs, again.targets)), strict=True)
+        batch_again = self.batch(places)
+        pairs = zip(
+            tensors_in((batch.inputs, batch.targets)),
+            tensors_in((batch_again.inputs, batch_again.targets)),
+            strict=True,
+        )
         if any(not torch.equal(*map(torch.nan_to_num, pair)) for pair in pairs):
             raise UserError(
                 f"items of {self.name} are not the same when they are read again, so no two figures could be compared; "
@@ -116,12 +120,12 @@ class ExampleSet:
             unlike = f"items {places[0]} and {place} of {self.name} do not fit into one batch"
             if len(item) != len(items[0]):
                 return f"{unlike}: they have {len(items[0])} and {len(item)} parts; all must have as many"
-            for number, (first, part) in enumerate(zip(items[0], item, strict=True)):
-                kinds = getattr(first, "shape", type(first)), getattr(part, "shape", type(part))
+            for number, (first_part, part) in enumerate(zip(items[0], item, strict=True)):
+                kinds = getattr(first_part, "shape", type(first_part)), getattr(part, "shape", type(part))
                 if kinds[0] != kinds[1]:
                     return (
-                        f"{unlike}: part {number} is {described(first)} and {described(part)}; pad or crop them to "
-                        "one size"
+                        f"{unlike}: part {number} is {described(first_part)} and {described(part)}; pad or crop them "
+                        "to one size"
                     )
         parts = ", ".join(map(described, items[0]))
         return f"items of {self.name} cannot be made a batch of ({told(error)}): item {places[0]} is {parts}; {ITEMS}"

@@ -33,11 +33,11 @@ def check_apart(splits: Mapping[str, Any], alike: Collection[str] = ()) -> None:
     origins = {name: origins_of(data) for name, data in splits.items()}
     names = list(splits)
     for position, first in enumerate(names):
-        known = set(origins[first])
+        first_origins = set(origins[first])
         for second in names[position + 1 :]:
             if first in alike and second in alike:
                 continue
-            shared = [number for number, origin in enumerate(origins[second]) if origin in known]
+            shared = [number for number, origin in enumerate(origins[second]) if origin in first_origins]
             if len(shared) > _expected(origins[first], len(origins[second])):
                 numbers = ", ".join(map(str, shared[:3]))
                 more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""

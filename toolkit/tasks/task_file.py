@@ -112,8 +112,8 @@ class TaskFile:
             return work()
         except (Exception, SystemExit) as error:
             place = self._place_of(error)
-            told = str(error) if isinstance(error, UserError) else one_line(error)
-            raise UserError(f"{place}: {told}") from error
+            message = str(error) if isinstance(error, UserError) else one_line(error)
+            raise UserError(f"{place}: {message}") from error
 
     def _place_of(self, error: BaseException) -> str:
         """Returns the last line of this file that ran, and that of another file of the user's that it called."""

@@ -84,9 +84,9 @@ def _check_rest(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], s
 
 
 def _refusal(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> UserError | None:
-    given = inputs(size)
+    tensors = inputs(size)
     try:
-        try_model(model, given, what)
+        try_model(model, tensors, what)
     except UserError as error:
         return error
     return None

@@ -84,8 +84,8 @@ def _build(name: str, arguments: Arguments) -> nn.Module:
         except UserError:
             raise
         except Exception as error:  # constructors raise anything on arguments that do not fit together
-            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
-            raise UserError(f"{name} cannot be built with {given}: {_short(error)}") from error
+            shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+            raise UserError(f"{name} cannot be built with {shown}: {_short(error)}") from error
 
 
 def checked(name: str, arguments: Arguments) -> tuple[str, str]:
@@ -104,14 +104,18 @@ def checked(name: str, arguments: Arguments) -> tuple[str, str]:
         raise UserError(f"{name}: {'; '.join(faults)}")
     if library == "timm" and library_of("timm").is_model(model) and "." not in model:
         return library, model  # sorting timm's thousand names takes a while
-    known = _KNOWN[library]()
-    if model not in known and library == "torchvision" and model in library_of("torchvision").models.list_models():
+    known_models = _KNOWN[library]()
+    if (
+        model not in known_models
+        and library == "torchvision"
+        and model in library_of("torchvision").models.list_models()
+    ):
         raise UserError(
             f"{name} takes other inputs than a batch of images, as models of detection and optical flow do, or is "
             "quantised; write a task of your own for it and give its file with --task FILE.py"
         )
-    if model not in known:
-        close = difflib.get_close_matches(model, known, n=8, cutoff=0.3)
+    if model not in known_models:
+        close = difflib.get_close_matches(model, known_models, n=8, cutoff=0.3)
         raise UserError(f"{name} is not known; close to it are: {', '.join(close) or 'none'}")
     return library, model
 

@@ -139,17 +139,17 @@ def _image(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
 
 def _video(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
     sizes = shape.sizes if shape.frames_first else (shape.sizes[1], shape.sizes[0], *shape.sizes[2:])
-    first, last = (_smooth(sizes[1:], generator) for _ in range(2))
+    start, end = (_smooth(sizes[1:], generator) for _ in range(2))
     share = torch.linspace(0, 1, sizes[0])[:, None, None, None]
-    clip = _standard(first * (1 - share) + last * share)  # one image turns into another
+    clip = _standard(start * (1 - share) + end * share)  # one image turns into another
     return (clip if shape.frames_first else clip.transpose(0, 1).contiguous(),)
 
 
 def _text(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Returns token ids, of which small ones are frequent, and a mask that makes up to half of the row padding."""
     (length,) = shape.sizes
-    first = min(FIRST_WORD, shape.vocabulary - 1)
-    ids = first + (torch.rand(length, generator=generator) ** 3 * (shape.vocabulary - first)).long()
+    first_word = min(FIRST_WORD, shape.vocabulary - 1)
+    ids = first_word + (torch.rand(length, generator=generator) ** 3 * (shape.vocabulary - first_word)).long()
     end = int(torch.randint((length + 1) // 2, length + 1, (), generator=generator))
     mask = (torch.arange(length) < end).long()
     return ids * mask, mask

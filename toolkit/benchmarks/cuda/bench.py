@@ -123,8 +123,8 @@ class CudaBench:
         name, size = self.sizes.same
         dense = self._maker_of(name).dense
         key = MeasurementKey(device=self.sizes.device, batch_size=size)
-        other = on_device(self.sizes.models[name].build(), torch.device(self.sizes.device))
-        return self._timed([dense, other], [(1, 0)], name, key)[0]
+        same_model = on_device(self.sizes.models[name].build(), torch.device(self.sizes.device))
+        return self._timed([dense, same_model], [(1, 0)], name, key)[0]
 
     def _times(self, plan: PairPlan) -> PairTimes:
         pair = self._pair_of(plan)
@@ -206,7 +206,7 @@ def run_cells(
         left = deadline.left()
         if left <= longest.get(cell.kind, _GUESSES.get(cell.kind, 0.0)):
             continue
-        begun = deadline.clock()
+        started = deadline.clock()
         try:
             measured = do(cell, left)
         except subprocess.TimeoutExpired:
@@ -214,7 +214,7 @@ def run_cells(
             console.line(f"{place}: stopped, the time is over")
             continue
         save_cell(out, measured)
-        _note(longest, cell.kind, deadline.clock() - begun)
+        _note(longest, cell.kind, deadline.clock() - started)
         console.line(f"{place}: {words_of(measured)}")
     return [cell.name for cell in plan if not cell_file(out, cell.name).exists()]
 

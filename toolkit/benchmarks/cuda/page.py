@@ -105,8 +105,8 @@ def _core_names() -> set[str]:
 
 
 def _timed(cells: Cells, names: Iterable[str]) -> list[tuple[CudaCell, PairTimes]]:
-    known = [cells[name] for name in names if name in cells]
-    return [(cell, cell.times) for cell in known if cell.times is not None]
+    measured = [cells[name] for name in names if name in cells]
+    return [(cell, cell.times) for cell in measured if cell.times is not None]
 
 
 def _torch(cells: Cells) -> str:

@@ -33,8 +33,8 @@ def _captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Ready]:
     with torch.cuda.graph(graph):
         outputs = model(*graph_inputs)
 
-    def launch(*given: Tensor) -> Any:
-        for place, part in zip(graph_inputs, given, strict=True):
+    def launch(*new_inputs: Tensor) -> Any:
+        for place, part in zip(graph_inputs, new_inputs, strict=True):
             place.copy_(part)
         graph.replay()
         return outputs

@@ -124,10 +124,10 @@ class Cifar10Task(Classifier):
     def _division(self) -> tuple[dict[Split, NDArray[np.int64]], NDArray[np.int64]]:
         """Returns positions in the training images: those of every split, and those that are left for training."""
         labels = self._data.train.labels
-        wanted = sum(self._sizes.values())
-        if wanted >= len(labels):
+        num_fixed = sum(self._sizes.values())
+        if num_fixed >= len(labels):
             raise UserError(
-                f"{self.name}: the fixed splits need {wanted} training images and leave some to train on; "
+                f"{self.name}: the fixed splits need {num_fixed} training images and leave some to train on; "
                 f"there are {len(labels)}"
             )
         order = balanced(labels, np.arange(len(labels)), VALIDATION_SEED)
