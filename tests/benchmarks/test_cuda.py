@@ -137,7 +137,7 @@ def test_attention_must_be_among_what_is_counted() -> None:
     macs = measurement(1.0, 1.0, 0.5).macs
     check_attention(macs, MODELS["vit_b_16"])
     without = macs.model_copy(update={"by_operator": {"linear": 5}})
-    with pytest.raises(UserError, match="its attention is not among the multiply-adds: linear"):
+    with pytest.raises(UserError, match="attention is not among the counted operators: linear"):
         check_attention(without, MODELS["vit_b_16"])
     check_attention(without, MODELS["resnet50"])
 
@@ -274,7 +274,7 @@ def test_commands_say_what_they_lack_and_can_be_stopped(tmp_path: Path, monkeypa
     (tmp_path / "run.json").touch()
     assert recipe_job(Path("r.yaml"), "cuda", tmp_path).words[-1] == "--resume"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="tests/gpu: not here; run the benchmark in the folder of the source code"):
+    with pytest.raises(UserError, match="tests/gpu: missing; run the benchmark in the folder of the source code"):
         run_job(gpu_tests_job(), 1.0)
 
 
@@ -283,7 +283,7 @@ def test_without_cuda_it_says_what_can_be_done(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--out", str(tmp_path)]) == 2
-    assert "torch finds no CUDA device here; --rehearse does every cell" in capsys.readouterr().err
+    assert "torch finds no CUDA device here; --rehearse runs every cell" in capsys.readouterr().err
     save_cell(tmp_path, made("a_environment"))
     assert main(["--out", str(tmp_path), "--rehearse"]) == 2
     assert "it holds measured cells; give another folder" in capsys.readouterr().err

@@ -35,15 +35,10 @@ def save_model(
     recipe_sha256: str | None,
     folded: Sequence[str] = (),
 ) -> None:
-    """Writes a model as its difference to the unmodified architecture; neither model is changed.
+    """Writes a model as its difference to `dense`, the unmodified architecture, whose weights do not matter.
 
-    The folder appears whole or not at all, and only after it was loaded again and gave the same outputs.
-
-    dense: the unmodified architecture, whose weights do not matter.
-    factory: what builds the unmodified architecture, from `toolkit.checkpoint.factory.factory_of`.
-    example_inputs: inputs on which both models run.
-    recipe_sha256: the hash of the recipe that made the model; None if no recipe made it.
-    folded: names of the tensors that the user's architecture computes and both models keep as parameters.
+    The folder appears whole or not at all, and only after it was loaded again and gave the same outputs. Neither model
+    is changed. `folded` names the tensors that the user's architecture computes and both models keep as parameters.
 
     Raises:
         CheckpointError: the folder exists, or the model cannot be expressed as a shrunk `dense`.
@@ -73,9 +68,7 @@ def save_model(
         )
         fill(shape_like(copy_model(dense).cpu(), manifest), manifest, part / WEIGHTS_FILE)
         write_atomically(part / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
-        shutil.copymode(
-            part / MANIFEST_FILE, part / WEIGHTS_FILE
-        )  # safetensors makes files that only their owner can read
+        shutil.copymode(part / MANIFEST_FILE, part / WEIGHTS_FILE)  # safetensors lets only the owner read it
         os.rename(part, directory)
     except (ValueError, UserError) as error:
         raise CheckpointError(f"{directory}: this model cannot be saved as a shrunk dense model: {error}") from error

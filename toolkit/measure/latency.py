@@ -42,13 +42,10 @@ def measure_latency(
 ) -> Latency:
     """Returns `repeats` latency samples of both models, after `warmup` untimed calls of each.
 
-    A sample is one call, or the mean over as many calls as fill 5 ms. The two models take turns in going first.
-    Both models must be on the key's device, and must already run in the key's runtime and number types, as
-    `toolkit.measure.timed` makes them; here only TF32 is switched, on for the precision tf32 and off for all others.
-    Modes, switches and the number of threads are restored. Jobs that share TOOLKIT_TIMING_LOCK wait.
+    A sample is one call, or the mean over as many calls as fill 5 ms. The models take turns in going first. They must
+    be on the key's device, and run in its runtime and number types, as `toolkit.measure.timed` makes them; only TF32 is
+    switched here. Modes, switches and the number of threads are restored. Jobs that share TOOLKIT_TIMING_LOCK wait.
 
-    example_inputs: the inputs of both models; they are moved to the key's device.
-    threads: CPU threads that compute.
     clock: gives seconds; it times calls on the CPU, whereas CUDA events time those on CUDA.
 
     Raises:

@@ -20,7 +20,9 @@ def recipe_schema() -> dict[str, Any]:
     for definition in schema["$defs"].values():
         if "type" in definition.get("properties", {}):  # a definition that allows any JSON value has no properties
             definition["required"] = ["type", *definition.get("required", [])]
-            definition["properties"]["type"].setdefault("description", "the name of the stage or task whose settings these are")
+            definition["properties"]["type"].setdefault(
+                "description", "the name of the stage or task whose settings these are"
+            )
     for definition in (schema, *schema["$defs"].values()):
         meanings = key_meanings(definition.get("description", ""))
         for key, content in definition.get("properties", {}).items():

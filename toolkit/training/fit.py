@@ -99,7 +99,6 @@ def fit(
     judge_start: whether the model is a trained one, whose starting point is validated like every later step. With
         `select: best` the starting weights then stay, to the bit, unless a step is better, and a training that breaks
         ends with the best weights it had. Patience does not count the validation of the starting point.
-    title: the name of the training on the console.
     checkpoint: the file that keeps the state. If the same training left it, training continues from there, with the
         same result as if it had never stopped; batches already used are drawn and discarded. The caller removes it.
     checkpoint_every: the number of steps between two saves of the state.

@@ -41,9 +41,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         weights = _READ[path.suffix](path, shapes, most_bytes)
     except KeyError as error:
         endings = ", ".join(_READ)
-        raise UserError(
-            f"{path}: the ending {path.suffix!r} is not one of weights; choose one of: {endings}"
-        ) from error
+        raise UserError(f"{path}: a file of weights must end in one of: {endings}; not in {path.suffix!r}") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     other_kinds = [name for name in state if state[name].is_floating_point() != weights[name].is_floating_point()]
