@@ -286,7 +286,7 @@ def test_without_cuda_it_says_what_can_be_done(
     assert "torch finds no CUDA device here; --rehearse runs every cell" in capsys.readouterr().err
     save_cell(tmp_path, made("a_environment"))
     assert main(["--out", str(tmp_path), "--rehearse"]) == 2
-    assert "it holds measured cells; give another folder" in capsys.readouterr().err
+    assert "holds measured cells; choose another folder" in capsys.readouterr().err
 
 
 def test_clocks_are_those_of_nvidia_smi_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
