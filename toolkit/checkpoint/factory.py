@@ -141,7 +141,7 @@ def check_memory(model: nn.Module, inputs: Sequence[InputSpec], weights_bytes: i
 def _zoo_model(factory: Mapping[str, JsonValue]) -> ZooModel:
     unknown = set(factory) - {ZOO, "arguments", "input_size"}
     if unknown:
-        raise ValueError(f"factory: {min(unknown)[:80]!a} is unknown; there is {ZOO}, arguments, input_size")
+        raise ValueError(f"factory: {min(unknown)[:80]!a} is unknown; choose from: {ZOO}, arguments, input_size")
     try:
         return ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
     except ValidationError as error:

@@ -97,7 +97,7 @@ class MeasurementKey(Data):
             key = cls.model_validate(given | {"device": given["device"].replace("_", ":")})
             if key.text == text:
                 return key
-        raise ValueError(f"{text!r} does not say what a latency is of; such a name is cpu_batch16")
+        raise ValueError(f"{text!r} is not the name of a latency; such a name is cpu_batch16")
 
 
 class Latency(Data):

@@ -136,7 +136,7 @@ class _Look:
             verdicts.extend(block_verdicts(model, self._inputs(self.least), self._others(model)))
             if not any(verdict.can_go for verdict in verdicts):
                 raise _RefusedError(
-                    "no module adds its work to a stream that leads around it (x + f(x)) and keeps the stream's shape"
+                    "no module adds its output to a stream that leads around it (x + f(x)) and keeps the stream's shape"
                 )
 
         self.ask("blocks", work, after=("one_example", "copies"))

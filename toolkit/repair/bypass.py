@@ -164,8 +164,8 @@ def _gather(
             stream, goal = streams[entries[site]], goals[site.goal]
             if stream.shape != goal.shape:
                 raise StageError(
-                    f"no bypass for {site.block}: the stream before it is {tuple(stream.shape)}, "
-                    f"and what it should become is {tuple(goal.shape)}"
+                    f"no bypass for {site.block}: the stream before it has shape {tuple(stream.shape)}, "
+                    f"but the stream that it should give has shape {tuple(goal.shape)}"
                 )
             data.add(bypasses[site], stream, goal)
     return collected

@@ -116,7 +116,7 @@ def checked(name: str, arguments: Arguments) -> tuple[str, str]:
         )
     if model not in known_models:
         close = difflib.get_close_matches(model, known_models, n=8, cutoff=0.3)
-        raise UserError(f"{name} is not known; close to it are: {', '.join(close) or 'none'}")
+        raise UserError(f"{name} is not known; similar names are: {', '.join(close) or 'none'}")
     return library, model
 
 

@@ -61,8 +61,8 @@ class ZooTask:
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
             shapes = ", ".join(str(tuple(part.shape)) for part in inputs)
             raise UserError(
-                f"{config.name} does not run on inputs of shape {shapes}: {error}; set input_size, or the argument of "
-                "the model that says it (image_size, img_size)"
+                f"{config.name} does not run on inputs of shape {shapes}: {error}; set input_size, or the model's "
+                "own argument for it (image_size, img_size)"
             ) from error
         if not bool(outputs.isfinite().all()) or torch.equal(outputs[0], outputs[1]):
             raise UserError(f"{config.name} gives equal outputs for all inputs, or infinite ones; choose another model")
