@@ -50,7 +50,7 @@ ZOO_DAMAGES: dict[str, tuple[Damage, str]] = {
     "zoo local folder": (factory(zoo="timm/local-dir:some/folder"), "is not the name of a zoo model"),
     "zoo path": (factory(zoo="../../timm/test_vit"), "is not the name of a zoo model"),
     "zoo with a tag": (factory(zoo="timm/test_vit.r160_in1k"), "is not known"),
-    "zoo unknown": (factory(zoo="timm/test_vitt"), "close to it are: test_vit"),
+    "zoo unknown": (factory(zoo="timm/test_vitt"), "similar names are: test_vit"),
     "zoo detector": (other("torchvision/maskrcnn_resnet50_fpn"), "takes other inputs than a batch of images"),
     "zoo quantized": (other("torchvision/quantized_resnet18"), "or is quantised"),
     "zoo module": (factory(zoo="transformers/os.system"), "is not known"),
