@@ -130,7 +130,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "damaged or not a manifest",
     ),
     "key twice": (overwrite(MANIFEST, lambda content: content[:-2] + b',"version": 1}'), "'version' is given twice"),
-    "not a number": (put(recipe_sha256=float("nan")), "NaN is not a number"),
+    "not a number": (put(recipe_sha256=float("nan")), "NaN is not a finite number"),
     "number of many digits": (put(version=10**4000), "damaged or not a manifest"),
     "control characters": (put(**{"\x1b[2J": 1}), r"\\x1b\[2J"),
     "weights a link": (linked(WEIGHTS), "not a plain file"),

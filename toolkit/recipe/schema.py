@@ -1,4 +1,4 @@
-"""Makes the JSON Schema of a recipe."""
+"""Makes the JSON Schema of a recipe, in which every key is described by the docstring of its class."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ from typing import Any
 
 from toolkit.recipe.recipe import Recipe
 
-_KEYS = re.compile(r"(?P<names>\w+(?:, \w+)*): (?P<text>.*)")
+_MEANING = re.compile(r"^(?P<keys>\w+(?:, \w+)*): (?P<meaning>.+(?:\n[ \t]+\S.*)*)", flags=re.MULTILINE)
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Returns the schema of a recipe file, in which every key has a description, which editors show.
+    """Returns the schema of a recipe file, which is stricter than the Python model.
 
-    It is stricter than the Python model: a file names the type of every stage, and every top-level key but those that
-    were added after the first version.
+    A file must name the type of every stage, and every top-level key but those that were added after version 1.
     """
     schema = Recipe.model_json_schema()
     schema["required"] = [name for name in Recipe.model_fields if name not in Recipe.later]
     for definition in schema["$defs"].values():
         if "type" in definition.get("properties", {}):  # a definition that allows any JSON value has no properties
             definition["required"] = ["type", *definition.get("required", [])]
+            definition["properties"]["type"].setdefault(
+                "description", "the name of the stage or task whose settings these are"
+            )
     for definition in (schema, *schema["$defs"].values()):
-        _describe_keys(definition)
+        meanings = key_meanings(definition.get("description", ""))
+        for key, content in definition.get("properties", {}).items():
+            if key in meanings:
+                content.setdefault("description", meanings[key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _describe_keys(definition: dict[str, Any]) -> None:
-    """Moves the lines `name: meaning` of a class's docstring to the keys that they describe."""
-    keys, rest = definition.get("properties", {}), []
-    described: list[str] = []  # the keys of the line before, which an indented line goes on with
-    for line in definition.get("description", "").splitlines():
-        match = _KEYS.fullmatch(line)
-        if match and all(name in keys for name in match["names"].split(", ")):
-            described = match["names"].split(", ")
-            for name in described:
-                keys[name]["description"] = match["text"]
-        elif described and line.startswith("    "):
-            for name in described:
-                keys[name]["description"] += f" {line.strip()}"
-        else:
-            described = []
-            rest.append(line)
-    if rest or keys:
-        definition["description"] = "\n".join(rest).strip()
+def key_meanings(docstring: str) -> dict[str, str]:
+    """Returns what a docstring says of each key, in lines such as `key: meaning` or `key, other_key: meaning`.
+
+    Indented lines continue the meaning of the key above them.
+    """
+    return {
+        key: " ".join(match["meaning"].split())
+        for match in _MEANING.finditer(docstring)
+        for key in match["keys"].split(", ")
+    }
