@@ -20,7 +20,7 @@ DEFAULT_OUT = Path("runs/comparison")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0 if it is done, 2 after an error that the user can fix."""
+    """Writes the report of runs; returns the exit code: 0 if it is done, 2 after an error that the user can fix."""
     arguments = _parser().parse_args(argv)
     try:
         if len(arguments.runs) == 1 and holds_fronts(arguments.runs[0]):

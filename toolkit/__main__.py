@@ -11,7 +11,10 @@ COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Runs the command that the first argument names, or lists all commands, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     usage = f"usage: python -m toolkit COMMAND ...; the commands are: {', '.join(COMMANDS)}"
     if words[:1] in (["-h"], ["--help"]):

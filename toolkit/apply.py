@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Compresses a model as a recipe says, shows the result, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     parser = _parser()
     args = parser.parse_args(argv)
     if args.build and not args.check:

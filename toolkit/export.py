@@ -39,7 +39,7 @@ PICKLE_NOTE = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Writes a compressed model for other programs as `argv` says (None: the process's), and returns the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.opset is not None and args.format != "onnx":

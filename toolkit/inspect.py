@@ -24,7 +24,10 @@ from toolkit.preflight.words import show_preflight
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Shows what can be dropped and cut in a model, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     args = _parser().parse_args(argv)
     return exit_code(lambda: _inspect(args), "interrupted")
 

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Finds the best recipe within a budget, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     args = _parser().parse_args(argv)
     return exit_code(lambda: _plan(args))
 

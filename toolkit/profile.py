@@ -18,7 +18,10 @@ from toolkit.record.plan import removed_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Times every block and width of a model for planning, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.profile", description="Time every block and every width of a model, for planning."
     )

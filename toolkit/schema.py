@@ -13,7 +13,10 @@ from toolkit.recipe.schema import recipe_schema
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Prints the JSON Schema of recipes or writes it to a file, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.schema", description="Print the JSON Schema of recipes, which explains every key."
     )

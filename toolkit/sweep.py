@@ -25,7 +25,10 @@ from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Runs every variant of a sweep with every seed, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     args = _parser().parse_args(argv)
     return exit_code(lambda: _sweep(args, Console()))
 

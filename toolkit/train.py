@@ -51,7 +51,10 @@ def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.M
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Trains a task's baseline and keeps the best weights, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     args = _parser().parse_args(argv)
     command = shlex.join(["python", "-m", "toolkit.train", *(sys.argv[1:] if argv is None else argv)])
     return exit_code(lambda: _train(args, command), "interrupted; nothing was kept")

@@ -12,7 +12,10 @@ LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns
 
 
 def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: one row per step, the baseline first; one column per latency, and per peak of the memory."""
+    """Returns the names of the columns, and the rows of cells.
+
+    There is one row per step, the baseline first, and one column per latency and per peak of the memory.
+    """
     dense = record.baseline.measurement
     quality = closing_quality(dense)
     latencies = [f"latency {key.words}" for key in dense.latency_keys]
@@ -23,9 +26,10 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
 
 
 def slower_steps(record: RunRecord) -> list[str]:
-    """Returns a line for each latency and each cut that made the model slower.
+    """Returns a line for each cut and each latency that it made slower.
 
-    A cut made the model slower if the middle half of the latency ratios lies above that of the step before.
+    A latency is slower if the first quartile of its ratios to the dense model is above their third quartile before the
+    cut.
     """
     lines = []
     for index, (before, step) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):

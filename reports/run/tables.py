@@ -114,7 +114,7 @@ def facts_table(record: RunRecord) -> Safe:
 
 
 def uncounted_operators(steps: Sequence[StepRecord]) -> Safe:
-    """Calls that carry no count, dense against the last step."""
+    """Returns the table of calls of operators without a count, in the dense model and in the last step's."""
     ends = steps[0].measurement.macs, steps[-1].measurement.macs
     first, last = ({**macs.unknown, **macs.uncounted} for macs in ends)
     names = sorted({*first, *last}, key=lambda name: (-first.get(name, 0), name))

@@ -28,8 +28,8 @@ SMALLEST_SPAN = 0.1  # least length of an axis as a share of its highest value, 
 class Track:
     """Holds one quantity after each step.
 
-    levels: its values; None where a step lacks it.
-    notes: its values in words.
+    levels: the values of the quantity; None where a step lacks it.
+    notes: these values in words.
     cost: whether lower is better.
     noise: a change of at most this size counts as none.
     """

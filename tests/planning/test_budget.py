@@ -39,7 +39,7 @@ def test_latency_is_of_the_planning_device() -> None:
         ("speed=0.5", "give latency=0.5"),
         ("latency=fast", "give latency=0.5"),
         ("latency=1e", "could not convert"),
-        ("macs=1.5", "above the dense model's"),
+        ("macs=1.5", "more than the dense model takes"),
         ("macs=0", "greater than 0"),
         ("latency=-1", "greater than 0"),
         ("macs=12ms", "has no unit ms"),

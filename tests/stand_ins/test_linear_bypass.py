@@ -195,8 +195,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "structure other": (put(structure={"kind": "tuple", "length": 2}), "does not run"),
     "no such place": (moved("blocks.9"), "no submodule 'blocks.9'"),
     "the model's place": (moved(""), "no submodule ''"),
-    "in another one": (moved("blocks.1.up", copies=True), "a stand-in is in the place of 'blocks.1'"),
-    "around another one": (moved("blocks", copies=True), "'blocks' cannot be dropped: there is a stand-in inside"),
+    "in another one": (moved("blocks.1.up", copies=True), "'blocks.1' has already been dropped"),
+    "around another one": (moved("blocks", copies=True), "'blocks' cannot be dropped: 'blocks.1' inside of it"),
     "too many": (moved("blocks.0", copies=True), "tensors: missing"),
     "in a place twice": (
         edit(lambda manifest: manifest["removed_blocks"].update({"blocks.1": {"kind": "tensor"}})),
@@ -233,7 +233,7 @@ def test_the_list_is_closed_and_every_entry_is_built_from_plain_arguments() -> N
         LinearBypassArguments(layer="linear", channels=4, rank=5)
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     replace_block(net, "1", examples[1])
-    with pytest.raises(StageError, match="'1' cannot be dropped: a stand-in is in the place of '1'"):
+    with pytest.raises(StageError, match="'1' cannot be dropped: '1' has already been dropped"):
         replace_block(net, "1", examples[1])
 
 

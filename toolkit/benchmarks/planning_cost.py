@@ -46,7 +46,7 @@ class WholeTraining(HaptStreams):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Measures the effort of planning against naive scoring, and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.benchmarks.planning_cost", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write")
     args = parser.parse_args(argv)

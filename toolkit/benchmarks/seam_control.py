@@ -25,7 +25,7 @@ STEPS = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Tests whether joints of spliced streams reveal boundaries, and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.benchmarks.seam_control", description=__doc__)
     parser.add_argument(
         "--steps", type=int, default=STEPS, help="training steps of each detector (default: %(default)s)"

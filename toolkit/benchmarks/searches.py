@@ -29,7 +29,7 @@ COLUMNS = ("task", "search", "seed", "models scored", "predicted cost", "criteri
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Compares the planner with two controls, and returns the exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _compare(args))
 

@@ -16,15 +16,16 @@ def replace_block(model: nn.Module, name: str, arguments: StandInArguments, *, w
     without_memory: as in `make_stand_in`.
 
     Raises:
-        StageError: the model has no such submodule, or a stand-in is there, above it or inside of it.
+        StageError: the model has no such submodule; or it is dropped already, lies in a dropped block or holds one.
     """
     if not name or name not in dict(model.named_modules()):
         raise StageError(f"the model has no submodule {name!r} to drop")
     for other in dropped_blocks(model):
         if name == other or name.startswith(f"{other}."):
-            raise StageError(f"{name!r} cannot be dropped: a stand-in is in the place of {other!r}")
-    if dropped_blocks(model.get_submodule(name)):
-        raise StageError(f"{name!r} cannot be dropped: there is a stand-in inside of it")
+            raise StageError(f"{name!r} cannot be dropped: {other!r} has already been dropped")
+    inside = [f"{name}.{block}" for block in dropped_blocks(model.get_submodule(name))]
+    if inside:
+        raise StageError(f"{name!r} cannot be dropped: {inside[0]!r} inside of it has already been dropped")
     new = make_stand_in(model.get_submodule(name), arguments, without_memory=without_memory)
     take_over_hooks(model.get_submodule(name), new)
     put_module(model, name, new)

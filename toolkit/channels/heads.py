@@ -17,9 +17,10 @@ _LARGEST_NUMBER_OF_HEADS = 256
 
 @dataclass(frozen=True)
 class HeadCount:
-    """Holds a possible number of heads.
+    """Holds a number of heads that an attention may have.
 
-    owner: the module with the attribute that says so, or else the innermost module that holds all layers.
+    owner: the name of the module whose attribute holds the number; without such an attribute, of the innermost module
+        that contains all layers that write or read the heads.
     """
 
     number: int

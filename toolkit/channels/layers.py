@@ -97,7 +97,10 @@ def broad_dims(tensor: Tensor) -> int:
 
 
 def holders_of(model: nn.Module) -> dict[int, list[tuple[str, str]]]:
-    """Returns the modules and attributes that hold one tensor in common, by its id: tied weights, shared buffers."""
+    """Returns, by the id of each tensor that is in several places, these places as (name of a module, attribute).
+
+    Such tensors are tied weights and shared buffers.
+    """
     holders: dict[int, list[tuple[str, str]]] = {}
     for name, module in model.named_modules():
         tensors = [

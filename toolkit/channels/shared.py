@@ -16,7 +16,7 @@ Key = tuple[int, int]  # the id of a tensor that has several holders, and a dime
 def join_shared(model: nn.Module, groups: Sequence[ChannelGroup], refused: dict[str, str]) -> list[ChannelGroup]:
     """Returns the groups after those that cut the same dimension of one tensor were joined.
 
-    A group is refused if another holder of the tensor has no group, numbers its units differently, or belongs to
+    A group is refused if another module with the tensor is in no group, numbers its units differently, or belongs to
     attention, whose forward code knows only the heads of its own module.
     """
     holders = holders_of(model)
@@ -41,7 +41,10 @@ def join_shared(model: nn.Module, groups: Sequence[ChannelGroup], refused: dict[
 def _pairs(
     model: nn.Module, groups: Sequence[ChannelGroup], holders: dict[int, list[tuple[str, str]]]
 ) -> Iterator[tuple[ChannelGroup, ChannelGroup | None, str]]:
-    """Yields a group, another group or None, and the tensor for which both would have to be cut together."""
+    """Yields (group, other group, name of a tensor) where both groups would have to be cut together.
+
+    The tensor is one of the group that is held in another place too; the other group is that of this place, or None.
+    """
     owners: dict[tuple[str, str, int], ChannelGroup] = {}
     for group in groups:
         owners |= {(slot.module, leaf, dim): group for slot in group.slots for leaf, dim in tensors_of(model, slot)}

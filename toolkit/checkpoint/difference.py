@@ -158,14 +158,14 @@ def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Se
 
 
 def reshape_like(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Sequence[str] = ()) -> None:
-    """Gives every parameter and buffer that is in `specs` its shape there; a tensor whose shape changes is emptied.
+    """Gives every parameter and buffer that is in `specs` its shape there.
 
-    Parameters that share one object go on sharing it.
+    A tensor whose shape changes is replaced by an uninitialised one. Modules that share a tensor go on sharing it.
 
     buffers: as in `check_tensors`.
 
     Raises:
-        ValueError: the tensors do not fit, or tensors that share memory would get different shapes.
+        ValueError: the tensors do not fit, or a shared tensor would get two shapes.
     """
     check_tensors(model, specs, buffers)
     resized: dict[int, tuple[Tensor, Tensor]] = {}  # id -> (old, new); the old one is held so that its id is not reused
@@ -177,7 +177,10 @@ def reshape_like(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Seq
                     continue
                 new = resized.setdefault(id(tensor), (tensor, _resized(tensor, spec)))[1]
                 if new.shape != spec.shape:
-                    raise ValueError(f"tensors: {prefix}.{leaf} shares its memory with a tensor of another shape")
+                    raise ValueError(
+                        f"tensors: {prefix}.{leaf} has shape {spec.shape}, but shares its memory with a tensor of "
+                        f"shape {tuple(new.shape)}"
+                    )
                 table[leaf] = new  # a Parameter stays a Parameter
 
 

@@ -69,7 +69,7 @@ MOST_ROWS = 4
 
 
 def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
-    """Returns what a manifest says about the origin of a recipe's unmodified model."""
+    """Returns the manifest's entry of how the unmodified model of a recipe is built: its task, or its zoo model."""
     if not isinstance(recipe.task, str):
         return {"task": recipe.task_name, "settings": recipe.task.model_dump(mode="json")}
     if recipe.model is None:
@@ -81,7 +81,7 @@ def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
 def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], weights_bytes: int) -> nn.Module:
     """Returns the architecture with arbitrary weights; the parameters of a zoo model are on the meta device.
 
-    factory: what `factory_of` gave.
+    factory: the manifest's entry of how the model is built, as `factory_of` gave it.
     inputs: the inputs of the manifest's fingerprint.
     weights_bytes: the size of the weights file.
 
@@ -96,15 +96,15 @@ def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], w
     task = _task_of(factory)
     if task is None:
         raise ValueError(
-            f"the factory {ascii(dict(factory))[:200]} is not known (there is {{'task': one of "
-            f"{', '.join(own_model_tasks())}}} and {{'{ZOO}': 'LIBRARY/NAME', 'arguments': {{...}}}}); pass the "
+            f"the manifest's factory {ascii(dict(factory))[:200]} is not known; known are {{'task': one of "
+            f"{', '.join(own_model_tasks())}}} and {{'{ZOO}': 'LIBRARY/NAME', 'arguments': {{...}}}}; pass the "
             "unmodified model yourself: load_model(directory, model)"
         )
     return make_task(task).build_model()
 
 
 def _task_of(factory: Mapping[str, JsonValue]) -> str | TaskSettings | None:
-    """Returns the built-in task that a factory names, with its settings; None if it names none.
+    """Returns the built-in task that a manifest's `factory` names, with its settings; None if it names none.
 
     Raises:
         ValueError: the settings are not those of the task.
@@ -161,6 +161,6 @@ def _check_inputs(model: ZooModel, inputs: Sequence[InputSpec]) -> None:
     rows = {spec.shape[:1] for spec in inputs}
     if actual != expected or len(rows) != 1 or not all(1 <= count <= MOST_ROWS for (count,) in rows):
         raise ValueError(
-            f"fingerprint: its inputs {[spec.shape for spec in inputs][:4]} are not those of {model.name}: "
+            f"fingerprint: the inputs {[spec.shape for spec in inputs][:4]} are not those of {model.name}: "
             f"1 to {MOST_ROWS} of {[shape for shape, _ in expected]}"
         )

@@ -113,7 +113,8 @@ class WeightsFile(Settings):
 class Manifest(Settings):
     """Says how to get from the unmodified model to the saved one.
 
-    factory: what builds the unmodified model (see `toolkit.checkpoint.factory`).
+    factory: how the unmodified model is built: the task that builds it, or the zoo model with its arguments (see
+        `toolkit.checkpoint.factory`).
     removed_blocks: the structure of the output of each removed block, by the block's name.
     stand_ins: type and arguments of each stand-in, by the name of the block that it replaces.
     attributes: the plain attributes that compression changed, by the name of the module.

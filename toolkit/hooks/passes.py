@@ -23,8 +23,8 @@ class Meter:
     """Counts examples, which are rows of the model's input.
 
     blocks: examples that went through blocks, summed over blocks.
-    layers: examples that went through single layers where a block was not needed as a whole.
-    rows: examples of the model's current call.
+    layers: examples that went through single refitted layers, where the rest of the block's output was known.
+    rows: number of examples in the model's current call; 0 outside of a call.
     """
 
     blocks: int = 0

@@ -191,6 +191,6 @@ def _refuse_place(weights: Mapping[str, Tensor], expected: Mapping[str, Any], wh
         place = name.removesuffix(first_given)
         if name != place and place.endswith(".") and all(f"{place}{other}" in expected for other in weights):
             raise UserError(
-                f"the weights do not fit what build_model builds: {what} holds those of its part {place[:-1]!r} alone; "
-                "load them there, and give the whole model"
+                f"the weights do not fit what build_model builds: {what} holds the weights of its part {place[:-1]!r} "
+                "alone; load them there, and give the whole model"
             )

@@ -33,10 +33,10 @@ class Limit(Settings):
     @model_validator(mode="after")
     def _possible(self) -> Limit:
         if self.unit == "ms" and self.resource != "latency":
-            raise ValueError(f"{self.resource} has no unit ms; give a share of the dense model's, such as 0.5")
+            raise ValueError(f"{self.resource} has no unit ms; give a share of what the dense model takes, such as 0.5")
         if self.unit == "ratio" and self.value > 1.0:
             raise ValueError(
-                f"{self.resource} {self.value:g} is above the dense model's (1.0); give a share between 0 and 1"
+                f"{self.resource} {self.value:g} is more than the dense model takes (1.0); give a share between 0 and 1"
             )
         return self
 
@@ -78,7 +78,7 @@ class Budget(Settings):
     def check_countable(self, dense_macs: Callable[[], Macs]) -> None:
         """Checks that the multiply-adds of the dense model are counted in full, if they are limited.
 
-        dense_macs: gives their count; it is called only where it matters.
+        dense_macs: returns the count; it is called only if multiply-adds are limited.
 
         Raises:
             PlanError: the count is a partial one.
@@ -98,7 +98,7 @@ class Budget(Settings):
         return {"latency": latency_of(self.latency_key(device)), "macs": MACS, "params": PARAMS}[limit.resource]
 
     def ratios(self, device: str, dense_latency_s: float | None) -> dict[str, float]:
-        """Returns all limits as shares of the dense model's, by the name of the resource in the tables of the device.
+        """Returns all limits as shares of what the dense model takes, by the resource's name in the device's tables.
 
         dense_latency_s: the latency of the dense model at the budget's batch size, for limits in milliseconds.
 

@@ -40,7 +40,8 @@ class PlanSearch:
     def best(self, limits: dict[str, float], family: PlanFamily) -> BestPlan | None:
         """Returns the best plan of the family within the limits, or None if the family has no such plan.
 
-        limits: shares of the dense model's, by resource.
+        limits: shares of what the dense model takes, by resource.
+        family: the axes that may be cut: `depth`, `width` or `combined`.
         """
         tables = self.profile.tables
         if not self.evaluations:

@@ -54,6 +54,7 @@ class Planner:
     ) -> Planned:
         """Returns the best plan found within the budget.
 
+        family: the axes that may be cut: `depth`, `width` or `combined`.
         evaluations: plans scored end to end, six times as many for the combined family, which starts from the best
             plans of both axes. The best plans are then judged on fresh data. With 0 the tables alone decide.
         timed: whether a plan whose latency is limited is timed as a whole; a plan that misses the limit tightens it,

@@ -23,7 +23,8 @@ def solve(
     """Returns the plan of least added loss within the budget: exact for additive tables, before any refinement.
 
     device: the device that the latencies of the tables were measured on.
-    dense_latency_s: the dense model's latency at the budget's batch size, needed for limits in milliseconds alone.
+    family: the axes that may be cut: `depth`, `width` or `combined`.
+    dense_latency_s: the dense model's latency at the budget's batch size; only limits in milliseconds need it.
 
     Raises:
         PlanError: no plan of the family holds the budget; the message names the nearest budget that one holds.
@@ -78,9 +79,10 @@ def _infeasible(tables: Tables, budget: Budget, device: str, family: PlanFamily,
 
 
 def in_units(limit: Limit, ratio: float, dense_latency_s: float | None) -> str:
-    """Returns a share of the dense model's as a budget in the limit's unit, such as `latency=12.000ms` or `macs=0.500`.
+    """Returns a budget in the limit's unit, such as `latency=12.000ms` or `macs=0.500`.
 
-    dense_latency_s: the dense model's latency, needed for limits in milliseconds alone.
+    ratio: the budget as a share of what the dense model takes.
+    dense_latency_s: the dense model's latency in seconds; it is read only for a limit in milliseconds.
     """
     if limit.unit == "ms" and dense_latency_s is not None:
         return f"{limit.resource}={1e3 * dense_latency_s * ratio:.3f}ms"

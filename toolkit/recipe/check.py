@@ -31,7 +31,10 @@ def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
 
 
 def check_measure(measure: Measure, device: str) -> list[Fault]:
-    """Returns a fault for each runtime and precision that the run's device lacks, as far as this machine can tell."""
+    """Returns a fault for each runtime and for each precision that this type of device does not support.
+
+    Compilers, packages and the GPU's compute capability are looked up on this machine; a missing GPU is not a fault.
+    """
     faults = faults_of(measure.runtimes, measure.precisions, device)
     return [Fault(("measure", *place), message) for place, message in faults]
 
@@ -53,7 +56,7 @@ def card_of(task: str | TaskSettings) -> TaskCard | None:
 
 
 def check_same_task(recipe: Recipe, name: str) -> None:
-    """Raises UserError where the task with this `name`, which was made, is not the task of the recipe."""
+    """Raises UserError unless the recipe's task has this `name`, the name of the task that was given with it."""
     if recipe.task_name != name:
         raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {name!r}")
 

@@ -1,4 +1,4 @@
-"""Composes recipes of the depth, width and combined families from stages. Nothing here imports torch."""
+"""Composes recipes that cut depth, width or both from stages. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def compose(
 
     task: the name of the task.
     depth, width: one stage or several.
-    order: which of the two comes first.
-    recover: the last stage.
+    order: which of depth and width comes first: `depth_then_width` or `width_then_depth`.
+    recover: the last stage, which trains; None adds none.
     name: the name of the recipe; None stands for `depth_only`, `width_only` or the order.
     measure: what is measured after every stage; None stands for the defaults.
     model: the zoo model, for task `zoo` alone.

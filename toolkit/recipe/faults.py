@@ -71,7 +71,7 @@ def plain_faults(error: ValidationError, root: type[BaseModel]) -> list[Fault]:
 
 
 def _is_of_another_form(path: Place, kind: str, paths: Sequence[Place]) -> bool:
-    """Returns whether a fault is of a form that the value does not have.
+    """Returns whether a fault is about a form (a number or a mapping) that the value does not have.
 
     Pydantic tries a value that may be a number or a mapping as both, and reports a fault of each.
     """

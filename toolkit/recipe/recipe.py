@@ -76,7 +76,7 @@ class Recipe(Settings):
     seed: the number that fixes all random choices of the run, a whole number from 0.
     device: the device on which the stages compute and the quality is measured: `cpu` or `cuda`.
     model: the model of a public zoo, for task `zoo` alone; null for every other task.
-    stages: the stages, which are applied in this order; each is a mapping with its kind under `type`. An empty list
+    stages: the stages, which are applied in this order; each is a mapping with its name under `type`. An empty list
         measures the unmodified model.
     measure: what is measured before the first stage and after every stage.
     """
@@ -109,7 +109,10 @@ class Recipe(Settings):
 
     @property
     def family(self) -> Family:
-        """Returns the axes that the stages cut; `dynamic` only for a recipe that cuts neither depth nor width."""
+        """Returns the axes that the stages cut: `depth`, `width`, `combined` for both, or `none`.
+
+        `dynamic` stands for work that depends on the input, in a recipe that cuts neither depth nor width.
+        """
         axes = {stage.axis for stage in self.stages} - {None}
         if axes >= {"depth", "width"}:
             return "combined"

@@ -35,8 +35,9 @@ def removed_words(rank: Rank | None) -> str:
 
 
 class Predicted(Data):
-    """Ratios of the dense model; latency by what it is of, with the threads of the plan.
+    """Holds the predicted costs of a plan as shares of what the dense model takes.
 
+    latency_ratio: the latencies by their keys, all with the CPU threads of the plan.
     macs_ratio: None where the multiply-adds of the dense model are a partial count.
     """
 
@@ -48,7 +49,7 @@ class Predicted(Data):
 class PlanRecord(Data):
     """Describes one plan and how it was found. All losses are before fine-tuning, by the criterion.
 
-    family: the axes that were allowed to be cut.
+    family: the axes that were allowed to be cut: `depth`, `width` or `combined`.
     budget: the limits as they were given, such as `latency=0.5`.
     device, batch_size, threads: what the limited latency was measured with.
     order: the order of the depth and width stages.
@@ -61,7 +62,8 @@ class PlanRecord(Data):
     dense_loss: the loss of the dense model.
     additive_loss: the dense loss and the sum of what the changes alone add, which the solver minimised.
     scored_loss: the loss of the plan's repaired model; None if it was not scored.
-    judged_loss: its loss on fresh data, after the first steps of a recovery that follows; None without a runoff.
+    judged_loss: the loss of the plan's model on fresh data, after the first steps of a recovery that follows; None
+        where no plans were judged on fresh data.
     width_repair: the repair of the width stage.
     evaluations: the number of plans scored end to end.
     block_passes: passes of blocks made for scoring, each over the scored examples; 0 where all scores were known.

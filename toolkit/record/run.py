@@ -57,11 +57,13 @@ class RunRecord(Data):
         planned = ["baseline", *(stage.type for stage in self.recipe.stages)]
         done = [step.stage for step in self.steps]
         if done != planned[: len(done)]:
-            raise ValueError(f"its steps are {', '.join(done)}, but its recipe's are {', '.join(planned)}")
+            raise ValueError(
+                f"the steps of the record are {', '.join(done)}, but its recipe's are {', '.join(planned)}"
+            )
         if self.steps and self.baseline.measurement.macs.total == 0 and not self.baseline.measurement.macs.is_partial:
-            raise ValueError("its dense model has no MACs")
+            raise ValueError("the MACs of its dense model are 0")
         if self.finished and len(done) < len(planned):
-            raise ValueError(f"it says finished after {len(done)} of {len(planned)} steps")
+            raise ValueError(f"the record says finished after {len(done)} of {len(planned)} steps")
         return self
 
     @property

@@ -53,7 +53,7 @@ class BypassSite:
 class FittedBypass:
     """Holds a fitted bypass, which is in no model yet, and relative squared errors of the stream behind it.
 
-    Each pair of errors is that with the identity in the block's place, and that with the bypass.
+    Each pair holds two errors: with the identity in the block's place, and with the bypass there.
 
     holdout_error: the errors on data that the bypass was not fitted to; None where there were none.
     """
@@ -85,7 +85,7 @@ class _Seen:
 
         stream: the stream before the block's place.
         goal: the stream that the bypass should give.
-        apart: where it is given, its problem takes the last eighth of the rows.
+        apart: data set apart, whose problem takes the last eighth of the rows; None sets no rows apart.
         """
         entry = bypass.entry(stream)
         rows = rows_of(bypass.last_layer, entry, stream.shape)
@@ -235,7 +235,7 @@ def _cut(model: nn.Module, site: BypassSite, full: FittedBypass, seen: _Seen) ->
 
 @torch.no_grad()
 def _never_worse(fitted: FittedBypass, full: FittedBypass) -> FittedBypass:
-    """Returns the bypass with the identity's errors as those before; if its own are larger, it becomes the identity."""
+    """Returns the bypass with the identity's errors first in its pairs; one that is worse becomes the identity."""
     identity_error = full.calibration_error[0]
     elsewhere = None if full.holdout_error is None else full.holdout_error[0]
     after, held_out = fitted.calibration_error[1], fitted.holdout_error

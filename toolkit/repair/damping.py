@@ -77,11 +77,11 @@ class Solvable(Scored, Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """Holds a chosen solution [inputs, outputs] in float64, and relative squared errors before and after.
+    """Holds a chosen solution [inputs, outputs] in float64, and relative squared errors as pairs (old one, this one).
 
-    damping: the damping of the solution; None where no fit helped and the solution is the old one.
-    error: the errors on the rows of the fit.
-    error_elsewhere: the errors on other rows; None where there are none.
+    damping: the damping of the solution; None where every fit made an error larger, so that the old solution stays.
+    error: the errors on the rows that were fitted.
+    error_elsewhere: the errors on rows that were not fitted; None where there are none.
     """
 
     solution: Tensor
@@ -97,11 +97,11 @@ def choose(
     held: Held,
     dampings: Sequence[Damping] | None = None,
 ) -> Choice:
-    """Returns the solution with the least error elsewhere, or the old one if every solution raises an error.
+    """Returns the solution with the least error elsewhere, or the old one if every other makes an error larger.
 
     elsewhere: rows that the solution is not fitted to; None where there are none.
     held: gives what the layer makes of a solution.
-    dampings: the dampings to try, of which the first is taken that raises no error; None tries those that help
+    dampings: the dampings to try, of which the first is taken that makes no error larger; None tries those that help
         elsewhere, best first.
     """
 

@@ -41,13 +41,13 @@ APART = 8  # one row in 8 is set apart to choose the damping where no data are h
 
 @dataclass(frozen=True)
 class Fitted:
-    """Holds new weights of a layer, and relative squared errors of the stream before and after.
+    """Holds new weights of a layer, and relative squared errors of the stream as pairs (before, after the refit).
 
     calibration_error: the errors on the data of the fit.
     holdout_error: the errors on held-out data, which are slightly too low, as these data choose the damping; None where
         there were none.
     norm: new weights and statistics of the BatchNorm that was fitted with the layer.
-    damping: how strongly the fit was damped; None where no fit helped and the weights are the old ones.
+    damping: how strongly the fit was damped; None where every fit made an error larger, so that the old weights stay.
     """
 
     site: Site
@@ -67,7 +67,10 @@ class Fitted:
 
 
 def problem_of(site: Site) -> Problem:
-    """Returns an empty problem of the kind that a site needs."""
+    """Returns a least-squares problem without rows, to which `add_rows` adds them.
+
+    It is a `ThroughActivation` where the goal is the stream behind an activation, and a `Normal` elsewhere.
+    """
     return ThroughActivation(site.joint.behind) if site.is_through else Normal()
 
 
@@ -82,8 +85,8 @@ def add_rows(
     """Adds one batch to the problem of a site.
 
     seen: the model's activations, as `look_at_model` gives them.
-    wanted: the goal.
-    apart: where it is given, this problem takes the last eighth of the rows instead.
+    wanted: what the stream should become, as `look_at_goal` gives it.
+    apart: a second problem, which takes the last eighth of the rows instead of `problem`; None sets no rows apart.
     """
     layer, output = model.get_submodule(site.layer), seen[ActivationPoint(site.layer, "output")]
     goal = channels_of(layer, wanted, site.channels) if site.channels else wanted
@@ -158,11 +161,12 @@ def fit_site(
 ) -> Fitted:
     """Returns the layer's new weights; the model is not changed.
 
-    The old weights are returned if every fit raises the error on the calibration data or on the held-out data, even if
-    only by rounding to the layer's number type.
+    The old weights are returned if every fit makes the error larger on the calibration data or on the held-out data,
+    even if only by rounding to the layer's number type.
 
     holdout: the problem of the held-out data; None where there are none.
-    dampings: the dampings to try, of which the first is taken that raises no error; None lets the held-out data choose.
+    dampings: the dampings to try, of which the first is taken that makes no error larger; None lets the held-out data
+        choose.
 
     Raises:
         StageError: the activations are not finite numbers.
@@ -196,7 +200,7 @@ def fit_with_part_apart(model: nn.Module, site: Site, problem: Problem, apart: P
     """
     old = folded_solution(model, site.layer, site.joint)
     dampings = dampings_that_help(problem, apart, old, partial(held_solution, model, site.layer, site.joint))
-    problem.absorb(apart)  # type: ignore[arg-type]  # both are of the site's kind
+    problem.absorb(apart)  # type: ignore[arg-type]  # both are made for the same site
     return fit_site(model, site, problem, dampings=dampings)
 
 

@@ -32,7 +32,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Improved:
-    """Holds the accepted moves, and relative squared errors before and after them.
+    """Holds the accepted moves, and relative squared errors as pairs (before the first move, after the last one).
 
     holdout_error: the errors on held-out data; None where there are none.
     """

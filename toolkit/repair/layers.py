@@ -113,7 +113,7 @@ def solution_of(layer: nn.Module) -> Tensor:
 
 
 def weights_from(layer: nn.Module, solution: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Returns weight and bias of a solution in the layer's shape and type: the inverse of `solution_of`."""
+    """Returns weight and bias (or None) of a solution in the layer's shape and type: the inverse of `solution_of`."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
     assert isinstance(weight, Tensor)
     rows = solution if bias is None else solution[:-1]

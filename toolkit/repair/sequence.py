@@ -35,8 +35,8 @@ class Aim:
     """Holds what repairs aim at.
 
     reference: the unmodified model.
-    goals: its activations that were captured so far.
-    outputs: stored outputs of its blocks.
+    goals: the reference's activations that were captured so far: for each batch, by `goal_key`.
+    outputs: stored outputs of the reference's blocks.
     """
 
     reference: nn.Module
@@ -67,7 +67,7 @@ class Aim:
 
 
 def goal_key(site: Site) -> GoalKey:
-    """Returns the key under which a goal is kept: its place, and the layer whose sum it is, if it is a sum."""
+    """Returns the key of a goal: its place, and the layer that is added there if it is a sum before an activation."""
     return site.goal, None if site.goal_joint is None else site.layer
 
 
@@ -187,7 +187,7 @@ class RepairSequence:
 def keeping(known: Outputs, block: str, current: list[int]) -> Callable[[Forward], Forward]:
     """Returns a replacement for a forward method, which computes a block's output once per batch and then returns it.
 
-    known: the outputs, which are added to.
+    known: the stored outputs, to which new ones are added.
     current: holds the number of the present batch.
     """
 

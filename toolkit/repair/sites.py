@@ -30,7 +30,7 @@ MOST_CANDIDATES = 12  # layers that are tried for one block, more than blocks ha
 
 
 def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> tuple[str, Joint] | None:
-    """Returns the last layer before `block` that can be fitted and joins the block's input, and its joint; else None.
+    """Returns the last layer before `block` that can be refitted and joins the block's input, and its joint; or None.
 
     Only the MOST_CANDIDATES layers right before the block are tried, as each takes a few passes of the model.
     """

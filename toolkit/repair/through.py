@@ -23,7 +23,9 @@ Rows = tuple[Tensor, Tensor, Tensor]  # X, R, G
 
 
 class ThroughActivation:
-    """Is one problem to which rows are added; they are kept in their own number type, and thinned out if many.
+    """Is one least-squares problem behind an activation, to which rows are added.
+
+    The rows are kept in the number type in which they come, and thinned out if they are many.
 
     behind: the activation, one of `toolkit.repair.joint.BEHIND`.
     """

@@ -59,7 +59,7 @@ class StageContext:
         return ratio
 
     def known_macs_ratio(self, model: nn.Module) -> float | None:
-        """Returns the same share as `macs_ratio`, or None if one of the counts is partial."""
+        """Returns the share that `macs_ratio` returns, or None if one of the counts is partial."""
         if not self.dense_macs:
             return None
         macs = self.count_macs(model)

@@ -25,7 +25,7 @@ class StageSettings(Settings):
 
     type: name of the stage in recipes; a subclass narrows it to one literal, its default.
     axis: what the stage cuts: blocks (depth), channels (width), or work that depends on the input (dynamic). None for a
-        stage that cuts nothing. It decides the family of a recipe.
+        stage that cuts nothing. The axes of a recipe's stages make its family, such as `combined` for depth and width.
     detail: class of what the stage writes into the record.
     if_slower: advice to the user if the model became slower.
     """

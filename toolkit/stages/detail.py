@@ -46,7 +46,7 @@ class RepairErrors(Recorded):
     """Holds the relative squared errors of a layer's output before and after its least-squares repair; 0 is no error.
 
     damping: damping with the lowest held-out error; None if the weights stayed, and in older records.
-    stayed: whether no fit helped, so that the old weights were kept.
+    stayed: whether every fit made an error larger, so that the old weights were kept.
     """
 
     layer: str

@@ -53,12 +53,13 @@ class TaskCard:
     """Says what is known of a task without importing it; None stands for what depends on the recipe.
 
     summary: what the task is, in a few words.
-    factory: "module:callable". The callable takes no arguments; with `settings`, it takes the settings and the folder
-        that relative paths start from; with `takes_model`, it takes the recipe's model and that folder.
+    factory: what makes the task, as "module:callable". The callable takes no arguments; with `settings`, it takes the
+        settings and the folder that relative paths start from; with `takes_model`, it takes the recipe's model and that
+        folder.
     num_blocks: the number of blocks that can be dropped.
     criteria: the criteria that block_drop can use.
     metric: the name of the metric.
-    kinds: the kinds of channel that can be pruned.
+    kinds: the kinds of channel that can be pruned, by the keys of the setting `keep` of channel_prune.
     settings: the class of the settings that a recipe may give the task.
     takes_model: whether the recipe names the model of this task under its key `model`.
     has_labels: whether the targets come from data; where they come from the unmodified model, training only distils.

@@ -26,7 +26,7 @@ def class_labels(labels: Any, name: str, classes: int | None = None) -> Tensor:
         UserError: the labels are not those of classes, or not within 0 to `classes` - 1.
     """
     if not isinstance(labels, Tensor):
-        raise UserError(f"labels of {name} are {described(labels)}; {_whole_numbers(None)}")
+        raise UserError(f"labels of {name} are {described(labels)}, not a tensor; {_whole_numbers(None)}")
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
         raise UserError(f"labels of {name} are {_description(labels)}; {_shape_fault(labels)}")
     if classes is not None and len(labels):

@@ -29,12 +29,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class AlignmentOptions:
-    """Says how predictions are compared.
+    """Says how the predictions of a student are compared with those of its teacher.
 
     temperature: what logits are divided by; the divergence is multiplied by its square.
-    class_loss: the KL divergence of class logits: per class (bernoulli, the form for sigmoid heads) or over the classes
-        (softmax); None is the task's own form.
-    segment_loss: the loss of segments: 1 - DIoU or 1 - GIoU.
+    class_loss: the KL divergence between class logits: `bernoulli`, of each class on its own, as for sigmoid heads, or
+        `softmax`, over all classes; None takes the task's own form.
+    segment_loss: the loss of segments: `diou` is 1 - DIoU, `giou` is 1 - GIoU.
     """
 
     temperature: float = 1.0

@@ -62,11 +62,11 @@ def test_widths_to_the_unit(tiny_task: TinyTask, tiny_context: StageContext) -> 
     ("widths", "message"),
     [
         ({"blocks.7.mlp.fc1": 8}, "blocks.7.mlp.fc1 cannot be cut: there is no such group; what can be cut: blocks.0"),
-        ({"blocks.0.mlp.fc1": 33}, "cannot keep 33 mlp: it has 32"),
+        ({"blocks.0.mlp.fc1": 33}, "cannot keep 33 mlp: the group has 32"),
         ({"blocks.0.mlp.fc1": Heads(heads=1)}, "takes a number of channels"),
         ({"blocks.0.attn": 1}, r"takes \{heads: H, head_dim: D\}"),
-        ({"blocks.0.attn": Heads(heads=3)}, "cannot keep 3 heads: it has 2"),
-        ({"blocks.0.attn": Heads(heads=2, head_dim=9)}, "cannot keep 9 head_dim: it has 8"),
+        ({"blocks.0.attn": Heads(heads=3)}, "cannot keep 3 heads: the group has 2"),
+        ({"blocks.0.attn": Heads(heads=2, head_dim=9)}, "cannot keep 9 head_dim: the group has 8"),
     ],
 )
 def test_widths_that_cannot_be(

@@ -27,7 +27,7 @@ WORK = Path("runs") / "cifar10"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Runs the missing cells of the benchmark, writes tables and figure, and returns the exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: write_tables(args.tables) if args.tables is not None else _run(args))
 

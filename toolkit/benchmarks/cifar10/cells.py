@@ -61,7 +61,7 @@ class CellKey:
 
     depth: the depth of the network.
     resource: the resource that is limited; empty for the dense model.
-    budget: the share of the dense model's that the resource is limited to.
+    budget: the limit of the resource, as a share of what the dense model takes.
     seed: the seed of the fine-tuning; None for a model that is not trained.
     draw: which draw of images the choices and repairs were made on.
     """

@@ -20,9 +20,12 @@ RIDGE = 1e-3  # share of the mean diagonal of the normal equations
 
 @torch.no_grad()
 def refit_grail(model: nn.Module, dense: nn.Module, batches: Callable[[], Iterable[Inputs]]) -> None:
-    """Refits, in place and in order, the second convolution of each block whose first one was made narrower.
+    """Refits conv2 of each block whose conv1 is narrower than in `dense` to the output of conv2 in `dense`.
 
-    batches: returns the inputs to fit on; it is called once for each block.
+    It changes `model` in place, block by block, on the activations behind the blocks that are refitted already. The
+    bias goes into the running mean of bn2.
+
+    batches: returns the inputs to fit on; it is called once for each refitted block.
     """
     for name, block in model.named_modules():
         if not isinstance(block, CifarBlock) or _is_as_wide(block, dense.get_submodule(name)):

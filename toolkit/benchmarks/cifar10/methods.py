@@ -98,7 +98,7 @@ def control_stages(key: CellKey, followed: ImageCell | None) -> Stages:
 
 
 def recovery_stages(before: ImageCell | None, recover: Mapping[str, Any]) -> Stages:
-    """Returns the stages of a cell and the fine-tuning; the blocks that the cell dropped are named, not chosen again.
+    """Returns the stages of a cell without fine-tuning, then the fine-tuning; blocks are not chosen again but named.
 
     before: the cell without fine-tuning; None if it was not run.
 

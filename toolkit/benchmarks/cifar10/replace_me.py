@@ -21,9 +21,9 @@ RIDGE = 1e-3  # share of the mean diagonal of the normal equations
 def refit_replace_me(
     model: nn.Module, dense: nn.Module, dropped: Sequence[str], batches: Callable[[], Iterable[Inputs]]
 ) -> None:
-    """Refits, in place, the layer before each run of dropped blocks.
+    """Refits the layer before each run of dropped blocks to the stream that `dense` has behind the run, in place.
 
-    model: the dense model without the dropped blocks.
+    model: the dense model without the dropped blocks, which is changed.
     batches: returns the inputs to fit on; it is called once for each run.
     """
     for run in _runs(dense, dropped):

@@ -20,11 +20,11 @@ Cells = Mapping[CellKey, ImageCell]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Compares the combined family with the better single axis at one budget.
+    """Compares plans that cut depth and width (the family `combined`) with the better single axis at one budget.
 
     what: the network, or the number of networks of a mean.
     better: the name of the better axis, or the names for all networks of a mean.
-    difference: the accuracy of combined minus that of the better axis.
+    difference: the accuracy of the combined plan minus that of the better axis.
     cuts_both: whether the combined plan both drops blocks and cuts widths, or for how many networks of a mean.
     """
 

@@ -29,8 +29,9 @@ WORK = Path("runs") / "cuda"
 
 
 def main(argv: Sequence[str] | None = None, clock: Clock = time.monotonic) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code.
+    """Measures the missing cells of the benchmark, writes its page, and returns the exit code.
 
+    argv: the arguments; None stands for those of the process.
     clock: gives seconds, for the time limit.
     """
     args = _parser().parse_args(argv)

@@ -58,7 +58,7 @@ class Sizes:
 
     recipes: the recipes of part d, by the name of their cells.
     planned: arguments of the planning command of part e.
-    same: the model that is timed against itself, and its batch size.
+    same: a pair: the model that is timed against itself, and the batch size.
     """
 
     models: Mapping[str, BenchModel]
@@ -119,7 +119,7 @@ class CudaBench:
         return {"job": run_job(self._job(plan), left_s)}
 
     def _same(self) -> Latency:
-        """Returns the latency of a model that is timed in turns with another model of its kind."""
+        """Returns the latency of a model that is timed in turns with a second copy of itself."""
         name, size = self.sizes.same
         dense = self._maker_of(name).dense
         key = MeasurementKey(device=self.sizes.device, batch_size=size)

@@ -64,7 +64,7 @@ class CellPlan:
     """Describes one cell.
 
     part: the part of the benchmark.
-    kind: cells of one kind take about the same time.
+    kind: the group of cells that take about as long as this one, by which the time of a cell is guessed.
     pair: the models of a cell of part b.
     what: the recipe of a cell of part d, or the device of a cell of part e.
     batch_size: the batch size of a plan of part e.
@@ -99,7 +99,7 @@ class JobResult(Data):
     """Holds what a command left.
 
     output: the end of what it printed.
-    columns, rows: its result as a table.
+    columns, rows: the closing table of a run; empty for other commands.
     plan: the plan of a cell of part e.
     """
 

@@ -27,7 +27,7 @@ class Job:
 
     words: the arguments of the Python interpreter.
     needs: files that must exist for the command to make sense.
-    read: gives fields of `JobResult` when the command is done.
+    read: gives further fields of `JobResult` when the command is done, by name.
     """
 
     words: tuple[str, ...]
@@ -56,12 +56,12 @@ def run_job(job: Job, timeout_s: float) -> JobResult:
 
 
 def gpu_tests_job() -> Job:
-    """Returns the job that runs the tests for a GPU."""
+    """Returns the job that runs the tests that need a GPU."""
     return Job(("-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", str(GPU_TESTS)), (GPU_TESTS,))
 
 
 def recipe_job(recipe: Path, device: str, out: Path) -> Job:
-    """Returns the job that starts or resumes a run, and keeps its closing table."""
+    """Returns the job that runs a recipe, or resumes the run in `out`; its result has the run's closing table."""
     words = ("-m", "toolkit.apply", str(recipe), "--device", device, "--out", str(out))
     resume = ("--resume",) if (out / RUN_FILE).exists() else ()
 
@@ -75,7 +75,7 @@ def recipe_job(recipe: Path, device: str, out: Path) -> Job:
 
 
 def plan_job(given: Sequence[str], device: str, batch_size: int, out: Path) -> Job:
-    """Returns the job that plans for half of the latency, and keeps the plan's record."""
+    """Returns the job that plans for half of the dense latency; its result has the plan's record."""
     words = ("-m", "toolkit.benchmarks.cuda.planned", *given, "--device", device, "--batch-size", str(batch_size))
 
     def read() -> Fields:

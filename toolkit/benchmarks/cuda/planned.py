@@ -25,7 +25,10 @@ SHARE = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Plans for a share of the dense latency, times the plan, writes its record, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     args = _parser().parse_args(argv)
     return exit_code(lambda: _plan(args))
 

@@ -26,7 +26,7 @@ STEPS = ("cut", "verify")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Cuts, reloads and exports every model of the matrix, and returns the exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _run(args))
 

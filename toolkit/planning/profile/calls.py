@@ -24,7 +24,7 @@ class Bound(nn.Module):
 
 
 class BlockCall(nn.Module):
-    """A block as a model of its stream: what else it was given in the network it is given again."""
+    """Presents a block as a model whose only input is the stream; other arguments are those that the network gave."""
 
     def __init__(self, block: nn.Module, stream: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class BlockCall(nn.Module):
 
 
 def call_of(model: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> tuple[BlockCall, tuple[Tensor, ...]]:
-    """Returns the block as a model of its stream, and the stream that it has in the network."""
+    """Returns the block as a model whose only input is the stream, and the stream that it has in the network."""
     module = model.get_submodule(block)
     args, kwargs = first_arguments(model, block, inputs)
     stream = stream_in((args, kwargs))

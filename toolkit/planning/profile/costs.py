@@ -128,14 +128,14 @@ class CostProfiler:
         return self._known(f"{label} | {where} | {name} | {width}", measure)
 
     def narrowed(self, model: nn.Module, widths: Mapping[str, Width]) -> nn.Module:
-        """A copy with those widths; which channels go does not matter for what it costs."""
+        """Returns a copy of the model with these widths; which channels are removed does not change the costs."""
         narrow = copy_model(model)
         groups = [self.space.groups[name] for name in widths]
         cut(narrow, choose(given_cuts(groups, self.dense, widths), even_scores(groups)))
         return narrow
 
     def built(self, drops: Drops, widths: Mapping[str, Width]) -> nn.Module:
-        """A plan's model, without repairs: only what it costs is right."""
+        """Returns the model of a plan without repairs, of which only the costs are right."""
         model = copy_model(self.dense)
         find_blocks(model, self.inputs[1])
         drop_all(model, drops, self.inputs[1])
@@ -236,7 +236,7 @@ class CostProfiler:
         return {MACS: macs, PARAMS: sum(parameter.numel() for parameter in model.parameters())}
 
     def _kind(self, label: str, name: str) -> str:
-        """Returns the first block of the context's model that is alike, which is timed for all of its kind."""
+        """Returns the first block of the context's model that is like this one; it is timed for all that are alike."""
         if label not in self._kinds:
             first: dict[str, str] = {}
             model = self._stream(label)

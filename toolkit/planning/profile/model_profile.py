@@ -64,7 +64,7 @@ class ModelProfile:
 
     @cached_property
     def smallest_batch(self) -> int:
-        """How many examples the model takes at the least."""
+        """Returns the least number of examples per call that the model takes."""
         return smallest_batch(self.dense, self.inputs)
 
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
@@ -133,14 +133,14 @@ class ModelProfile:
 
     @cached_property
     def engine(self) -> PlanScorer:
-        """Returns what scores plans on the data of the search."""
+        """Returns the scorer of plans on the data of the search."""
         space = self.space
         models = PlanModels(self.dense, self.task, self.context, space.blocks, space.structure, self.examples)
         return PlanScorer(models, self.examples, self.criterion, SCORING_SPLITS[self.scored_on])
 
     @cached_property
     def judge(self) -> PlanJudge:
-        """Returns what judges plans on fresh data."""
+        """Returns the judge of plans on fresh data."""
         return PlanJudge(self.engine)
 
     @cached_property
@@ -148,8 +148,8 @@ class ModelProfile:
         too_few = [size for size in self.timing.batch_sizes if size < self.smallest_batch]
         if too_few:
             raise UserError(
-                f"{self.task.name}: latency at batch size {too_few[0]} cannot be measured: the model takes "
-                f"{self.smallest_batch} examples at the least"
+                f"{self.task.name}: latency at batch size {too_few[0]} cannot be measured: the model takes at least "
+                f"{self.smallest_batch} examples per call; give a batch size of at least {self.smallest_batch}"
             )
 
         def inputs(size: int) -> tuple[Tensor, ...]:

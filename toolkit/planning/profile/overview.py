@@ -21,7 +21,12 @@ from toolkit.measure.results import Macs
 
 
 class BlockOverview(Data):
-    """`macs` are what dropping the block saves; shares are of the whole model, None where its count is partial."""
+    """Describes a residual block that can be dropped.
+
+    macs: the multiply-adds that dropping the block saves.
+    macs_share: these as a share of the whole model's; None where the model's count is partial.
+    latency_share: the time of the block as a share of the whole model's.
+    """
 
     name: str
     macs: int
@@ -33,6 +38,7 @@ class BlockOverview(Data):
 class GroupOverview(Data):
     """Describes a group of channels that are cut together.
 
+    kind: what the channels are: `mlp`, `attention`, `conv` or `embedding` (the width of a residual stream).
     units: the number of things that are cut: channels, or heads of attention.
     width: the number of channels.
     head_dim: channels of an attention head; None for other groups.
@@ -71,7 +77,10 @@ class Overview(Data):
 
 
 def overview(model: nn.Module, inputs: tuple[Tensor, ...], protected: Sequence[str] = ()) -> Overview:
-    """Look at `model` on example inputs of batch size 1; it is left as it was. Takes seconds to a minute.
+    """Returns what can be cut in `model`, which is left as it was; this takes seconds to a minute.
+
+    inputs: example inputs of batch size 1.
+    protected: patterns of layers that keep their outputs.
 
     Raises:
         UserError: the model does not run on the inputs, or gives no tensor.

@@ -90,7 +90,10 @@ class PlanModels:
     def model_of(
         self, drops: Drops, widths: Mapping[str, Width], order: str, repair: WidthRepair = "closed_form"
     ) -> nn.Module:
-        """A new model; what it shares with the dense one is not computed again. `repair` is that of the width stage."""
+        """Returns the repaired model of a plan; what it shares with the dense model is not computed again.
+
+        repair: the repair of the width stage.
+        """
         model = copy_model(self.dense)  # with the marks that find_blocks leaves
         shared = self.unchanged(drops, widths)
         first, last = halves({block: drops[block] for block in self.blocks if block in drops}, order, bool(widths))
@@ -164,7 +167,7 @@ class PlanModels:
         return names
 
     def _depth_site(self, model: nn.Module, block: str, aims_at_dense: bool = True) -> Site | None:
-        """Returns the layer to refit when the block goes, or None; sites aimed at the dense model are kept."""
+        """Returns the layer to refit when the block is dropped, or None; sites aimed at the dense model are kept."""
         order = self._order_of(model)
         if not aims_at_dense:
             return depth_site(model, block, self.example, order, block)
@@ -200,7 +203,7 @@ class PlanModels:
 
     @cached_property
     def _repaired_for(self) -> dict[str, int]:
-        """Returns, for each block, the place in `order` of the layer to refit when it goes, or else of the block."""
+        """Returns, by block, the place in `order` of the layer to refit once the block is dropped, or else its own."""
         sites = {block: self._depth_site(self.dense, block) for block in self.blocks}
         return {block: self.order.index(site.layer if site else block) for block, site in sites.items()}
 

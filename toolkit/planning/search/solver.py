@@ -17,7 +17,7 @@ from scipy.sparse import csc_array
 from toolkit.planning.search.relaxation import Relaxation
 from toolkit.planning.tables import Plan, Tables, added_loss, cost, make_plan, removal_losses, removals
 
-PlanFamily = Literal["depth", "width", "combined"]
+PlanFamily = Literal["depth", "width", "combined"]  # the axes that a plan may cut; `combined` is both
 
 FAMILIES: tuple[PlanFamily, ...] = ("depth", "width", "combined")
 

@@ -26,9 +26,9 @@ class Variant:
     """Describes the model without `block`, after its repair.
 
     shared: number of leading blocks that run as in the unchanged model.
-    holder: the block after these that holds the refitted layer, if there is one.
-    rest: point inside of `holder` where the stream can be seen that, plus the output of the layer, is the output of
-        `holder`.
+    holder: the block that holds the refitted layer, the first after the `shared` ones; None if no block holds one.
+    rest: point inside of `holder` with the stream to which the refitted layer's output is added: the sum is the output
+        of `holder`. None if there is no such point.
     """
 
     block: str

@@ -69,7 +69,8 @@ class _ModelCall:
 
     inputs: input tensors.
     outputs: outputs of leading blocks, by block.
-    repaired: outputs that holders have after a repair, by the dropped block.
+    repaired: the output, after the repair, of the block that holds the refitted layer, by the name of the dropped
+        block.
     """
 
     inputs: list[Tensor]
@@ -126,7 +127,7 @@ class _Recorded:
         return records
 
     def _refit(self, variant: Variant, output: Any) -> None:
-        """Records the output that the block will have after the repair of `variant`, if only the layer changes it."""
+        """Records the output of `variant.holder` after the repair, if only its refitted layer changes that output."""
         assert variant.fitted is not None
         tensors = [self.seen.pop(point) for point in _points(variant) if point in self.seen]
         if not isinstance(output, Tensor) or len(tensors) < 3:

@@ -21,7 +21,7 @@ SHARES = (1 / 6, 1 / 3, 3 / 5)
 
 @dataclass(frozen=True)
 class Rung:
-    """Holds the scores of the remaining candidates on `num_examples` examples of the scoring set."""
+    """Holds one round of a race: the scores of the remaining candidates on the first `num_examples` examples."""
 
     num_examples: int
     scores: dict[str, float]
@@ -33,11 +33,15 @@ def successive_halving(
     score: Callable[[Sequence[str], int], dict[str, float]],
     as_loss: Callable[[float], float],
 ) -> list[Rung]:
-    """Returns the rungs of a race after Jamieson and Talwalkar (AISTATS 2016).
+    """Returns the rungs of a race by successive halving (after Jamieson and Talwalkar, AISTATS 2016).
 
-    After each rung the worse half of the candidates is dropped; the best one of the last rung wins.
+    The rungs score on growing shares of the examples (`SHARES`). Between two rungs the worse half of the candidates is
+    dropped; the middle one of an odd number stays. The race ends early when one candidate is left. The caller takes the
+    best candidate of the last rung.
 
-    score: returns the scores of some blocks on a number of examples.
+    blocks: the candidates.
+    num_examples: the size of the scoring set.
+    score: returns the scores, by name, of the given candidates on the first examples, as many as it is told.
     as_loss: turns a score into a number of which lower is better.
     """
     rungs: list[Rung] = []
@@ -72,7 +76,7 @@ class _Answered:
 
 
 class Answers:
-    """Holds the outputs of the model for each candidate, so that a larger rung need not run a smaller one again.
+    """Holds the outputs of the model for each candidate, so that a rung need not run the examples of earlier rungs.
 
     It holds the inputs of the last rung once and outputs once per candidate, on the device of the model. Models with
     inputs or outputs that do not have one row per example are run again.
@@ -126,7 +130,7 @@ def _already(known: _Answered | None, inputs: list[Tensor], place: int) -> _Answ
 
 
 def _completed(known: _Answered, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Any:
-    """Returns the outputs for all rows; only rows without a known answer are run."""
+    """Returns the model's outputs for all `rows`; only rows that `known` does not cover are run."""
     if len(known) == rows:
         return copied(known.outputs)
     left_args, left_kwargs = map_tensors(lambda part: part[len(known) :], (args, kwargs))

@@ -79,6 +79,7 @@ def repair_blocks(
 
     reference: another model than `model`, whose streams are the goal.
     blocks: blocks that `find_blocks` found.
+    kind: how a dropped block is made up for, as the setting `repair` of the stage says.
 
     Raises:
         StageError: the rank exceeds the channels of a stream, or activations are not finite numbers.
@@ -139,7 +140,7 @@ def bypass_sites(
 def _goals(model: nn.Module, blocks: Sequence[str], inputs: Inputs, context: StageContext) -> dict[str, str]:
     """Returns, by block, the block whose output in the reference is the goal.
 
-    A stand-in that does work has a goal of its own, that of its place.
+    A stand-in that does work has its own goal: the output of the block that it replaces.
     """
     dense_order = execution_order(context.dense, inputs)
     gone = in_line(context.dense, emptied_blocks(model), inputs, dense_order)

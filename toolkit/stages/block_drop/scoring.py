@@ -37,7 +37,7 @@ class ScoringRound:
     number: int
 
     def rungs(self, meter: Meter) -> list[Rung]:
-        """Returns the scores as the stage is configured to compute them; without racing there is one rung."""
+        """Returns the scores in the way that the stage asks for: the rungs of a race, or one rung without racing."""
         blocks, whole = list(self.variants), self.task.num_examples("score")
         if self.config.criterion == "random":
             return [Rung(whole, random_scores(blocks, self.context.seed, self.number))]

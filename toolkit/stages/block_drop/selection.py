@@ -38,7 +38,7 @@ class Selection:
     ranking: blocks from best to worst; in a race a block that came further is better, whatever the scores on less data.
     passes: block passes (see `toolkit.hooks.passes`): `executed` for scores, `layers` for single repaired layers that
         run instead of a block, `repair` for fitting repairs in both models, `naive` for n(n - 1).
-    rungs: scores of each rung, only with racing.
+    rungs: scores of each rung (round of the race), only with racing.
     naive_scores: scores from one evaluation per candidate, only if asked for.
     """
 

@@ -135,7 +135,7 @@ class BlockDrop(StageSettings):
 
     @property
     def repair_kind(self) -> RepairKind:
-        """Returns the kind of repair; the stage must have one."""
+        """Returns `repair`, which must not be `none`."""
         assert self.repair not in ("none", OLD_NAME_OF_FOLD)
         return cast(RepairKind, self.repair)
 

@@ -123,7 +123,7 @@ def _scope(groups: Sequence[ChannelGroup], config: ChannelPrune) -> list[WidthKi
 
 
 def _shares(plan: Sequence[Cut]) -> dict[WidthKind, tuple[float, float]]:
-    """Returns, by kind, the asked and the reached share of the unmodified width."""
+    """Returns, by kind of channel, the pair (asked, reached) of shares of the unmodified width."""
     shares: dict[WidthKind, tuple[float, float]] = {}
     for kind in dict.fromkeys(entry.kind for entry in plan):
         entries = [entry for entry in plan if entry.kind == kind]

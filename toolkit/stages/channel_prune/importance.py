@@ -70,12 +70,12 @@ def activation_energy(model: nn.Module, groups: Sequence[ChannelGroup], batches:
 
 
 def newton(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
-    """Returns the score of a mask z in the consumer's squared error, after Numerical Pruning.
+    """Returns the mask z that one Newton step gives for the squared error of the consumer, after Numerical Pruning.
 
-    With X the channels that the consumer reads and W its weights, || X W - X diag(z) W ||^2 = (1 - z)^T H (1 - z), with
-    H = (X^T X) * (W W^T), element by element. Under a penalty on the sum of z, Newton's method reaches the minimum of
-    this quadratic form in one step, where 1 - z is proportional to H^-1 1. The score is z, up to scale and shift (Shen
-    et al., arXiv 2412.12441).
+    The consumer is the last layer that reads the group. With X the channels that it reads and W its weights,
+    || X W - X diag(z) W ||^2 = (1 - z)^T H (1 - z), with H = (X^T X) * (W W^T), element by element. Under a penalty on
+    the sum of z, Newton's method reaches the minimum of this quadratic form in one step, where 1 - z is proportional to
+    H^-1 1. The score is z, up to scale and shift (Shen et al., arXiv 2412.12441).
     """
     gram, _ = _moments(model, groups, batches, lambda rows: rows.T @ rows)
     scores = {}
@@ -104,7 +104,7 @@ def wanda(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[In
 
 
 def obs(model: nn.Module, groups: Sequence[ChannelGroup], batches: Sequence[Inputs]) -> dict[str, Tensor]:
-    """Returns the error that is left once a channel is removed, or `wanda` if the last consumer cannot be refitted."""
+    """Returns `elimination_scores`, or `wanda` for groups whose last consumer cannot be refitted."""
     scores = elimination_scores(model, groups, batches)
     others = [group for group in groups if group.name not in scores]
     return scores | (wanda(model, others, batches) if others else {})
@@ -116,7 +116,7 @@ FROM_INPUTS: Final = {"activation": activation_energy, "newton": newton, "wanda"
 def _moments(
     model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs], of: Callable[[Tensor], Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Returns sums over the data, and numbers of rows, by group.
+    """Returns two mappings by the name of a group: sums over the data, and numbers of rows.
 
     of: maps rows [positions, channels] that the last consumer of a group reads, in float64, to what is summed.
     """
@@ -136,7 +136,9 @@ def _moments(
         for inputs in batches:
             model(*inputs)
     if not count and groups:
-        raise StageError("this importance needs calibration data, and the task's split 'calibration' is empty")
+        raise StageError(
+            "an importance from activations needs calibration data, and the task's split 'calibration' is empty"
+        )
     return total, count
 
 

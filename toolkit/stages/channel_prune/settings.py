@@ -61,7 +61,7 @@ class ChannelPrune(StageSettings):
 
     Give exactly one target: `keep`, `macs_ratio` or `widths`.
 
-    keep: share of each kind of channel to keep, of the unmodified model's width; null by default.
+    keep: share of the unmodified model's width to keep, by kind of channel, such as `{mlp: 0.5}`; null by default.
     macs_ratio: share of the unmodified model's multiply-adds to reach, above 0 and at most 1; null by default. One
         common keep ratio over `scope` is searched, and widths of single groups where the ratio steps over the target.
     widths: exact number of channels of each named group; null by default. `python -m toolkit.inspect` lists the groups;
@@ -73,21 +73,22 @@ class ChannelPrune(StageSettings):
         has them.
     include, exclude: patterns for names of groups that are cut or not: a name, a shell pattern, or a regular expression
         after `re:`; all groups are cut by default.
-    importance: how channels are ranked. `activation` (the default): mean square. `l1`, `l2`: norm of the weights.
-        `taylor`: first-order Taylor expansion of the loss (Molchanov et al., CVPR 2019). `bn_gamma`: BatchNorm scale
-        (Liu et al., ICCV 2017). `newton`: Newton score of the consumer's error (after Numerical Pruning, arXiv
-        2412.12441). `wanda`: mean square times the consumer's squared weights (arXiv 2306.11695). `obs`: the consumer's
-        error after a refit without the channel and all lesser ones (Optimal Brain Surgeon); the best one where layers
-        are repaired. `random`: a control.
+    importance: how channels are ranked. `activation` (the default): mean square of the activations. `l1`, `l2`: norm of
+        the weights. `taylor`: first-order Taylor expansion of the loss (Molchanov et al., CVPR 2019). `bn_gamma`:
+        BatchNorm scale (Liu et al., ICCV 2017). `newton`: mask that one Newton step gives for the squared error of the
+        consumer, the layer that reads the channels (after Numerical Pruning, arXiv 2412.12441). `wanda`: mean square
+        times the consumer's squared weights (arXiv 2306.11695). `obs`: squared error of the refitted consumer without
+        this channel and all that were eliminated before it (Optimal Brain Surgeon), or `wanda` where the consumer
+        cannot be refitted; it is the best choice if the layers are repaired. `random`: a control.
     allocation: `uniform` (the default) keeps the same share of every group; `global` keeps the best channels of all
-        groups; `isomorphic` the best of all groups whose layers have the same types and shapes (after Fang et al., ECCV
-        2024).
+        groups of a kind, but at least a tenth of each group; `isomorphic` does so for groups whose layers have the same
+        types and shapes (after Fang et al., ECCV 2024). Head dimensions are always cut uniformly.
     round_to: widths are rounded to the nearest multiple of this number, at least one, and heads to whole heads; 8 by
-        default, lower where a target is missed.
+        default. Set it lower if a target is missed.
     repair: `closed_form` (the default) refits the layers that read cut channels by least squares; `all_layers` refits
-        all layers behind the first cut or dropped block, in about twice the time; `none` refits nothing.
+        all layers behind the first cut or dropped block, which takes about twice as long; `none` refits nothing.
     batch_norm: `reestimate` (the default) estimates running statistics behind the first cut again on calibration data;
-        `keep` does not. A BatchNorm that reads a refitted layer is fitted with that layer.
+        `keep` leaves them. Either way a BatchNorm that alone reads a refitted layer is fitted together with that layer.
     allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 

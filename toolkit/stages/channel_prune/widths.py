@@ -96,10 +96,12 @@ def possible_widths(cut: Cut, config: ChannelPrune) -> tuple[int, ...]:
 
 
 def given_cuts(groups: Sequence[ChannelGroup], dense: nn.Module, widths: Mapping[str, int | Heads]) -> list[Cut]:
-    """Returns exactly the given widths, which are by the name of a group.
+    """Returns the cuts to exactly the given widths.
+
+    widths: the width of each group, by the name of the group.
 
     Raises:
-        StageError: a group is narrower than that, or the width has the wrong form for it.
+        StageError: a group is narrower than the given width, or the width has the wrong form for the group.
     """
     cuts = []
     for group in groups:
@@ -117,7 +119,7 @@ def given_cuts(groups: Sequence[ChannelGroup], dense: nn.Module, widths: Mapping
         for kind, kept in asked.items():
             current = width_now(group, kind)
             if kept > current or kind not in kinds_of(group):
-                limit = f"it has {current}" if kind in kinds_of(group) else f"its {kind} cannot be cut"
+                limit = f"the group has {current}" if kind in kinds_of(group) else f"the group's {kind} cannot be cut"
                 raise StageError(f"widths: {group.name} cannot keep {kept} {kind}: {limit}")
             cuts.append(Cut(group, kind, original_width(dense, group, kind), current, float(kept), kept))
     return cuts
@@ -164,7 +166,7 @@ def _share_out(
 ) -> list[tuple[ChannelGroup, float]]:
     """Returns the units that each group keeps, before rounding.
 
-    Each group keeps its own share, or its part of a pool of groups that is ranked as one.
+    Each group keeps its own share, or what it gets of the budget of a pool of groups whose units are ranked together.
     """
     shares = {group.name: ratio * original_width(dense, group, kind) for group in groups}
     if config.allocation == "uniform" or kind == "head_dim" or ratio == 1.0:

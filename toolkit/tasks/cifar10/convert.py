@@ -43,7 +43,10 @@ IMAGE_BYTES = 3 * 32 * 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Converts published files for the tasks cifar10-resnetN, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m toolkit.tasks.cifar10.convert", description=__doc__)
     parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="published archive of images, or published file of weights"

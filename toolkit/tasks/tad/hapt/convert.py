@@ -34,7 +34,10 @@ Tables = dict[str, NDArray[np.float64]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    """Converts the HAPT archive for the task tad-hapt, and returns the exit code.
+
+    argv: the arguments; None stands for those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m toolkit.tasks.tad.hapt.convert", description=__doc__)
     parser.add_argument("archive", type=Path, metavar="ARCHIVE.zip", help="official archive of UCI dataset 341")
     parser.add_argument(
