@@ -51,7 +51,7 @@ def outcome_of(seed: int) -> Outcome:
     try:
         _try(found, Draw(f"cuts of {seed}"))
     except Exception:
-        found.faults.append(traceback.format_exc(limit=-4))
+        found.faults.append(traceback.format_exc(limit=-14))
     return found
 
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot, Structure
+from toolkit.channels.heads import speaks_of_heads
 from toolkit.channels.patches import around, trials, with_dims
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.shared import join_shared
 from toolkit.channels.union import propose_on
 from toolkit.hooks.copies import copy_model
-from toolkit.hooks.paths import Path
+from toolkit.hooks.paths import FAULTS, Path
 
 
 def find_groups(
@@ -73,9 +74,11 @@ def half_of(group: ChannelGroup) -> KeptUnits:
 
 
 def half_dims_of(group: ChannelGroup) -> KeptUnits:
-    """Every second channel of every head stays."""
-    inner = tuple(range(0, group.head_dim, 2))
-    return KeptUnits(group, tuple(range(group.num_units)), (inner,) * group.num_units)
+    """Half of the channels of every head stay, others in each: rotary pairs may pass where every second one stays."""
+    generator = torch.Generator().manual_seed(group.head_dim)
+    count = (group.head_dim + 1) // 2
+    chosen = (torch.randperm(group.head_dim, generator=generator)[:count] for _ in range(group.num_units))
+    return KeptUnits(group, tuple(range(group.num_units)), tuple(tuple(sorted(one.tolist())) for one in chosen))
 
 
 def _without(
@@ -149,12 +152,21 @@ class _Settled:
             if fault is not None:
                 first = first or fault
                 continue
+            trial = self._with_needed(trial)
             if group.kind != "attention" or group.head_dim < 2:
                 return trial, ""
             narrow = with_dims(self.model, trial)
             is_free = _fault_of(self.model, [half_dims_of(narrow)], self.paths) is None
             return replace(narrow if is_free else trial, dims_are_free=is_free), ""
         return None, first
+
+    def _with_needed(self, group: ChannelGroup) -> ChannelGroup:
+        """The group less the attributes without which it can be cut as well: what nothing reads keeps its value."""
+        for patch in group.patches:
+            fewer = replace(group, patches=tuple(one for one in group.patches if one is not patch))
+            if not speaks_of_heads(patch.attribute) and _fault(self.model, [fewer], self.paths) is None:
+                group = fewer
+        return group
 
 
 def _renamed(patches: Sequence[Patch], places: Sequence[str]) -> tuple[Patch, ...]:
@@ -172,6 +184,6 @@ def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], paths: Sequence[Pa
     try:
         cut(narrow, choices)
         error = cut_error(model, narrow, parts_of(choices), paths[0].inputs, paths[1:])
-    except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
+    except FAULTS as fault:
         return f"it cannot be cut: {fault}"
     return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

@@ -34,7 +34,7 @@ def granules(leaves: Sequence[nn.Module], width: int) -> Iterator[int]:
     for module in leaves:
         if is_grouped(module):
             needed = math.lcm(needed, module.in_channels // module.groups)  # type: ignore[operator]
-        elif isinstance(module, nn.GroupNorm):
+        elif isinstance(module, nn.GroupNorm) and module.num_groups > 1:  # one group stays one, of what is left
             needed = math.lcm(needed, module.num_channels // module.num_groups)
     if width % needed == 0:
         yield needed
