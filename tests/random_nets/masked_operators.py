@@ -28,7 +28,12 @@ def _dropout(_: Pass, x: Masked, *args: object, **kwargs: object) -> Masked:
     return x
 
 
-@handles("cat", "stack")
+@handles("stack")
+def _stack(run: Pass, parts: Any, dim: int = 0) -> Masked:
+    return _cat(run, [part.unsqueeze(dim) for part in parts], dim)
+
+
+@handles("cat")
 def _cat(run: Pass, parts: Any, dim: int = 0) -> Masked:
     """A plain tensor among marked ones, such as a class token, has the channels left that the others have."""
     known = next(masked_in(parts))
@@ -160,12 +165,17 @@ def _convolution(name: str) -> Any:
 
 
 def _transposed(name: str) -> Any:
-    def convolved(run: Pass, x: Masked, weight: Tensor, bias: Any = None, stride: Any = 1, *args: Any) -> Masked:
+    def convolved(
+        run: Pass, x: Masked, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, more: Any = 0,
+        groups: int = 1, dilation: Any = 1,
+    ) -> Masked:  # fmt: skip
         columns, rows = run.kept_of(weight)[:2]
         channels = _read(run, x, 1, columns, "a transposed convolution")
-        value = getattr(F, name)(x.value, weight, bias, stride, *args)
+        value = getattr(F, name)(x.value, weight, bias, stride, padding, more, groups, dilation)
+        left = channels.reshape(groups, -1).any(1)  # a group makes outputs of its own, and goes with its inputs
+        alive = (left[:, None] & rows).flatten()
         run.macs += x.value[:, 0].numel() * weight[0, 0].numel() * int(channels.sum()) * int(rows.sum())
-        return Masked.of(value, rows.reshape(-1, *([1] * (value.ndim - 2))), run)
+        return Masked.of(value, alive.reshape(-1, *([1] * (value.ndim - 2))), run)
 
     return convolved
 

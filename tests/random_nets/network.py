@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from tests.random_nets.map_blocks import WORKS, Residual
 from tests.random_nets.map_joints import JOINTS, Pixels, Strided
+from tests.random_nets.map_more import MORE_WORKS
 from tests.random_nets.parts import Draw, Space, filled
 from tests.random_nets.token_blocks import Attention, Mixer, OfTorch, Rows, TokenBlock, Twice
+from tests.random_nets.token_more import MORE_BLOCKS, Merged
 
 Inputs = tuple[Tensor, ...]
 
@@ -57,7 +59,7 @@ class OfMaps(nn.Module):
         is_strided = False
         for _ in range(draw.pick((2, 3, 4))):
             if draw.chance(0.6):
-                body.append(Residual(draw, draw.pick(WORKS)(draw, space, width)))
+                body.append(Residual(draw, draw.pick(WORKS + MORE_WORKS)(draw, space, width)))
                 continue
             kind = draw.pick([kind for kind in joints if not (kind is Strided and is_strided)])
             is_strided |= kind is Strided
@@ -114,18 +116,24 @@ class Head(nn.Module):
 
 
 class OfTokens(nn.Module):
-    """Ids [B, 5] or rows [B, 5, 3], with other rows [B, 4, 3] in some."""
+    """Ids [B, 5], rows [B, 5, 3] or an image [B, 3, 4, 6] in patches, with other rows [B, 4, 3] in some."""
 
     def __init__(self, draw: Draw) -> None:
         super().__init__()
-        width, length = draw.pick((6, 8, 12)), 5
-        self.is_of_ids = draw.chance(0.4)
-        self.embed = nn.Embedding(11, width) if self.is_of_ids else nn.Linear(3, width)
+        width = draw.pick((6, 8, 12))
+        self.of = draw.pick(("ids", "rows", "patches"))
+        self.element = f"tokens: {self.of}"
+        length = 6 if self.of == "patches" else 5
+        embeds = {"ids": lambda: nn.Embedding(11, width), "rows": lambda: nn.Linear(3, width)}
+        self.embed = embeds.get(self.of, lambda: nn.Conv2d(3, width, 2, stride=2))()
         self.position = nn.Parameter(torch.zeros(1, length, width)) if draw.chance(0.6) else None
         self.token = nn.Parameter(torch.zeros(1, 1, width)) if draw.chance(0.4) else None
         length += self.token is not None
-        kinds = (TokenBlock, TokenBlock, TokenBlock, TokenBlock, Mixer, OfTorch, Twice)
-        self.blocks = nn.ModuleList(draw.pick(kinds)(draw, width, length) for _ in range(draw.pick((1, 2, 3))))
+        kinds = (TokenBlock, TokenBlock, TokenBlock, TokenBlock, Mixer, OfTorch, Twice, *MORE_BLOCKS)
+        blocks = [draw.pick(kinds)(draw, width, length) for _ in range(draw.pick((1, 2, 3)))]
+        if draw.chance(0.15):
+            blocks += [Merged(draw, width), draw.pick(MORE_BLOCKS)(draw, width, length // 2)]
+        self.blocks = nn.ModuleList(blocks)
         self.second = draw.pick((None, None, None, "attention", "same layers"))
         if self.second is not None:
             self.element = f"two inputs: {self.second}"
@@ -135,6 +143,10 @@ class OfTokens(nn.Module):
         self.norm = self.norm if self.second != "same layers" else nn.Identity()
         self.ending = draw.pick(("mean", "first", "all"))
         self.outputs = Outputs(draw, 2 * width if self.second == "same layers" else width)
+        if self.of == "ids" and self.second is None and draw.chance(0.4):
+            self.outputs.logits = nn.Linear(width, 11, bias=False)
+            self.outputs.logits.weight = self.embed.weight
+            self.outputs.element = "logits by the embedding's own weights"
 
     def forward(self, x: Tensor, *more: Tensor) -> Any:
         y = self._stream(x)
@@ -146,7 +158,7 @@ class OfTokens(nn.Module):
         return self.outputs(self._ended(self.norm(y)))
 
     def _stream(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
+        x = self.embed(x).flatten(2).mT if self.of == "patches" else self.embed(x)
         if self.position is not None:
             x = x + self.position
         if self.token is not None:
@@ -164,7 +176,9 @@ class OfTokens(nn.Module):
             return torch.randn(batch, length, 3, generator=generator, dtype=torch.float64)
 
         def first() -> Tensor:
-            return torch.randint(11, (batch, 5), generator=generator) if self.is_of_ids else rows(5)
+            if self.of == "patches":
+                return torch.randn(batch, 3, 4, 6, generator=generator, dtype=torch.float64)
+            return torch.randint(11, (batch, 5), generator=generator) if self.of == "ids" else rows(5)
 
         return (first(), *({"attention": [rows(4)], "same layers": [first()]}.get(str(self.second), [])))
 

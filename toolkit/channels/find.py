@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -71,6 +72,11 @@ def half_of(group: ChannelGroup) -> KeptUnits:
     generator = torch.Generator().manual_seed(group.num_units)
     chosen = torch.randperm(group.num_units, generator=generator)[: (group.num_units + 1) // 2]
     return KeptUnits(group, tuple(sorted(chosen.tolist())))
+
+
+def all_but_one_of(group: ChannelGroup) -> KeptUnits:
+    """All units but the second one stay: forward code may halve a number that it reads and so be right for half."""
+    return KeptUnits(group, tuple(unit for unit in range(group.num_units) if unit != 1))
 
 
 def half_dims_of(group: ChannelGroup) -> KeptUnits:
@@ -149,10 +155,12 @@ class _Settled:
         for chosen in choices:
             trial = replace(group, patches=chosen)
             fault = _fault(self.model, [trial], self.paths)
+            if fault is None and chosen:
+                trial = self._with_needed(trial)
+                fault = _fault_of(self.model, [all_but_one_of(trial)], self.paths)
             if fault is not None:
                 first = first or fault
                 continue
-            trial = self._with_needed(trial)
             if group.kind != "attention" or group.head_dim < 2:
                 return trial, ""
             narrow = with_dims(self.model, trial)
@@ -181,9 +189,11 @@ def _fault(model: nn.Module, groups: Sequence[ChannelGroup], paths: Sequence[Pat
 def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], paths: Sequence[Path]) -> str | None:
     """Why this cut would go wrong; None if a copy of the model computes what it should."""
     narrow = copy_model(model)
-    try:
-        cut(narrow, choices)
-        error = cut_error(model, narrow, parts_of(choices), paths[0].inputs, paths[1:])
-    except FAULTS as fault:
-        return f"it cannot be cut: {fault}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what layers remark on a trial that fails is no news to the user
+        try:
+            cut(narrow, choices)
+            error = cut_error(model, narrow, parts_of(choices), paths[0].inputs, paths[1:])
+        except FAULTS as fault:
+            return f"it cannot be cut: {fault}"
     return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

@@ -30,14 +30,21 @@ def candidate_layouts(size: int, num_units: int) -> Iterator[Places]:
 
 def granules(leaves: Sequence[nn.Module], width: int) -> Iterator[int]:
     """How many channels have to go together: those of a group of the convolutions and norms on the way."""
-    needed = 1
-    for module in leaves:
-        if is_grouped(module):
-            needed = math.lcm(needed, module.in_channels // module.groups)  # type: ignore[operator]
-        elif isinstance(module, nn.GroupNorm) and module.num_groups > 1:  # one group stays one, of what is left
-            needed = math.lcm(needed, module.num_channels // module.num_groups)
+    needed = math.lcm(*map(granule_of, leaves))
     if width % needed == 0:
         yield needed
+
+
+def granule_of(leaf: nn.Module) -> int:
+    """Returns how many channels in a row a leaf works on together, so that they can only go together.
+
+    A GroupNorm of one group stays one, of what is left.
+    """
+    if is_grouped(leaf):
+        return int(leaf.in_channels // leaf.groups)  # type: ignore[operator]
+    if isinstance(leaf, nn.GroupNorm) and leaf.num_groups > 1:
+        return leaf.num_channels // leaf.num_groups
+    return 1
 
 
 def random_units(num_units: int, seed: int) -> list[int]:
