@@ -16,6 +16,7 @@ GROUPS = {
     "code": r"it cannot be cut: its forward code does not run with the narrower layers( in training mode)?: .+",
     "shapes": r"it cannot be cut: its outputs have another shape with the narrower layers .+",
     "in groups": r"it cannot be cut: a convolution in groups loses whole groups only",
+    "shared tensor": rf"shares a tensor with {_LAYER}, where the same channels cannot be cut",
     "norm in groups": r"it cannot be cut: a norm in groups loses whole groups only",
     "wrong": r"cut in half it computes something else \(off by .+\)",
 }
