@@ -6,6 +6,7 @@ The cuts are compared with the reference of the random nets, which knows nothing
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -16,9 +17,11 @@ from tests.helpers.cut_checks import found_in, sizes
 from tests.random_nets.attention import turned
 from tests.random_nets.parts import HandRMS, filled
 from tests.random_nets.reference import expected_of
+from toolkit.base.errors import StageError
 from toolkit.channels.cut import KeptUnits, cut
 from toolkit.channels.find import half_of
-from toolkit.channels.groups import ChannelGroup, Structure
+from toolkit.channels.groups import ChannelGroup, Slot, Structure
+from toolkit.channels.proof import check_cut
 
 IMAGE, TOKENS = (2, 3, 6, 6), (2, 5, 6)
 
@@ -139,6 +142,28 @@ class Attention(nn.Module):
         return self.out(((q @ k.mT / 2).softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class Asked(nn.RMSNorm):
+    """A norm that is told more than its input."""
+
+    def forward(self, x: Tensor, how: str) -> Tensor:
+        assert how == "as ever"
+        return super().forward(x)
+
+
+class TellingAttention(Attention):
+    def __init__(self) -> None:
+        super().__init__(Asked)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = self.v(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return self.out(self.norm_k(self.norm_q(v, "as ever"), "as ever").transpose(1, 2).flatten(2))
+
+
+def test_a_norm_that_does_not_run_on_its_input_alone_is_no_traceback() -> None:
+    net, inputs = made(TellingAttention(), TOKENS)
+    found_in(net, inputs)
+
+
 @pytest.mark.parametrize("norm", [nn.RMSNorm, nn.LayerNorm, HandRMS])
 def test_norms_of_heads_where_there_are_as_many_heads_as_channels_of_each(norm: Callable[[int], nn.Module]) -> None:
     """The norm's weights were taken for those of the heads, so that no attention of such a net could be cut."""
@@ -232,25 +257,47 @@ def test_a_leaf_that_fails_when_it_is_narrower_is_a_reason_and_no_traceback() ->
     net, inputs = made(nn.Sequential(nn.Linear(6, 8), Picky(), nn.Linear(8, 3)), TOKENS)
     found = found_in(net, inputs)
     assert "integer division or modulo by zero" in found.refused["0"]
+    places = tuple((unit,) for unit in range(8))
+    slots = (Slot("0", "out", places), Slot("1", "through", places, 2), Slot("2", "in", places))
+    half = half_of(ChannelGroup("0", "mlp", slots, 8))
+    narrow = copy.deepcopy(net)
+    cut(narrow, [half])
+    with pytest.raises(StageError, match="does not run with the narrower layers: integer division"):
+        check_cut(net, narrow, half.parts(), inputs)
 
 
 class HalfGoesBy(nn.Module):
-    """A half that goes by, and a half with a norm that warns where it has another number of channels."""
+    """A half that goes by, and a half with a norm without weights; two attributes say how much of each."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.work, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(5, 5, 3, padding=1), nn.Conv2d(8, 2, 1)
-        self.norm = nn.InstanceNorm2d(5)
+        self.first, self.work, self.last = nn.Linear(6, 8), nn.Linear(4, 4), nn.Linear(8, 2)
+        self.norm, self.by, self.worked = nn.LayerNorm(4, elementwise_affine=False), 4, 4
 
     def forward(self, x: Tensor) -> Tensor:
-        by, worked = self.first(x).tensor_split((3,), 1)
-        return self.last(torch.cat((by, self.norm(self.work(worked))), 1))
+        by, worked = self.first(x).split((self.by, self.worked), -1)
+        return self.last(torch.cat((by, self.norm(self.work(worked))), -1))
 
 
-def test_trials_warn_nobody(recwarn: pytest.WarningsRecorder) -> None:
-    net, inputs = made(HalfGoesBy(), IMAGE)
-    found_in(net, inputs)
-    assert not recwarn.list
+def test_a_norm_beside_attributes_that_follow_is_cut_once() -> None:
+    """The norm's number of channels was halved with the attributes too, a second time."""
+    _, narrow = halved(HalfGoesBy(), TOKENS)
+    assert (narrow.by, narrow.worked, narrow.norm.normalized_shape, narrow.work.out_features) == (2, 2, (2,), 2)
+
+
+class Warning8(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != 8:
+            warnings.warn("not 8 channels", stacklevel=1)
+        return x
+
+
+def test_trials_warn_nobody() -> None:
+    net, inputs = made(nn.Sequential(nn.Linear(6, 8), Warning8(), nn.Linear(8, 3)), TOKENS)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found_in(net, inputs)
+    assert not said
 
 
 class FirstToken(nn.Module):

@@ -1,4 +1,4 @@
-"""Attention as people write it: fused or separate layers, shared key heads, rotary positions, tables, three ways to mix."""
+"""Attention as people write it: fused or separate layers, shared key heads, rotary positions, tables, ways to mix."""
 
 from __future__ import annotations
 
@@ -63,7 +63,11 @@ class Attention(nn.Module):
     def _layers(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads, kv_heads = self.num_heads, self.num_kv_heads
         if self.fused == "nothing":
-            return self._heads(self.q(x), heads), self._heads(self.k(context), kv_heads), self._heads(self.v(context), kv_heads)
+            return (
+                self._heads(self.q(x), heads),
+                self._heads(self.k(context), kv_heads),
+                self._heads(self.v(context), kv_heads),
+            )
         if self.fused == "keys and values":
             k, v = self.kv(context).chunk(2, -1)
             return self._heads(self.q(x), heads), self._heads(k, kv_heads), self._heads(v, kv_heads)

@@ -71,7 +71,11 @@ class CrossStage(nn.Module):
         if self.way == "slices":
             by, worked = y[:, : self.sizes[0]], y[:, self.sizes[0] :]
         else:
-            ways = {"chunk": lambda: y.chunk(2, 1), "split": lambda: y.split(4, 1), "sizes": lambda: y.split(self.sizes, 1)}
+            ways = {
+                "chunk": lambda: y.chunk(2, 1),
+                "split": lambda: y.split(4, 1),
+                "sizes": lambda: y.split(self.sizes, 1),
+            }
             by, worked = ways[self.way]()
         return torch.cat((by, self.work(worked)), 1)
 

@@ -2,8 +2,8 @@
 
 A number that is not left is zero and takes part in nothing: not in sums, not in the statistics of norms, not in a
 softmax. What a layer makes is left where its output was not removed. Everything follows from that by ordinary tensor
-operations: `reshape`, `chunk` or `cat` move the marks as they move the numbers. Nothing here knows of groups of channels,
-and nothing is imported from the toolkit, so that a fault there cannot repeat itself here.
+operations: `reshape`, `chunk` or `cat` move the marks as they move the numbers. Nothing here knows of groups of
+channels, and nothing is imported from the toolkit, so that a fault there cannot repeat itself here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class UnlikeMarksError(Exception):
 
 @dataclass
 class Pass:
-    """One pass of a wide net. kept: by the id of a parameter what is left of it. macs: multiply-adds of what is left."""
+    """One pass of a wide net. kept: what is left of a parameter, by its id. macs: multiply-adds of what is left."""
 
     kept: Mapping[int, Marks]
     macs: int = 0
@@ -79,7 +79,7 @@ class Masked:
         self.alive.copy_(new.alive)
 
 
-_DESCRIBING = ("shape", "dtype", "device", "ndim", "size", "dim", "numel", "is_floating_point", "is_contiguous", "stride")
+_DESCRIBING = frozenset("shape dtype device ndim size dim numel is_floating_point is_contiguous stride".split())  # noqa: SIM905
 
 
 def _operator(name: str, is_reversed: bool = False) -> Callable[..., Any]:
@@ -92,20 +92,21 @@ for _name, _base in {"truediv": "div", **{name: name for name in ("add", "sub", 
     setattr(Masked, f"__i{_name}__", _operator(f"{_base}_"))
 Masked.__neg__ = lambda self: apply("neg", (self,), {})  # type: ignore[attr-defined]
 
-_ALIKE = {"truediv": "div", "rsub": "sub", "multiply": "mul", "concat": "cat", "concatenate": "cat", "radd": "add"}
+_ALIKE = {"truediv": "div", "multiply": "mul", "concat": "cat", "concatenate": "cat"}
 
 MOVING = frozenset(
     """
     reshape view flatten unflatten permute transpose movedim squeeze unsqueeze expand chunk split unbind narrow select
-    repeat repeat_interleave roll flip contiguous clone detach pixel_shuffle channel_shuffle index_select expand_as tile
+    repeat repeat_interleave roll flip contiguous clone detach pixel_shuffle channel_shuffle index_select expand_as
+    tile
     """.split()  # noqa: SIM905
 )
 
 POINTWISE = frozenset(
     """
     relu relu6 gelu silu sigmoid tanh softplus hardswish hardtanh hardsigmoid leaky_relu elu mish prelu add sub mul div
-    neg pow exp sqrt rsqrt abs square where masked_fill clamp clamp_min maximum addcmul lerp double type_as to batch_norm
-    instance_norm
+    neg pow exp sqrt rsqrt abs square where masked_fill clamp clamp_min maximum addcmul lerp double type_as to
+    batch_norm instance_norm
     """.split()  # noqa: SIM905
 )
 

@@ -223,7 +223,7 @@ def _attention(
 
 
 def of_torch(forward: Callable[..., Any], query: Masked, key: Masked, value: Masked, **kwargs: Any) -> Any:
-    """torch's own attention [B, T, C], whose forward takes no marked tensors: it is never cut, what it reads is whole."""
+    """torch's own attention [B, T, C], whose forward takes no marked tensors. It is not cut: what it reads is whole."""
     if not all(bool(part.alive.all()) for part in (query, key, value)):
         raise UnlikeMarksError("torch's own attention reads a stream of which channels are gone")
     out, weights = forward(query.value, key.value, value.value, **kwargs)

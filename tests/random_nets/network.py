@@ -107,7 +107,7 @@ class Head(nn.Module):
         super().__init__()
         self.space, self.flattens = space, flattens
         self.element = "flattened map" if flattens else "mean over places"
-        self.deep = draw.chance(0.4)
+        self.deep = flattens or draw.chance(0.4)
         self.out = 8 if self.deep else width
         self.layer = nn.Sequential(nn.Linear(width, 8), nn.ReLU(), nn.Dropout(0.1)) if self.deep else nn.Identity()
 
@@ -204,7 +204,9 @@ class OfRows(nn.Module):
         if self.other is None:
             return self.outputs(y)
         z = self.other(more[0])
-        return self.outputs({"sum": lambda: y + z, "product": lambda: y * z}.get(self.second, lambda: torch.cat((y, z), 1))())
+        return self.outputs(
+            {"sum": lambda: y + z, "product": lambda: y * z}.get(self.second, lambda: torch.cat((y, z), 1))()
+        )
 
     def examples(self, batch: int, generator: torch.Generator) -> Inputs:
         count = 1 if self.second is None else 2

@@ -1,4 +1,4 @@
-"""What the random nets are put together from: drawn sizes, norms, activations, convolutions in one or two dimensions."""
+"""What random nets are put together from: drawn sizes, norms, activations, convolutions in one or two dimensions."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """What a cut net has to compute, by an implementation of its own, and how many multiply-adds that takes.
 
-Which channels of which layer are gone is read off the weights of the narrow net: all weights of a random net are unlike,
-so that a weight that is left tells its row and its column in the wide one. The wide net then runs its own forward code on
-`Masked` tensors, in which what is gone is zero and takes part in no statistics. This is independent of the toolkit: no
-group, slot, probe or proof of it is used, and the forward code that is run is the one that was written for the wide net,
-with its numbers of heads and channels as they were.
+Which channels of which layer are gone is read off the weights of the narrow net: all weights of a random net are
+unlike, so that a weight that is left tells its row and its column in the wide one. The wide net then runs its own
+forward code on `Masked` tensors, in which what is gone is zero and takes part in no statistics. This is independent of
+the toolkit: no group, slot, probe or proof of it is used, and the forward code that is run is the one that was written
+for the wide net, with its numbers of heads and channels as they were.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def marks_in(wide: Tensor, narrow: Tensor, name: str) -> Marks:
     places = torch.searchsorted(values, narrow.flatten()).clamp(max=len(values) - 1)
     assert torch.equal(values[places], narrow.flatten()), f"{name} has numbers that were not there"
     indices = torch.unravel_index(order[places], wide.shape)
-    marks = [torch.zeros(size, dtype=torch.bool).index_fill(0, one, True) for size, one in zip(wide.shape, indices)]
+    marks = [
+        torch.zeros(size, dtype=torch.bool).index_fill(0, one, True)
+        for size, one in zip(wide.shape, indices, strict=True)
+    ]
     again = wide
     for dim, mark in enumerate(marks):
         again = again.index_select(dim, mark.nonzero()[:, 0])

@@ -19,7 +19,11 @@ class OneLayer(nn.Module):
         self.num_heads, self.head_dim, hidden = 2, draw.pick((2, 4)), 8
         self.inner = self.num_heads * self.head_dim
         self.sizes = [self.inner] * 3 + [hidden]
-        self.norm, self.into, self.out = nn.LayerNorm(width), nn.Linear(width, sum(self.sizes)), nn.Linear(self.inner + 8, width)
+        self.norm, self.into, self.out = (
+            nn.LayerNorm(width),
+            nn.Linear(width, sum(self.sizes)),
+            nn.Linear(self.inner + 8, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         *parts, hidden = self.into(self.norm(x)).split(self.sizes, -1)
@@ -102,7 +106,10 @@ class Merged(nn.Module):
 
     def __init__(self, draw: Draw, width: int) -> None:
         super().__init__()
-        self.norm, self.reduce = nn.LayerNorm(2 * width) if draw.chance(0.5) else nn.Identity(), nn.Linear(2 * width, width)
+        self.norm, self.reduce = (
+            nn.LayerNorm(2 * width) if draw.chance(0.5) else nn.Identity(),
+            nn.Linear(2 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         even = x[:, : x.shape[1] // 2 * 2]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tests.random_nets.by_stages import cut_by_stage, drop_by_stage
 from tests.random_nets.network import inputs_of, network
 from tests.random_nets.parts import Draw
 from tests.random_nets.reasons import BLOCKS, GROUPS, kind_of
@@ -44,6 +45,11 @@ class Outcome:
     num_cut: int = 0
     num_dropped: int = 0
 
+    @property
+    def is_by_stages(self) -> bool:
+        """Whether the stages cut, of every tenth net, which look at it once more and choose the channels themselves."""
+        return self.seed % 10 == 0
+
 
 def outcome_of(seed: int) -> Outcome:
     """Whatever goes wrong is among the faults, with the seed."""
@@ -71,6 +77,8 @@ def _try(found: Outcome, draw: Draw) -> None:
     if macs != wanted.macs:
         found.faults.append(f"seed {found.seed}: {macs} multiply-adds were counted, and there are {wanted.macs}")
     found.cut = _cut_elements(wide, narrow)
+    if found.seed % 2:
+        return
     with tempfile.TemporaryDirectory() as folder:
         one = inputs_of(wide, 1)
         save_model(Path(folder) / "m", narrow, wide, factory={}, example_inputs=one, recipe_sha256=None)
@@ -81,8 +89,11 @@ def _drop(net: nn.Module, found: Outcome, draw: Draw) -> list[str]:
     blocks = look_for_blocks(net, inputs_of(net, 1))
     _note(found, blocks.refused, BLOCKS)
     gone = [name for name in blocks.names if draw.chance(0.3)]
-    for name in gone:
-        drop_block(net, name)
+    if gone and len(gone) < len(blocks.names) and found.is_by_stages:
+        drop_by_stage(net, gone, found.seed)
+    else:
+        for name in gone:
+            drop_block(net, name)
     found.num_dropped += len(gone)
     return gone
 
@@ -92,14 +103,18 @@ def _cut(net: nn.Module, found: Outcome, draw: Draw) -> None:
     structure = find_groups(net, inputs, find_blocks(net, inputs), (), paths.taken[1:])
     _note(found, structure.refused, GROUPS)
     choices = [_some_of(group, draw) for group in structure.groups if draw.chance(0.7)]
-    reference = copy.deepcopy(net)
-    cut(net, choices)
-    check_cut(reference, net, parts_of(choices), inputs, paths.taken[1:])
+    if choices and found.is_by_stages:
+        cut_by_stage(net, choices, found.seed)
+    else:
+        reference = copy.deepcopy(net)
+        cut(net, choices)
+        check_cut(reference, net, parts_of(choices), inputs, paths.taken[1:])
     found.num_groups, found.num_cut = len(structure.groups), len(choices)
 
 
 def _some_of(group: ChannelGroup, draw: Draw) -> KeptUnits:
     """Any number of units, any of them; of heads perhaps fewer channels too."""
+
     def some(count: int, size: int) -> tuple[int, ...]:
         return tuple(sorted(draw.sample(range(size), count)))
 
@@ -144,11 +159,14 @@ def elements_of(net: nn.Module) -> dict[str, str]:
 
 
 def _cut_elements(wide: nn.Module, narrow: nn.Module) -> set[str]:
-    """Elements of which a tensor is smaller now, or gone."""
-    left = {name: part.shape for name, part in narrow.named_parameters()}
-    changed = [name for name, part in wide.named_parameters() if left.get(name) != part.shape]
+    """Elements of which a parameter is smaller now, or gone; those without parameters where any parameter is."""
+    left = {name: part.shape for name, part in narrow.named_parameters(remove_duplicate=False)}
+    whole = wide.named_parameters(remove_duplicate=False)
+    changed = [name for name, part in whole if left.get(name) != part.shape]
     return {
         element
         for name, element in elements_of(wide).items()
-        if not name or any(one.startswith(f"{name}.") for one in changed)
+        if any(one.startswith(f"{name}.") for one in changed)
+        or (not any(True for _ in wide.get_submodule(name).parameters()) and changed)
+        or not name
     }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.changes import cloned
 from toolkit.channels.layers import broad_dims, is_grouped, is_leaf, mixes_channels, own_parameters
+from toolkit.hooks.paths import FAULTS
 from toolkit.hooks.tensors import tensors_in, unlike
 
 
@@ -86,21 +87,25 @@ def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
 
 
 def dims_of_parameters(leaf: nn.Module, call: Call) -> list[int]:
-    """Returns the dimensions of a leaf's input along which its parameters lie: a change of a parameter's first number
-    shows at the first place of these alone. Empty where that cannot be seen."""
-    if len(call.inputs) != 1:
-        return []
+    """Returns the dimensions of a leaf's input along which its parameters lie, by running the leaf with changed ones.
+
+    A change of a parameter's first number shows at the first place of such a dimension and nowhere else along it. The
+    list is empty where this is not seen, or where the leaf does not run on its input alone.
+    """
     found: set[int] = set()
     for parameter in (part for part in leaf.parameters(recurse=False) if part.is_floating_point() and part.numel() > 1):
         old = parameter.detach().clone()
-        before = leaf(call.inputs[0].clone())
         try:
-            parameter.view(-1)[0] += 1.0
+            before = leaf(call.inputs[0].clone())
+            parameter[(0,) * parameter.ndim] += 1.0
             moved = unlike(leaf(call.inputs[0].clone()), before)
+        except FAULTS:
+            return []
         finally:
             parameter.copy_(old)
         places = [(dim, moved.transpose(0, dim).flatten(1).any(1)) for dim in range(1, moved.ndim)]
-        found |= {dim for dim, mask in places if bool(mask[0]) and int(mask.sum()) == 1 and len(mask) in parameter.shape}
+        alone = (dim for dim, mask in places if bool(mask[0]) and int(mask.sum()) == 1)
+        found |= {dim for dim in alone if moved.shape[dim] in parameter.shape}
     return sorted(found)
 
 

@@ -17,7 +17,7 @@ from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.shared import join_shared
 from toolkit.channels.union import propose_on
 from toolkit.hooks.copies import copy_model
-from toolkit.hooks.paths import FAULTS, Path
+from toolkit.hooks.paths import Path
 
 
 def find_groups(
@@ -194,6 +194,6 @@ def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], paths: Sequence[Pa
         try:
             cut(narrow, choices)
             error = cut_error(model, narrow, parts_of(choices), paths[0].inputs, paths[1:])
-        except FAULTS as fault:
+        except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
             return f"it cannot be cut: {fault}"
     return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

@@ -69,8 +69,8 @@ def speaks_of_heads(attribute: str) -> bool:
 def _learnt(model: nn.Module, replay: Replay, cluster: Cluster) -> Iterator[int]:
     """A channel of a query reaches its whole head: how often that fits into what is read is the number of heads.
 
-    A channel of a value reaches less, that of a key which several heads share more. Units hold whole groups of the norms
-    and convolutions on the way.
+    A channel of a value reaches less, that of a key which several heads share more. A unit holds whole groups of the
+    norms and convolutions on the way.
     """
     granule = math.lcm(*(granule_of(model.get_submodule(leaf)) for leaf in cluster.through))
     for name in cluster.producers:

@@ -9,6 +9,7 @@ from torch import nn
 
 from toolkit.channels.groups import ChannelGroup, Patch
 from toolkit.channels.heads import speaks_of_heads
+from toolkit.channels.layers import NORMS
 
 _INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in the names of what holds the width of all heads
 
@@ -99,6 +100,6 @@ def around(model: nn.Module, group: ChannelGroup) -> list[str]:
                 names[name] = None
     for name in list(names):
         for child, module in model.get_submodule(name).named_children():
-            if not any(True for _ in module.parameters()) and not isinstance(module, nn.Dropout):
+            if not any(True for _ in module.parameters()) and not isinstance(module, (nn.Dropout, *NORMS)):
                 names[f"{name}.{child}" if name else child] = None
     return list(names)
