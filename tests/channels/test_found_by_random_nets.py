@@ -199,6 +199,14 @@ def test_numbers_that_nothing_reads_keep_their_values() -> None:
     assert (narrow.sizes, narrow.image_size, narrow.classes) == ([4, 4], (3, 8), 8)
 
 
+def test_the_width_of_all_heads_is_told_of_a_cut_that_no_pass_reads_it_in() -> None:
+    """Other code of the attention may, such as that for cached keys: its name says what it is."""
+    net = Attention()
+    net.inner = 16
+    _, narrow = halved(net, TOKENS)
+    assert (narrow.num_heads, narrow.inner, narrow.head_dim) == (2, 8, 4)
+
+
 class SharedKeys(nn.Module):
     """Two key heads for four heads of two channels: a unit is a key head, and `head_dim` is not its width."""
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot, Structure
-from toolkit.channels.heads import speaks_of_heads
-from toolkit.channels.patches import around, trials, with_dims
+from toolkit.channels.patches import around, follows_by_name, trials, with_dims
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.shared import join_shared
 from toolkit.channels.union import propose_on
@@ -172,7 +171,7 @@ class _Settled:
         """The group less the attributes without which it can be cut as well: what nothing reads keeps its value."""
         for patch in group.patches:
             fewer = replace(group, patches=tuple(one for one in group.patches if one is not patch))
-            if not speaks_of_heads(patch.attribute) and _fault(self.model, [fewer], self.paths) is None:
+            if not follows_by_name(patch, group.kind) and _fault(self.model, [fewer], self.paths) is None:
                 group = fewer
         return group
 

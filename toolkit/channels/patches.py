@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from toolkit.channels.groups import ChannelGroup, Patch
+from toolkit.channels.groups import ChannelGroup, Kind, Patch
 from toolkit.channels.heads import speaks_of_heads
 from toolkit.channels.layers import NORMS
 
@@ -37,6 +37,13 @@ def trials(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[Patch, ...]]
     yield from list(dict.fromkeys(tuple(sorted(one, key=str)) for one in tried))[:MOST_TRIALS]
 
 
+def follows_by_name(patch: Patch, kind: Kind) -> bool:
+    """Says whether an attention's attribute is told of a cut even where no pass reads it: its name speaks of heads or
+    of their width, and code that was not run, such as that for cached keys, may read it."""
+    is_inner = any(word in patch.attribute for word in _INNER_NAMES)
+    return kind == "attention" and (is_inner or speaks_of_heads(patch.attribute))
+
+
 def with_dims(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
     """The group with those attributes beside that hold the width of one head: they follow where heads are narrowed."""
     taken = {(patch.module, patch.attribute) for patch in group.patches}
@@ -54,6 +61,7 @@ def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...
     units = group.num_units
     sizes = {slot.size for slot in group.slots}
     heads, inner, widths, others = list[Patch](), list[Patch](), list[Patch](), list[Patch]()
+    one_head = _widths_of_one_head(model, group)
     for name, attribute, value in _numbers(model, group):
         if isinstance(value, int):
             if value < units or value % units:
@@ -62,7 +70,7 @@ def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...
             if speaks_of_heads(attribute):
                 heads.append(Patch(name, attribute, "units", value=value))
                 continue
-            if is_width and not (value == group.head_dim and "dim" in attribute and "head" in attribute):
+            if is_width and (name, attribute) not in one_head:
                 own = inner if any(word in attribute for word in _INNER_NAMES) else widths
                 own.append(Patch(name, attribute, "width", value=value))
             if any(word in attribute for word in _OTHER_COUNTS):
@@ -74,6 +82,21 @@ def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...
             if len(places) > 1:
                 others += [Patch(name, attribute, "width", (place,)) for place in places]
     return tuple(heads), tuple(inner), tuple(widths), tuple(others)
+
+
+def _widths_of_one_head(model: nn.Module, group: ChannelGroup) -> set[tuple[str, str]]:
+    """Modules and attributes that hold the channels of one head, which a cut of heads does not change.
+
+    A unit has more channels than a head where several heads share a key head: the number of heads tells.
+    """
+    numbers = [(name, attribute, value) for name, attribute, value in _numbers(model, group) if isinstance(value, int)]
+    counts = {value for _, attribute, value in numbers if speaks_of_heads(attribute) and value > 1}
+    return {
+        (name, attribute)
+        for name, attribute, value in numbers
+        if "head" in attribute and not speaks_of_heads(attribute)
+        if (value == group.head_dim and "dim" in attribute) or any(value * count == group.width for count in counts)
+    }
 
 
 def _numbers(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, str, int | Sequence[int]]]:
