@@ -230,6 +230,27 @@ def test_the_width_of_a_head_stays_where_heads_share_keys() -> None:
     assert not found.groups[0].dims_are_free  # of two query heads for one key head
 
 
+class UnlikeValues(nn.Module):
+    """Values of four channels for each of two heads, queries and keys of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.key_dim, self.value_dim = 2, 3, 4
+        self.q, self.k, self.v, self.out = (nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 8), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = (layer(x).unflatten(-1, (-1, self.key_dim)) for layer in (self.q, self.k))
+        v = self.v(x).unflatten(-1, (-1, self.value_dim))
+        weights = torch.einsum("bthd,bshd->bhts", q, k).softmax(-1)
+        return self.out(torch.einsum("bhts,bshd->bthd", weights, v).flatten(2))
+
+
+def test_the_width_of_one_value_is_not_that_of_all() -> None:
+    """One head of four channels computes what two heads of two do that share its weights, so that both fit."""
+    _, narrow = halved(UnlikeValues(), TOKENS)
+    assert (narrow.heads, narrow.key_dim, narrow.value_dim) == (1, 3, 4)
+
+
 class Padded(nn.Module):
     """Half of an attribute's zeros on either side: any even number of channels more goes, and no odd one."""
 

@@ -14,10 +14,9 @@ class Attention(nn.Module):
 
     def __init__(self, draw: Draw, width: int, length: int | None = None, crosses: bool = False) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = draw.pick(((2, 4), (4, 2), (4, 4), (3, 4), (2, 3)))
-        self.num_kv_heads = draw.pick([count for count in (1, 2, 4) if self.num_heads % count == 0])
-        if draw.chance(0.5):
-            self.num_kv_heads = self.num_heads
+        self.num_heads, self.head_dim = draw.pick(((2, 4), (4, 2), (4, 4), (4, 3), (3, 4), (2, 3)))
+        shared = [count for count in (1, 2, 2) if self.num_heads % count == 0]
+        self.num_kv_heads = self.num_heads if draw.chance(0.4) else draw.pick(shared)
         self.element = self._kind(crosses)
         self.inner, inner_kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         bias = draw.chance(0.7)

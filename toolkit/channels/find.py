@@ -171,7 +171,7 @@ class _Settled:
         """The group less the attributes without which it can be cut as well: what nothing reads keeps its value."""
         for patch in group.patches:
             fewer = replace(group, patches=tuple(one for one in group.patches if one is not patch))
-            if not follows_by_name(patch, group.kind) and _fault(self.model, [fewer], self.paths) is None:
+            if not follows_by_name(self.model, group, patch) and _fault(self.model, [fewer], self.paths) is None:
                 group = fewer
         return group
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from toolkit.channels.groups import ChannelGroup, Kind, Patch
+from toolkit.channels.groups import ChannelGroup, Patch
 from toolkit.channels.heads import speaks_of_heads
 from toolkit.channels.layers import NORMS
 
@@ -37,11 +37,12 @@ def trials(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[Patch, ...]]
     yield from list(dict.fromkeys(tuple(sorted(one, key=str)) for one in tried))[:MOST_TRIALS]
 
 
-def follows_by_name(patch: Patch, kind: Kind) -> bool:
+def follows_by_name(model: nn.Module, group: ChannelGroup, patch: Patch) -> bool:
     """Says whether an attention's attribute is told of a cut even where no pass reads it: its name speaks of heads or
     of their width, and code that was not run, such as that for cached keys, may read it."""
     is_inner = any(word in patch.attribute for word in _INNER_NAMES)
-    return kind == "attention" and (is_inner or speaks_of_heads(patch.attribute))
+    is_inner &= (patch.module, patch.attribute) not in _widths_of_one_head(model, group)
+    return group.kind == "attention" and (is_inner or speaks_of_heads(patch.attribute))
 
 
 def with_dims(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
@@ -61,7 +62,6 @@ def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...
     units = group.num_units
     sizes = {slot.size for slot in group.slots}
     heads, inner, widths, others = list[Patch](), list[Patch](), list[Patch](), list[Patch]()
-    one_head = _widths_of_one_head(model, group)
     for name, attribute, value in _numbers(model, group):
         if isinstance(value, int):
             if value < units or value % units:
@@ -70,7 +70,7 @@ def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...
             if speaks_of_heads(attribute):
                 heads.append(Patch(name, attribute, "units", value=value))
                 continue
-            if is_width and (name, attribute) not in one_head:
+            if is_width and not (value == group.head_dim and "dim" in attribute and "head" in attribute):
                 own = inner if any(word in attribute for word in _INNER_NAMES) else widths
                 own.append(Patch(name, attribute, "width", value=value))
             if any(word in attribute for word in _OTHER_COUNTS):
@@ -94,8 +94,7 @@ def _widths_of_one_head(model: nn.Module, group: ChannelGroup) -> set[tuple[str,
     return {
         (name, attribute)
         for name, attribute, value in numbers
-        if "head" in attribute and not speaks_of_heads(attribute)
-        if (value == group.head_dim and "dim" in attribute) or any(value * count == group.width for count in counts)
+        if not speaks_of_heads(attribute) and any(value * count == group.width for count in counts)
     }
 
 
