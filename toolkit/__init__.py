@@ -1,6 +1,7 @@
-"""Compress trained PyTorch models in depth and in width. The public names are those of `__init__.pyi`.
+"""Compresses trained PyTorch models in depth and in width. The public names are listed in `__init__.pyi`.
 
-Each is imported when it is first used (SPEC 1 of Scientific Python), so that what needs no torch starts at once.
+Each public name is imported when it is first used (SPEC 1 of Scientific Python), so that a program that needs no torch
+starts at once.
 """
 
 import lazy_loader

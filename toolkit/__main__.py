@@ -1,4 +1,4 @@
-"""python -m toolkit COMMAND ...: the same as python -m toolkit.COMMAND; without a command, the list of them."""
+"""python -m toolkit COMMAND ...: runs python -m toolkit.COMMAND; without a command it lists all commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     usage = f"usage: python -m toolkit COMMAND ...; the commands are: {', '.join(COMMANDS)}"
     if words[:1] in (["-h"], ["--help"]):

@@ -1,6 +1,6 @@
-"""python -m toolkit.apply RECIPE: compress a trained model as the recipe says, stage by stage, and show the result.
+"""python -m toolkit.apply RECIPE: compresses a trained model as the recipe says, stage by stage, and shows the result.
 
-Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the user can fix; 130 interrupted.
+Exit codes: 0 done; 1 an unexpected error (with a traceback); 2 an error that the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.build and not args.check:
-        parser.error("argument --build: goes with --check; a run builds the model anyway")
+        parser.error("argument --build: goes with --check only; a run builds the model anyway")
     return exit_code(lambda: _apply(args), f"interrupted; continue with: {_resume_command(args)}")
 
 
@@ -58,35 +59,53 @@ def _parser() -> argparse.ArgumentParser:
         description="Apply a compression recipe to a trained model, measure after every stage, and write a report.",
         epilog="The recipes that come with the toolkit are listed in recipes/README.md.",
     )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe file, such as recipes/smoke.yaml")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (default: runs/<recipe name>)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="run there, whatever the recipe says")
-    parser.add_argument("--resume", action="store_true", help="continue a stopped run after its last finished stage")
-    parser.add_argument("--check", action="store_true", help="only check the recipe, show it and estimate its time")
-    parser.add_argument("--build", action="store_true", help="with --check: build the model too, and try it out")
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file in YAML, such as recipes/smoke.yaml")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="new folder for all results (default: runs/<recipe name>)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="device to run on (default: the recipe's `device`)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the stopped run in --out after its last finished stage (default: start a new run)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only check the recipe, print it with all defaults and estimate its run time; nothing is run",
+    )
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="with --check: also build the model and report, without a stage, what can be done with it; exit code 2 if "
+        "something is in the way",
+    )
     add_task_file_argument(parser)
     return parser
 
 
 def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
-    """Builds the recipe's model and says what can be done with it, in comments: the whole output stays YAML."""
+    """Builds the recipe's model, and prints what can be done with it; returns the exit code.
+
+    Every line is printed as a comment, so that the whole output of the command is YAML.
+    """
     task = toolkit.make_task(recipe.task, recipe.model, folder) if file is None else file.make()
     check_same_task(recipe, task.name)
-    found = toolkit.preflight_of(task)
+    preflight = toolkit.preflight_of(task)
     text = io.StringIO()
-    show_preflight(found, Console(text, terminal=False))
+    show_preflight(preflight, Console(text, terminal=False))
     print("\n".join(f"# {line}".rstrip() for line in text.getvalue().splitlines()))
-    return 2 if found.in_the_way(trains=recipe.trains) else 0
+    return 2 if preflight.in_the_way(trains=recipe.trains) else 0
 
 
 def _show(recipe: Recipe, was_built: bool) -> None:
-    """Print the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
+    """Prints the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
     card = card_of(recipe.task)
     seconds = None if card is None else estimate_s(recipe, card)
     duration = "depends on the model" if seconds is None else f"{duration_text(seconds)} on 2 idle CPU cores"
     sys.stdout.write(dump_recipe(recipe))
-    done = "No stage was run" if was_built else "Nothing was run"
-    print(f"# The recipe is valid. Estimated run time: {duration}. {done}.")
+    not_done = "No stage was run" if was_built else "Nothing was run"
+    print(f"# The recipe is valid. Estimated run time: {duration}. {not_done}.")
 
 
 def _run(recipe: Recipe, task: Task | None, file: Path, lines: Lines, out: Path, resume: bool) -> None:
@@ -107,7 +126,7 @@ def _run(recipe: Recipe, task: Task | None, file: Path, lines: Lines, out: Path,
 
 
 def show_record(record: RunRecord, console: Console) -> None:
-    """The closing table, and what its numbers mean."""
+    """Shows the closing table of a run, and explains its numbers."""
     seconds = sum(step.seconds for step in record.steps)
     columns, rows = closing_table(record)
     console.line()

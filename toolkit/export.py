@@ -1,6 +1,6 @@
-"""python -m toolkit.export DIR --format onnx: write a compressed model for other programs, and prove that it is right.
+"""python -m toolkit.export DIR --format onnx: writes a compressed model for other programs, and compares the two.
 
-Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the user can fix; 130 interrupted.
+Exit codes: 0 done; 1 an unexpected error (with a traceback); 2 an error that the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ PICKLE_NOTE = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.opset is not None and args.format != "onnx":
-        parser.error("argument --opset: is for --format onnx only")
+        parser.error("argument --opset: is for --format onnx only; leave it out")
     settings = ExportSettings(
         format=args.format,
         batch_size=args.batch_size,
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace, settings: ExportSettings) -> None:
-    directory: Path = args.directory
-    folder = directory
+    folder = directory = Path(args.directory)
     if not (folder / MANIFEST_FILE).exists() and (folder / MODEL_FOLDER / MANIFEST_FILE).exists():
         folder = folder / MODEL_FOLDER
     path = args.out or directory / f"exported{SUFFIX[settings.format]}"
@@ -75,7 +75,7 @@ def _export(args: argparse.Namespace, settings: ExportSettings) -> None:
 
 
 def show_report(report: ExportReport, path: Path, console: Console) -> None:
-    """What was made, how far it is from the model, and how fast it is."""
+    """Shows which file was made, how far its outputs are from the model's, and how fast it is."""
     if report.fixed_because is not None:
         console.line(f"The batch size is fixed at {report.batch_size}. Any batch size was not possible:")
         console.line(f"  {report.fixed_because}")
@@ -115,35 +115,42 @@ def show_report(report: ExportReport, path: Path, console: Console) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.export",
-        description="Write a compressed model as ONNX or as a torch.export program; the file appears only after it was "
-        "read back and computed what the model does.",
+        description="Write a compressed model as ONNX or as a torch.export program. The file appears only after it was "
+        "read back and its outputs agreed with the model's.",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the folder of a run, or of a saved model")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="folder of a run, such as runs/smoke, or of a saved model"
+    )
     add_task_file_argument(parser)
-    parser.add_argument("--format", choices=FORMATS, required=True)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/exported.onnx or DIR/exported.pt2")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file; must be given")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: DIR/exported.onnx or .pt2)")
     parser.add_argument(
         "--batch-size",
         type=positive,
         metavar="N",
-        help="check the file at 1 and N examples (default 2); a file of fixed batch size is for N (default 1)",
+        help="compare the file with the model at 1 and at N examples (default: 2); a file of fixed batch size takes N "
+        "examples (default: 1)",
     )
-    parser.add_argument("--static-batch", action="store_true", help="fix the batch size, instead of any")
-    parser.add_argument("--opset", type=positive, metavar="K", help="ONNX opset to write (default: torch's own)")
+    parser.add_argument(
+        "--static-batch",
+        action="store_true",
+        help="write a file of fixed batch size (default: any batch size, or a fixed one where that is not possible)",
+    )
+    parser.add_argument("--opset", type=positive, metavar="K", help="ONNX opset to write (default: torch's default)")
     parser.add_argument(
         "--tolerance",
         type=tolerance,
         metavar="T",
         default=TOLERANCE,
-        help="largest difference, as a share of an output's largest absolute number (default 1e-4)",
+        help="largest difference allowed, as a share of an output's largest absolute number (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=positive, metavar="K", help="threads that compute (default: torch's number)")
+    parser.add_argument("--threads", type=positive, metavar="K", help="CPU threads to compute with (default: torch's)")
     parser.add_argument(
         "--repeats",
         type=not_negative,
         metavar="R",
         default=REPEATS,
-        help=f"latency samples per batch size (default {REPEATS}; 0 measures no latency)",
+        help="latency samples per batch size; 0 measures no latency (default: %(default)s)",
     )
     return parser
 

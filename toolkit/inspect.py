@@ -1,8 +1,9 @@
-"""python -m toolkit.inspect MODEL: what can be dropped and what can be cut, with its cost, as a table and as JSON.
+"""python -m toolkit.inspect MODEL: shows the blocks that can be dropped and the channels that can be cut, with costs.
 
 MODEL is a task (tad-watch), a model of a zoo (timm/vit_tiny_patch16_224), or the folder of a run. A task of your own
-comes from a Python file: --task FILE.py. With --check: can the model be compressed at all, and what is in the way?
-Exit codes: 0 done; 1 something unexpected; 2 something the user can fix, or, with --check, something in the way.
+comes from a Python file: --task FILE.py. With --check the command tries out whether the model can be compressed at all,
+and says what is in the way. Exit codes: 0 done; 1 an unexpected error; 2 an error that the user can fix or, with
+--check, something that is in the way of every run; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from toolkit.preflight.words import show_preflight
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _inspect(args), "interrupted")
 
@@ -31,25 +33,25 @@ def _inspect(args: argparse.Namespace) -> int:
     name, task, model = find_model(args)
     console = Console()
     if args.check:
-        looked = preflight_of(task, model, name=name)
-        _write(looked, args.json)
-        show_preflight(looked, console)
-        return 2 if looked.in_the_way() else 0
+        preflight = preflight_of(task, model, name=name)
+        _write(preflight, args.json)
+        show_preflight(preflight, console)
+        return 2 if preflight.in_the_way() else 0
     model = task.load_baseline() if model is None else model
-    found = overview(model, task.example_inputs(1), task.protected)
-    _write(found, args.json)
-    _show(name, found, console)
+    costs = overview(model, task.example_inputs(1), task.protected)
+    _write(costs, args.json)
+    _show(name, costs, console)
     return 0
 
 
-def _write(found: Data, file: Path | None) -> None:
+def _write(content: Data, file: Path | None) -> None:
     if file is not None:
-        write_atomically(file, found.model_dump_json(indent=1) + "\n")
+        write_atomically(file, content.model_dump_json(indent=1) + "\n")
 
 
-def _show(name: str, found: Overview, console: Console) -> None:
-    partial = " (a partial count: see below)" if found.partial else ""
-    console.line(f"{name}: {found.macs:,} MACs{partial}, {found.num_params:,} parameters")
+def _show(name: str, costs: Overview, console: Console) -> None:
+    partial = " (a partial count: see below)" if costs.partial else ""
+    console.line(f"{name}: {costs.macs:,} MACs{partial}, {costs.num_params:,} parameters")
     rows = [
         [
             block.name,
@@ -58,12 +60,12 @@ def _show(name: str, found: Overview, console: Console) -> None:
             f"{block.num_params:,}",
             f"{block.latency_share:.3f}",
         ]
-        for block in found.blocks
+        for block in costs.blocks
     ]
     console.table(
         f"{len(rows)} blocks that can be dropped", ["block", "MACs", "of all", "params", "latency, of all"], rows
     )
-    for block_name, reason in found.not_dropped.items():
+    for block_name, reason in costs.not_dropped.items():
         console.line(f"not dropped: {block_name}: {reason}")
     rows = [
         [
@@ -74,23 +76,28 @@ def _show(name: str, found: Overview, console: Console) -> None:
             f"{group.num_params:,}",
             f"{group.latency_share:.3f}",
         ]
-        for group in found.groups
+        for group in costs.groups
     ]
     columns = ["channels", "kind", "units", "layers", "their params", "their latency, of all"]
     console.table(f"{len(rows)} groups of channels that can be cut", columns, rows)
-    for operator, calls in found.partial.items():
+    for operator, calls in costs.partial.items():
         console.line(f"not counted: {operator} ({calls} calls), which may be heavy")
-    for layer, reason in found.not_cut.items():
+    for layer, reason in costs.not_cut.items():
         console.line(f"not cut: {layer}: {reason}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m toolkit.inspect", description="Show what can be dropped and cut in a model, and what it costs."
+        prog="python -m toolkit.inspect",
+        description="Show the blocks that can be dropped, the channels that can be cut, and what each of them costs.",
     )
     add_model_arguments(parser)
-    parser.add_argument("--check", action="store_true", help="try out in seconds what can be done, and say what cannot")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write it there too")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="try out in seconds whether the model can be compressed, and say what is in the way (default: show costs)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what is shown to this file, as JSON")
     return parser
 
 

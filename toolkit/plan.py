@@ -1,7 +1,7 @@
-"""python -m toolkit.plan TASK --budget latency=0.5 --out RECIPE: the best depth-and-width recipe within a budget.
+"""python -m toolkit.plan TASK --budget latency=0.5 --out RECIPE: finds the best recipe of cuts within a budget.
 
-Scores and timings are kept in --tables, so that another budget costs seconds. Exit codes: 0 done; 1 something
-unexpected; 2 something the user can fix, such as a budget that no plan holds; 130 interrupted.
+Scores and timings are kept in --tables, so that another budget costs seconds. Exit codes: 0 done; 1 an unexpected
+error; 2 an error that the user can fix, such as a budget that no plan holds; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import toolkit
-from toolkit.base.command import exit_code, finite, not_negative, positive
+from toolkit.base.command import exit_code, not_negative
 from toolkit.base.console import Console
 from toolkit.base.files import write_atomically
-from toolkit.planning.arguments import add_scoring_arguments, add_session_arguments, given_task, settings_of
+from toolkit.planning.arguments import (
+    add_plan_arguments,
+    add_scoring_arguments,
+    add_session_arguments,
+    given_task,
+    settings_of,
+)
 from toolkit.planning.budget import Budget, parse_limits
-from toolkit.planning.search.refine import EVALUATIONS
-from toolkit.planning.search.runoff import FINALISTS
-from toolkit.planning.search.solver import FAMILIES
 from toolkit.planning.tables import MACS, PlanGroup
 from toolkit.recipe.read import dump_recipe
 from toolkit.record.plan import PlanRecord, removed_words
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _plan(args))
 
@@ -60,18 +64,18 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def show_plan(planned: Planned, console: Console) -> None:
-    """Block by block, then what is predicted of the whole."""
+    """Shows a plan block by block, then what is predicted of the whole model."""
     note, tables = planned.note, planned.tables
     rows = []
     for block in tables.blocks:
-        own = [group for group in tables.groups if group.block == block.name]
-        gone = block.name in note.dropped
-        level, place = planned.choice.levels, planned.choice.bypassed.get(block.name)
-        cells = ", ".join(_width(group, note) for group in own) or "kept"
-        loss = sum(group.losses[level.get(group.name, 0)] for group in own)
-        if gone:
+        block_groups = [group for group in tables.groups if group.block == block.name]
+        is_dropped = block.name in note.dropped
+        levels, bypass_index = planned.choice.levels, planned.choice.bypassed.get(block.name)
+        cells = ", ".join(_width(group, note) for group in block_groups) or "kept"
+        loss = sum(group.losses[levels.get(group.name, 0)] for group in block_groups)
+        if is_dropped:
             cells = removed_words(note.bypassed.get(block.name))
-            loss = block.loss if place is None else block.bypasses[place].loss
+            loss = block.loss if bypass_index is None else block.bypasses[bypass_index].loss
         rows.append([block.name, cells, f"{loss:+.4f}"])
     elsewhere = [group for group in tables.groups if group.block is None]
     rows += [[group.name, _width(group, note), ""] for group in elsewhere]
@@ -82,16 +86,16 @@ def show_plan(planned: Planned, console: Console) -> None:
     macs = "not known" if predicted.macs_ratio is None else f"{predicted.macs_ratio:.3f} of dense"
     console.line(f"predicted {MACS}: {macs}; parameters: {predicted.params_ratio:.3f}")
     for key, ratio in predicted.latency_ratio.items():
-        timed = note.measured_latency_ratio.get(key)
-        measured = "" if timed is None else f"; the plan as timed: {timed:.3f}"
+        measured_ratio = note.measured_latency_ratio.get(key)
+        measured = "" if measured_ratio is None else f"; the plan as timed: {measured_ratio:.3f}"
         console.line(f"predicted latency@{key.batch_size} on {key.where}: {ratio:.3f} of dense{measured}")
     applied = "not scored" if note.scored_loss is None else f"{note.scored_loss:.4f}"
     judged = "" if note.judged_loss is None else f", on fresh data {note.judged_loss:.4f}"
-    what = f"loss on {note.scored_on} data: dense {note.dense_loss:.4f}"
+    score_meaning = f"loss on {note.scored_on} data: dense {note.dense_loss:.4f}"
     if note.criterion == "distance":
-        what = f"distance to the dense model's predictions on {note.scored_on} data: 0 is equal"
+        score_meaning = f"distance to the dense model's predictions on {note.scored_on} data: 0 is equal"
     console.line(
-        f"{what}, the tables' sum {note.additive_loss:.4f}, the plan as applied {applied}{judged}; "
+        f"{score_meaning}, the tables' sum {note.additive_loss:.4f}, the plan as applied {applied}{judged}; "
         f"{note.evaluations} plans scored, {note.seconds:.1f} s"
     )
 
@@ -124,35 +128,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description="Plan a recipe for a budget.")
     add_session_arguments(parser)
     add_scoring_arguments(parser)
+    add_plan_arguments(parser)
     parser.add_argument(
-        "--budget",
-        nargs="+",
-        required=True,
-        metavar="WHAT=LIMIT",
-        help="latency=0.5, latency=12ms, macs=0.6, params=0.4",
-    )
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="of the latency that is limited")
-    parser.add_argument("--family", choices=FAMILIES, default="combined", help="default: combined")
-    parser.add_argument("--min-quality", type=finite, metavar="X", help="floor on validation, before fine-tuning")
-    parser.add_argument(
-        "--evaluations",
+        "--recover-steps",
         type=not_negative,
-        default=EVALUATIONS,
+        default=300,
         metavar="N",
-        help="plans scored for one axis, six times as many for both (default 2); 0: tables alone",
+        help="fine-tuning steps in the recipe; 0: none (default: 300)",
     )
     parser.add_argument(
-        "--finalists",
-        type=not_negative,
-        default=FINALISTS,
-        dest="num_finalists",
-        metavar="N",
-        help="best plans of every family that are judged once more on fresh data, after the first tenth of the "
-        "fine-tuning (default: %(default)s; 0: none)",
+        "--seed", type=not_negative, default=0, metavar="N", help="random seed in the recipe (default: 0)"
     )
-    parser.add_argument("--recover-steps", type=not_negative, default=300, metavar="N", help="fine-tuning; 0: none")
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of the recipe")
-    parser.add_argument("--out", type=Path, metavar="RECIPE", help="write the recipe there, for toolkit.apply")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="RECIPE",
+        help="write the recipe to this file, for toolkit.apply (default: only show the plan)",
+    )
     return parser
 
 

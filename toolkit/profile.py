@@ -1,6 +1,6 @@
-"""python -m toolkit.profile TASK: time every block and width of a model on this device, for planning; resumable.
+"""python -m toolkit.profile TASK: times every block and width of a model on this device, for planning; resumable.
 
-Exit codes: 0 done; 2 something the user can fix; 130 interrupted.
+Exit codes: 0 done; 1 an unexpected error; 2 an error that the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from toolkit.record.plan import removed_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m toolkit.profile", description="Time a model's blocks and widths, for planning."
+        prog="python -m toolkit.profile", description="Time every block and every width of a model, for planning."
     )
     add_session_arguments(parser)
     args = parser.parse_args(argv)
@@ -31,15 +32,15 @@ def _profile(args: argparse.Namespace) -> None:
     task, _ = given_task(args)
     planner = toolkit.open_session(task, settings_of(args), console=console)
     tables = planner.profile.cost_tables
-    first, keys = tables.contexts[0], planner.profile.timing.keys
+    full_width, keys = tables.contexts[0], planner.profile.timing.keys
 
     def row(name: str, costs: PlanCosts) -> list[str]:
         return [name, *(f"{costs[latency_of(key)]:.4f}" for key in keys)]
 
-    rows = [row(name, costs) for name, costs in first.blocks.items()]
-    rows.append(row("all else", first.rest))
+    rows = [row(name, costs) for name, costs in full_width.blocks.items()]
+    rows.append(row("all else", full_width.rest))
     for block in tables.blocks:
-        for bypass, costs in zip(block.bypasses, first.bypasses.get(block.name, ()), strict=True):
+        for bypass, costs in zip(block.bypasses, full_width.bypasses.get(block.name, ()), strict=True):
             rows.append(row(f"{block.name}, {removed_words(bypass.rank)}", costs))
     console.table("share of the dense model's latency", ["block", *(key.words for key in keys)], rows)
     console.line(f"tables: {planner.profile.folder}")

@@ -1,4 +1,4 @@
-"""python -m toolkit.schema [--out FILE]: the JSON Schema of a recipe, for editors that check YAML while it is typed."""
+"""python -m toolkit.schema [--out FILE]: prints the JSON Schema of recipes, for editors that check YAML."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from toolkit.recipe.schema import recipe_schema
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m toolkit.schema", description="Print the JSON Schema of a recipe.")
-    parser.add_argument("--out", type=Path, help="write it to this file instead")
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.schema", description="Print the JSON Schema of recipes, which explains every key."
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the schema to this file (default: print it)")
     args = parser.parse_args(argv)
     text = json.dumps(recipe_schema(), indent=2) + "\n"
     if args.out is None:

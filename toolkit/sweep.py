@@ -1,7 +1,8 @@
-"""python -m toolkit.sweep SWEEP --out DIR: run every variant for every seed, one after another; resumable.
+"""python -m toolkit.sweep SWEEP --out DIR: runs every variant with every seed, one after the other; resumable.
 
-Run it again to go on: finished cells are left alone, stopped ones continue; --retry-failed runs failed ones again.
-Exit codes: 0 all cells are finished; 1 some failed (or something unexpected); 2 something the user can fix.
+The same command goes on after an interruption: it leaves finished cells (a cell is a variant with a seed) alone and
+continues stopped ones; with --retry-failed it runs failed cells again. Exit codes: 0 all cells are finished; 1 some
+cells failed, or an unexpected error; 2 an error that the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _sweep(args, Console()))
 
 
 def _sweep(args: argparse.Namespace, console: Console) -> int:
     file = given_task_file(args)
-    own = None if file is None else (file.make(), file.origin)
-    sweep, out = read_sweep(args.sweep, None if own is None else own[0].name), args.out
+    own_task = None if file is None else (file.make(), file.origin)
+    sweep, out = read_sweep(args.sweep, None if own_task is None else own_task[0].name), args.out
     planned = [name for name, _ in sweep.planned_cells()]
     names = [*planned, *(name for name, _ in sweep.cells())]
     options = {"only": args.only, "retry_failed": args.retry_failed, "folder": args.sweep.parent, "console": console}
-    done = []
-    for name in toolkit.run_sweep(sweep, out, own=own, **options):
-        done.append(name)
+    finished_names = []
+    for name in toolkit.run_sweep(sweep, out, own=own_task, **options):
+        finished_names.append(name)
         write_sweep_table(out, sweep.name, names)
     if any((out / name / PLAN_FILE).exists() for name in planned):
         write_fronts(load_fronts(out, names), out)
-    failed = [name for name in done if (out / name / FAILED_FILE).exists()]
+    failed = [name for name in finished_names if (out / name / FAILED_FILE).exists()]
     for name in failed:
         console.line(f"failed: {name}: {(out / name / FAILED_FILE).read_text().strip()}")
     console.line(f"table: {out / 'table.md'}")
@@ -52,11 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.sweep", description="Run variants of a recipe over several seeds and tabulate them."
     )
-    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="such as recipes/sweeps/hapt_depth.yaml")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="a folder for all runs")
+    parser.add_argument(
+        "sweep", type=Path, metavar="SWEEP", help="sweep file in YAML, such as recipes/sweeps/hapt_depth.yaml"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", required=True, help="folder for the runs of all cells and their tables"
+    )
     add_task_file_argument(parser)
-    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="run these variants alone")
-    parser.add_argument("--retry-failed", action="store_true", help="run cells again that failed before")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="names of the variants to run (default: all)")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="run the cells again that failed before (default: leave them)"
+    )
     return parser
 
 

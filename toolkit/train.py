@@ -1,6 +1,6 @@
-"""python -m toolkit.train CONFIG --out DIR: train a task's baseline; the best weights on validation are kept.
+"""python -m toolkit.train CONFIG --out DIR: trains a task's baseline, and keeps the weights with the best validation.
 
-Exit codes: 0 done; 1 something unexpected (with a traceback); 2 something the user can fix.
+Exit codes: 0 done; 1 an unexpected error (with a traceback); 2 an error that the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from toolkit.training.fit import FitConfig, Objective, fit
 
 
 def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.Module, FitResult]:
-    """The task's architecture, trained from a random start that the seed fixes."""
+    """Returns the task's model, trained from random weights that `config.seed` fixes, and how the training went."""
     torch.manual_seed(config.seed)
     model = task.build_model()
     result = fit(
@@ -51,6 +51,7 @@ def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.M
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     args = _parser().parse_args(argv)
     command = shlex.join(["python", "-m", "toolkit.train", *(sys.argv[1:] if argv is None else argv)])
     return exit_code(lambda: _train(args, command), "interrupted; nothing was kept")
@@ -86,16 +87,21 @@ def _train(args: argparse.Namespace, command: str) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Before the training, not after it: a folder that cannot be made must not cost the weights."""
+    """Makes the folder before the training: one that cannot be made must not cost the trained weights.
+
+    Raises:
+        UserError: the folder holds something, or cannot be made.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists already; choose another --out")
+        raise UserError(f"--out {folder}: exists already and is not an empty folder; choose another one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; choose another --out") from error
+        raise UserError(f"--out {folder}: {error.filename}: {error.strerror}; choose another folder") from error
 
 
 def describe(quality: Quality) -> str:
+    """Returns the metric, its interval and its details as one line of text."""
     interval = (
         "" if quality.interval is None else f" (95 % bootstrap {quality.interval[0]:.3f} to {quality.interval[1]:.3f})"
     )
@@ -111,18 +117,24 @@ def _save(folder: Path, model: torch.nn.Module, record: TrainRecord) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m toolkit.train", description="Train the baseline of a task.")
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="such as recipes/train/tad_watch.yaml")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="a new folder for weights and record")
-    parser.add_argument("--test", action="store_true", help="evaluate the test split once, when training is over")
+    parser = argparse.ArgumentParser(prog="python -m toolkit.train", description="Train the baseline model of a task.")
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="settings in YAML, such as recipes/train/tad_watch.yaml"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", required=True, help="new or empty folder for weights and record"
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="also evaluate the test split, once, after training (default: no)"
+    )
     return parser
 
 
 def read_train_config(path: Path) -> TrainConfig:
-    """Read a training configuration, with the same strictness as recipes.
+    """Returns the training configuration in a YAML file, which is read as strictly as a recipe.
 
     Raises:
-        RecipeError: with every fault, its file and line.
+        RecipeError: the file has faults; the message holds all of them, with file and line.
     """
     return read_settings(path, TrainConfig, lambda config: check_task(config.task))[0]
 

@@ -110,7 +110,7 @@ def test_depth_and_width_have_equal_multiply_adds(name: str, quiet: Console) -> 
     maker = PairMaker(model, CPU, quiet)
     for share in (0.76, 0.5):
         pair = maker.pair(share, 8)
-        counted = [count_macs(one, maker.one).total for one in (pair.dense, pair.depth, pair.width)]
+        counted = [count_macs(one, maker.one_example).total for one in (pair.dense, pair.depth, pair.width)]
         assert tuple(counted) == pair.macs
         assert abs(counted[1] - counted[2]) <= SAME_MACS * counted[0]
         assert pair.macs[0] > pair.macs[1] and len(pair.dropped) < pair.num_blocks
@@ -129,7 +129,7 @@ def test_unequal_pairs_are_refused(quiet: Console) -> None:
     pair = maker.pair(0.76, 1)
     assert abs(pair.macs[1] - pair.macs[2]) <= SAME_MACS * pair.macs[0]
     maker._made = {(0.76, 3): pair.widths}  # as if they were those in multiples of 3
-    with pytest.raises(UserError, match="the widths are those in multiples of 3, which have cells of their own"):
+    with pytest.raises(UserError, match="the widths are the same as in multiples of 3, which have cells of their own"):
         maker.pair(0.76, 1)
 
 
@@ -137,7 +137,7 @@ def test_attention_must_be_among_what_is_counted() -> None:
     macs = measurement(1.0, 1.0, 0.5).macs
     check_attention(macs, MODELS["vit_b_16"])
     without = macs.model_copy(update={"by_operator": {"linear": 5}})
-    with pytest.raises(UserError, match="its attention is not among the multiply-adds: linear"):
+    with pytest.raises(UserError, match="attention is not among the counted operators: linear"):
         check_attention(without, MODELS["vit_b_16"])
     check_attention(without, MODELS["resnet50"])
 
@@ -201,7 +201,7 @@ def test_a_cell_that_cannot_be_measured_keeps_its_reason(tmp_path: Path, monkeyp
         raise UserError("timing on cuda: the device is out of memory at batch size 64;\n time smaller batches")
 
     made_up = CudaBench(tmp_path, tmp_path, Sizes(MODELS, {}, (), device="cpu"), Console(io.StringIO()))
-    monkeypatch.setattr(made_up, "_found", refuse)
+    monkeypatch.setattr(made_up, "_content", refuse)
     cell = made_up.do(PLAN[1], 1.0)
     assert cell.reason.endswith("at batch size 64; time smaller batches") and not cell.rehearsal
     assert f"- {cell.name}: {cell.reason}" in page_of({cell.name: cell})
@@ -274,7 +274,7 @@ def test_commands_say_what_they_lack_and_can_be_stopped(tmp_path: Path, monkeypa
     (tmp_path / "run.json").touch()
     assert recipe_job(Path("r.yaml"), "cuda", tmp_path).words[-1] == "--resume"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="tests/gpu: not here; run the benchmark in the folder of the source code"):
+    with pytest.raises(UserError, match="tests/gpu: missing; run the benchmark in the folder of the source code"):
         run_job(gpu_tests_job(), 1.0)
 
 
@@ -283,10 +283,10 @@ def test_without_cuda_it_says_what_can_be_done(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--out", str(tmp_path)]) == 2
-    assert "torch finds no CUDA device here; --rehearse does every cell" in capsys.readouterr().err
+    assert "torch finds no CUDA device here; --rehearse runs every cell" in capsys.readouterr().err
     save_cell(tmp_path, made("a_environment"))
     assert main(["--out", str(tmp_path), "--rehearse"]) == 2
-    assert "it holds measured cells; give another folder" in capsys.readouterr().err
+    assert "holds measured cells; choose another folder" in capsys.readouterr().err
 
 
 def test_clocks_are_those_of_nvidia_smi_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

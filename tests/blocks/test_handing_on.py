@@ -197,10 +197,13 @@ def test_it_still_does_when_saved_and_loaded(case: str, tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a loss that is added up": (
         lambda: Chain(WithLoss, adding_losses),
-        "returns more than its stream .entry 1. that nothing it is given can take the place of, and the model does not "
+        "returns more than its stream .entry 1. that none of its inputs can replace, and the model does not "
         "run without it: TypeError",
     ),
-    "a loss that the model puts out": (lambda: Chain(WithLoss, collecting, 4), "puts out 3 tensors without it"),
+    "a loss that the model puts out": (
+        lambda: Chain(WithLoss, collecting, 4),
+        "without it the model returns 3 tensors",
+    ),
     "a tuple in a tuple": (lambda: Chain(Nested, lambda block, x, mask, _: block(x, mask)[0]), ""),
 }
 

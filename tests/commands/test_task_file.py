@@ -115,7 +115,7 @@ def test_another_file_does_not_go_on_with_the_run(
     assert (
         "was begun with the task of my_task.py:make_task (SHA-256 " in error and "but this one is of other.py" in error
     )
-    assert "start afresh with another --out" in error
+    assert "start a new run with another --out" in error
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_damaged_baselines_are_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SHA-256 is not the one"):
         read_baseline(out)
     (out / "training.json").write_text("{")
-    with pytest.raises(UserError, match="not a trained baseline"):
+    with pytest.raises(UserError, match="not the folder of a trained baseline"):
         read_baseline(out)
     assert read_baseline(tmp_path / "nowhere") is None
 

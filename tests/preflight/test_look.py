@@ -125,9 +125,9 @@ SITUATIONS: dict[str, tuple[Callable[[], nn.Module], Question, str, str]] = {
         WithoutTensor,
         "one_example",
         "in which there is no tensor",
-        "give finite numbers in a tensor",
+        "return finite numbers in a tensor",
     ),
-    "infinite numbers": (NotFinite, "one_example", "not finite", "give finite numbers"),
+    "infinite numbers": (NotFinite, "one_example", "not finite", "return finite numbers"),
     "targets in training mode": (
         WantsTargets,
         "trains",
@@ -194,7 +194,7 @@ def test_weights_that_build_model_does_not_build_cannot_be_loaded_again() -> Non
 
     answer = asked(preflight_of(Grown(Plain, signals)), "saves")
     assert answer.answer == "no" and "late" in answer.reason and "/tmp" not in answer.reason
-    assert "build_model build the same" in answer.change
+    assert "build_model build the modules" in answer.change
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_weights_that_build_model_does_not_build_cannot_be_loaded_again() -> Non
     [
         (lambda size: torch.zeros(size, 8), "must give a tuple of tensors"),
         (lambda size: (), "must give a tuple of tensors"),
-        (lambda size: (torch.zeros(3, 8),), "gives (3, 8) instead of 1 examples first"),
-        (lambda size: (torch.tensor(1.0),), "gives () instead of 1 examples first"),
+        (lambda size: (torch.zeros(3, 8),), "gives shape (3, 8); its first size must be 1"),
+        (lambda size: (torch.tensor(1.0),), "gives shape (); its first size must be 1"),
     ],
 )
 def test_example_inputs_that_are_none(inputs: Callable[[int], Any], reason: str) -> None:
@@ -355,7 +355,7 @@ def test_every_module_that_is_no_block_has_its_reason() -> None:
         "shared": "it is called 2 times in one pass",
         "unused": "it is not run on the example input",
         "wider": "it changes the shape of the stream",
-        "plain": "no sum of what it is given and of its own work was found in it",
+        "plain": "no sum of what it is given and its own work was found in it",
     }
 
 

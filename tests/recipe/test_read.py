@@ -162,7 +162,7 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str]]]] = {
     "unknown task": (edited("tad-watch", "tad"), [(3, 'task: "tad" is not a known task; choose one of: tad-watch')]),
     "no target": (
         edited("    num_blocks: 3\n", ""),
-        [(7, "stages.0: give num_blocks, macs_ratio or max_quality_drop: where dropping stops")],
+        [(7, "stages.0: give a target: num_blocks, macs_ratio, max_quality_drop or blocks")],
     ),
     "two targets": (
         edited("num_blocks: 3", "num_blocks: 3\n    macs_ratio: 0.5"),

@@ -227,5 +227,5 @@ def test_streams_of_other_widths_are_refused() -> None:
     net, wide = block_net("basic"), block_net("basic")
     wide.blocks[1] = nn.Conv2d(WIDTH, WIDTH + 1, 1)
     wide.blocks[2], site = nn.Identity(), site_of(net, "blocks.1", "basic")
-    with pytest.raises(StageError, match=r"no bypass for blocks\.1: the stream before it is \(16, 8, 7, 9\)"):
+    with pytest.raises(StageError, match=r"no bypass for blocks\.1: the stream before it has shape \(16, 8, 7, 9\)"):
         fit_bypasses(net, wide, [site], net_inputs("basic", 1), net_inputs("basic", 2))

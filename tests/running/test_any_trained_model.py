@@ -249,6 +249,6 @@ def test_versions_of_weights_go_through_a_task_and_a_run(tmp_path: Path) -> None
 def test_other_inputs_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:
     task = task_of(stack, other_inputs=[(torch.randn(1, 9),)])
     with pytest.raises(
-        UserError, match=r"on other_inputs\[0\] the model does not run .*inputs that the model must take"
+        UserError, match=r"on other_inputs\[0\] the model does not run .*the model must take all of other_inputs"
     ):
         run_own(task, tmp_path / "run", **DEPTH)

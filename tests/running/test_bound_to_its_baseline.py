@@ -310,7 +310,7 @@ def test_a_model_that_needs_two_examples_goes_through(tmp_path: Path) -> None:
         return Net(nn.BatchNorm1d(8, affine=False, track_running_stats=False))
 
     task = task_of(build(), build)
-    with pytest.raises(UserError, match=r"measure\.batch_sizes: 1 is too few: the model takes 2 examples"):
+    with pytest.raises(UserError, match=r"measure\.batch_sizes: 1 is too few: the model takes at least 2 examples"):
         go(task, tmp_path / "one", DROP)
     prune = ChannelPrune(macs_ratio=0.6, round_to=1, macs_tolerance=0.05)
     record, _ = go(task, tmp_path / "two", DROP, prune, FIT, batch_size=2)

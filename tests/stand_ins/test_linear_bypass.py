@@ -185,7 +185,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "rank lower": (put(rank=2), "does not fit into"),
     "full instead of a rank": (put(rank=None), "tensors: missing .*blocks.1.map"),
     "channels huge": (put(channels=2**40), "less than or equal to 65536"),
-    "channels more": (put(channels=2**16), "is to map 65536 channels to 3, and its weights map 8 to 3"),
+    "channels more": (put(channels=2**16), "must map 65536 channels to 3, but its weights map 8 to 3"),
     "channels fewer": (put(channels=4), "does not fit into"),
     "channels a fraction": (put(channels=8.0), "valid integer"),
     "layer unknown": (put(layer="lstm"), "'linear', 'conv1d', 'conv2d' or 'conv3d'"),
@@ -200,7 +200,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "too many": (moved("blocks.0", copies=True), "tensors: missing"),
     "in a place twice": (
         edit(lambda manifest: manifest["removed_blocks"].update({"blocks.1": {"kind": "tensor"}})),
-        "'blocks.1' is among the removed_blocks too",
+        "'blocks.1' is in removed_blocks too",
     ),
 }
 

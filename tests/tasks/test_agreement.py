@@ -168,9 +168,12 @@ def test_weights_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ),
         (
             {"name": "transformers/bert", "input_size": 1, "arguments": SMALL | {"vocab_size": 1}},
-            "gives the same for all",
+            "gives equal outputs for all inputs",
         ),
-        ({"name": "transformers/vit", "arguments": {"pretrained_path": 1}}, "pretrained_path: is not an argument"),
+        (
+            {"name": "transformers/vit", "arguments": {"pretrained_path": 1}},
+            "pretrained_path: is not an allowed argument",
+        ),
         ({"name": "timm/test_vit", "weights": "/no/such.safetensors"}, "cannot be read"),
     ],
 )

@@ -58,7 +58,7 @@ LABELS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "a column": (lambda y: y[:, None], r"shape \[30, 1\] and type int64, from 0 to 2; .*pass labels\.squeeze\(1\)"),
     "a column of floats": (lambda y: y[:, None].float(), r"type float32, .*pass labels\.squeeze\(1\)\.long\(\)"),
     "floats": (lambda y: y.float(), r"type float32, from 0 to 2; .*pass labels\.long\(\)"),
-    "a regression": (lambda y: y / 7, "those of a regression.*write a Task of your own"),
+    "a regression": (lambda y: y / 7, "targets of a regression.*write a Task of your own"),
     "NaN": (lambda y: y.float().where(y != 1, torch.nan), "some are NaN"),
     "one-hot": (lambda y: nn.functional.one_hot(y, CLASSES), r"one-hot rows.*pass labels\.argmax\(1\)"),
     "soft labels": (lambda y: nn.functional.one_hot(y, CLASSES) * 0.7 + 0.1, r"soft labels.*labels\.argmax\(1\)"),
@@ -154,8 +154,8 @@ ANSWERS: dict[str, tuple[Callable[[], Any], str]] = {
     "outside of its interval": (lambda: quality(interval=(0.6, 0.7)), "0.5 is outside of its own interval"),
     "another split": (lambda: quality(split="validation"), "it is 'accuracy' on 'validation'"),
     "another metric": (lambda: quality(metric="loss"), "it is 'loss' on 'test'"),
-    "of nothing": (lambda: quality(num_examples=0), "it is of 0 examples, and there are 96"),
-    "of too many": (lambda: quality(num_examples=97), "it is of 97 examples, and there are 96"),
+    "of nothing": (lambda: quality(num_examples=0), "its num_examples is 0; the split has 1 to 96"),
+    "of too many": (lambda: quality(num_examples=97), "its num_examples is 97; the split has 1 to 96"),
     "an error": (lambda: {}["top1"], r"evaluate of task 'tiny' fails on 'test': KeyError: 'top1' \(in <lambda>"),
 }
 

@@ -88,10 +88,10 @@ BROKEN = {
     "a null byte": ("x = 1\0\n", "{file}: is not Python: source code string cannot contain null bytes"),
     "no function": (
         "def make():\n    pass\n\n\nx = print\n",
-        "{file} has no function 'make_task'; its functions are: make; name one with --task {file}:FUNCTION",
+        "{file}: has no function 'make_task'; its functions are: make; choose one with --task {file}:FUNCTION",
     ),
-    "nothing in it": ("", "{file} has no function 'make_task'; its functions are: none; name one"),
-    "a value of that name": ("make_task = 3\n", "{file} has no function 'make_task'"),
+    "nothing in it": ("", "{file}: has no function 'make_task'; its functions are: none; choose one"),
+    "a value of that name": ("make_task = 3\n", "{file}: has no function 'make_task'"),
     "arguments": (
         "def make_task(folder, size, seed=0):\n    pass\n",
         "{file}: make_task must take no arguments, but needs folder, size",
@@ -121,7 +121,7 @@ BROKEN = {
     "a class, not a task": (GOOD.replace("Mine()", "Mine.name", 1), "returns a str, which is no Task: it lacks name"),
     "the name of a built-in task": (
         GOOD.replace('"mine"', '"tad-watch"'),
-        "{file}: the task is called 'tad-watch', as a built-in one is",
+        "{file}: the task's name 'tad-watch' is that of a built-in task",
     ),
     "no name": (GOOD.replace('"mine"', "None"), "{file}: the task's name is None; it must be a text"),
     "protected as a text": (

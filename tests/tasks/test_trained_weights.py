@@ -45,7 +45,7 @@ CHECKPOINTS: dict[str, tuple[Any, str]] = {
     "a compiled part": ({k.replace("0.", "0._orig_mod."): v for k, v in W.items()}, r"hold '_orig_mod\.', .*\.replace"),
     "part of another": ({**{f"net.{k}": v for k, v in W.items()}, "loss.w": W["0.bias"]}, r"names begin with 'net\.'"),
     "numpy": ({k: v.numpy() for k, v in W.items()}, r"numpy arrays \(0\.weight, 0\.bias, 1\.weight and 6 more\)"),
-    "lists": ({k: v.tolist() for k, v in W.items()}, "values that are no tensors"),
+    "lists": ({k: v.tolist() for k, v in W.items()}, "values that are not tensors"),
     "extra state": ({**W, "0._extra_state": {"scale": 1}}, "without the names that end in _extra_state"),
     "a path": ("net.pt", r"load the file: torch\.load\('net\.pt'"),
     "None": (None, "trained is None; trained must be a trained torch.nn.Module"),

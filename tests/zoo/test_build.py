@@ -142,7 +142,7 @@ def test_padding_of_texts() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("torchvision/resnet19", {}, "close to it are: resnet18, resnet152"),
+        ("torchvision/resnet19", {}, "similar names are: resnet18, resnet152"),
         ("torchvision/fasterrcnn_resnet50_fpn", {}, "takes other inputs than a batch of images"),
         ("timm/no_such_model", {}, "is not known"),
         ("timm/resnet18.a1_in1k", {}, "is not known"),

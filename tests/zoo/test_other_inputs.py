@@ -19,5 +19,5 @@ def test_they_are_not_called_unknown(name: str) -> None:
 
 
 def test_what_torchvision_does_not_have_is_unknown() -> None:
-    with pytest.raises(UserError, match="torchvision/retinanet_resnet51_fpn is not known; close to it are"):
+    with pytest.raises(UserError, match="torchvision/retinanet_resnet51_fpn is not known; similar names are"):
         build_zoo_model("torchvision/retinanet_resnet51_fpn")

@@ -16,26 +16,26 @@ from toolkit.stand_ins.registry import make_stand_in
 
 
 def block_end(model: nn.Module, name: str) -> BlockEnd:
-    """Returns how a block that `find_blocks` found ends.
+    """Returns how a block ends, as `find_blocks` noted it on the block.
 
     Raises:
-        StageError: `name` is not a known block, or is dropped already.
+        StageError: `name` is not a block that `find_blocks` found, or is dropped already.
     """
     known = [place for place, module in model.named_modules() if END_ATTRIBUTE in vars(module)]
     if name not in known:
         state = "is dropped already" if name in dropped_blocks(model) else "is not a known block"
-        raise StageError(f"{name!r} {state}; known blocks: {', '.join(known) or 'none, find_blocks finds them'}")
+        raise StageError(f"{name!r} {state}; known blocks: {', '.join(known) or 'none; call find_blocks first'}")
     end: BlockEnd = vars(model.get_submodule(name))[END_ATTRIBUTE]
     return end
 
 
 def drop_block(model: nn.Module, name: str, stand_in: StandIn | None = None) -> None:
-    """Replace a block that `find_blocks` found, in place; every other name stays.
+    """Replaces a block that `find_blocks` found by a stand-in, in place; the names of all other modules stay.
 
-    stand_in: what is put there; nothing where it is not given.
+    stand_in: the module to put there; without it, the block's stream is handed on unchanged.
 
     Raises:
-        StageError: as `block_end`.
+        StageError: as in `block_end`.
     """
     end = block_end(model, name)
     if stand_in is None:
@@ -46,7 +46,7 @@ def drop_block(model: nn.Module, name: str, stand_in: StandIn | None = None) -> 
 
 @contextlib.contextmanager
 def block_dropped(model: nn.Module, name: str, stand_in: StandIn | None = None) -> Iterator[None]:
-    """`drop_block` for the length of a `with`; afterwards the same block is back."""
+    """Drops a block as `drop_block` does for the length of the `with`, then puts the same block back."""
     block = dict(model.named_modules()).get(name)
     drop_block(model, name, stand_in)
     assert block is not None

@@ -1,4 +1,4 @@
-"""Stand-ins in the places of blocks: put there, and found again."""
+"""Puts stand-ins in the places of blocks, and finds them again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from toolkit.stand_ins.registry import make_stand_in
 
 
 def replace_block(model: nn.Module, name: str, arguments: StandInArguments, *, without_memory: bool = False) -> None:
-    """Put a new stand-in in the place of any submodule but the model itself.
+    """Puts a new stand-in in the place of any submodule but the model itself.
 
     without_memory: as in `make_stand_in`.
 
     Raises:
-        StageError: the model has no such submodule, or it belongs to a stand-in already.
+        StageError: the model has no such submodule, or a stand-in is there, above it or inside of it.
     """
     if not name or name not in dict(model.named_modules()):
         raise StageError(f"the model has no submodule {name!r} to drop")
@@ -31,7 +31,7 @@ def replace_block(model: nn.Module, name: str, arguments: StandInArguments, *, w
 
 
 def take_over_hooks(block: nn.Module, stand_in: nn.Module) -> None:
-    """The forward hooks of a block, such as those that collect features, go on working in its place."""
+    """Gives a stand-in the forward hooks of the block that it replaces, such as hooks that collect features."""
     for table in ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"):
         vars(stand_in)[table] = vars(block)[table]
     for table in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
@@ -39,21 +39,21 @@ def take_over_hooks(block: nn.Module, stand_in: nn.Module) -> None:
 
 
 def dropped_blocks(model: nn.Module) -> list[str]:
-    """Names of the blocks that were dropped, whatever stands in their places, in the order of the module tree."""
+    """Returns the names of the blocks that were dropped, in the order of the module tree."""
     return list(stand_ins_of(model))
 
 
 def emptied_blocks(model: nn.Module) -> list[str]:
-    """Names of the dropped blocks in whose places nothing works."""
+    """Returns the names of the dropped blocks whose stand-ins do no work."""
     return [name for name, module in stand_ins_of(model).items() if isinstance(module, Nothing)]
 
 
 def stand_ins_of(model: nn.Module) -> dict[str, StandIn]:
-    """The stand-ins of a model by the names of their places, in the order of the module tree."""
+    """Returns the stand-ins of a model by the names of the blocks that they replace, in module order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, StandIn)}
 
 
 def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the submodule called `name`."""
+    """Replaces the submodule called `name` by `module`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)

@@ -1,4 +1,4 @@
-"""Shape-preserving residual blocks of any nn.Module: found by what they compute, not by class, and dropped by name."""
+"""Finds the shape-preserving residual blocks of any nn.Module by what they compute, not by their class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.blocks.visits import Visit, parameters_of_stand_ins, watch
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.output import OutputStructure
 
-# find_blocks leaves a BlockEnd under this name on every block that it finds.
+# find_blocks stores a BlockEnd under this attribute of every block that it finds.
 END_ATTRIBUTE = "residual_block_end"
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -22,7 +22,11 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 @dataclass(frozen=True)
 class BlockEnd:
-    """How a block ends. structure: of its output. behind: what the stream passes last, `relu` or `nothing` known."""
+    """Describes how a block ends.
+
+    structure: structure of the output of the block.
+    behind: the last operator that the stream passes, `relu`; `nothing` if it is another one or there is none.
+    """
 
     structure: OutputStructure
     behind: Literal["nothing", "relu"]
@@ -30,26 +34,27 @@ class BlockEnd:
 
 @dataclass(frozen=True)
 class FoundBlocks:
-    """The blocks that can be dropped, in execution order; and why others cannot, by name."""
+    """Holds the blocks that can be dropped, in execution order, and why similar modules cannot be, by name."""
 
     names: tuple[str, ...]
     refused: dict[str, str]
 
 
 def find_blocks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]:
-    """Names of the residual blocks of `model` in execution order; empty when there is none.
+    """Returns the names of the residual blocks of `model` in execution order.
 
-    A block has a matrix or convolution, is called once and under one name, hands back a tensor of its stream's shape
-    and type, and adds its work to that stream through a skip connection that no matrix product interrupts. The stream
-    is the first floating-point tensor that comes in. A stack of blocks (a stage, an encoder) counts as its members. A
-    stand-in is no block, and nothing in it is. What else a block returns must have come in with the same place and
-    shape, or the model must run without it. The blocks are marked for `drop_block`; nothing else changes.
+    A block has a matrix or convolution, is called once and under one name, returns a tensor of the shape and type of
+    its residual stream, and adds its work to the stream through a skip connection without a matrix product. The stream
+    is the first floating-point tensor among the inputs. Of a stack of blocks, such as a stage or an encoder, the
+    members are returned. Stand-ins and their parts are not blocks. Anything else that a block returns must be one of
+    its inputs, in the same place and shape, or the model must run without it. Blocks are marked for `drop_block`;
+    nothing else changes.
     """
     return list(look_for_blocks(model, example_inputs).names)
 
 
 def look_for_blocks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> FoundBlocks:
-    """As `find_blocks`, with the reasons against what looks like a block and is none."""
+    """Finds blocks as `find_blocks` does, and the reasons against modules that look like blocks but are none."""
     visits, outputs = watch(model, example_inputs)
     residual = {name: visit for name, visit in visits.items() if visit.is_residual()}
     shared = {name for name, visit in residual.items() if visit.calls > 1 or visit.many_names}
@@ -74,12 +79,12 @@ def look_for_blocks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Fou
 
 def _why_shared(visit: Visit) -> str:
     if visit.many_names:
-        return "it stands in several places of the model under different names, so that it cannot go from one alone"
+        return "it stands in several places under different names, so it cannot be dropped from one of them alone"
     return f"it is called {visit.calls} times in one pass, and dropping it would drop all of its calls"
 
 
 def _why_unlike(model: nn.Module, visits: Mapping[str, Visit], blocks: set[str]) -> dict[str, str]:
-    """The reasons against modules of the same class as a block that are none, inside of no block."""
+    """Returns the reasons against modules of the same class as a block that are not blocks and lie in no block."""
     kinds = {type(model.get_submodule(name)) for name in blocks} - {nn.Linear, *_CONTAINERS}
     reasons = {}
     for name, module in model.named_modules():
@@ -92,17 +97,17 @@ def _why_unlike(model: nn.Module, visits: Mapping[str, Visit], blocks: set[str])
         elif visit.structure is None:
             reasons[name] = f"it {visit.fault}"
         else:
-            reasons[name] = "it does not add its work to what comes in"
+            reasons[name] = "it does not add its work to the stream that comes in"
     return reasons
 
 
 def _without_stacks(model: nn.Module, names: list[str], shared: set[str]) -> list[str]:
-    """Of nested candidates, keep the outermost ones that are not merely stacks of others."""
-    kept = []
+    """Returns, of nested candidates, the outermost ones that are not merely stacks of other candidates."""
+    blocks = []
     for name in _outermost(names):
         inner = [other for other in names if other.startswith(f"{name}.")]
-        kept += _without_stacks(model, inner, shared) if _is_stack(model, name, inner, shared) else [name]
-    return kept
+        blocks += _without_stacks(model, inner, shared) if _is_stack(model, name, inner, shared) else [name]
+    return blocks
 
 
 def _outermost(names: list[str]) -> list[str]:
@@ -110,15 +115,16 @@ def _outermost(names: list[str]) -> list[str]:
 
 
 def _is_stack(model: nn.Module, name: str, inner: list[str], shared: set[str]) -> bool:
-    """True when members of containers, or shared ones, hold most parameters (an adapter list in a block does not).
+    """Says whether members of containers, or shared members, hold most of the parameters.
 
-    Members held as plain attributes make a stack when two are alike: unlike halves make one block, such as an
-    attention half and an MLP half. A member of a container is not split into plain attributes.
+    This keeps a block that holds a list of adapters whole. Members that are plain attributes make a stack if two have
+    parameters of the same shapes: unlike halves, such as an attention and an MLP, make one block. A member of a
+    container is not split into plain attributes.
     """
     members = _outermost([other for other in inner if other in shared or _in_container(model, other)])
     if members:
-        held = sum(_num_parameters(model.get_submodule(member)) for member in members)
-        return 2 * held > _num_parameters(model.get_submodule(name))
+        num_in_members = sum(_num_parameters(model.get_submodule(member)) for member in members)
+        return 2 * num_in_members > _num_parameters(model.get_submodule(name))
     attributes = [model.get_submodule(member) for member in _outermost(inner)]
     shapes = [[parameter.shape for parameter in attribute.parameters()] for attribute in attributes]
     return not _in_container(model, name) and any(shape in shapes[:index] for index, shape in enumerate(shapes))
@@ -129,6 +135,9 @@ def _in_container(model: nn.Module, name: str) -> bool:
 
 
 def _num_parameters(module: nn.Module) -> int:
-    """Those of stand-ins do not count: a stack stays one when its members are replaced."""
+    """Returns the number of parameters without those of stand-ins.
+
+    A stack thus stays a stack when its members are replaced.
+    """
     of_stand_ins = parameters_of_stand_ins(module)
     return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in of_stand_ins)

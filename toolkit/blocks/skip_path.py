@@ -1,4 +1,4 @@
-"""Does a module's output contain its input through a skip connection? Read off the autograd graph, not the code."""
+"""Reads off the autograd graph whether a module's output contains its input through a skip connection."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ _POINTWISE = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# operator -> which operand is the stream; None: any. CopySlices: work is added to a part of the stream, in place.
+# The operand that is the stream, by operator; None: any. CopySlices adds work to a part of the stream, in place.
 _ADDING = {"Add": None, "Sub": 0, "Addcmul": 0, "CopySlices": None, "Where": None, "Lerp": 0}
 
 _SCALING = {"Mul": None, "Div": 0}
 
 
 def has_skip_path(output: Node, entry: Node, boundaries: Iterable[Node] = ()) -> bool:
-    """True when a way leads from `output` to `entry` through at least one addition of work done on the side.
+    """Says whether a path leads from `output` to `entry` through at least one addition of other work.
 
-    On the way only additions, scalings and pointwise, normalising or reshaping operators may lie, no matrix product
-    and no convolution. `boundaries` are nodes of other inputs, which the walk does not pass.
+    On the path there may only be additions, scalings and pointwise, normalising or reshaping operators, no matrix
+    product and no convolution.
+
+    boundaries: nodes of other inputs, where the search ends.
     """
     ends = {entry, *boundaries}
     edges = _stream_edges(output, ends)
@@ -38,12 +40,12 @@ def has_skip_path(output: Node, entry: Node, boundaries: Iterable[Node] = ()) ->
 
 
 def is_relu(node: Node) -> bool:
-    """Whether the node is a ReLU's."""
+    """Says whether an autograd node is that of a ReLU."""
     return _kind(node) == "Relu"
 
 
 def _stream_edges(output: Node, ends: set[Node]) -> dict[Node, list[Node]]:
-    """Every node that can be reached from `output` along the stream, and where the stream goes on from there."""
+    """Returns every node that can be reached from `output` along the stream, with the nodes that it leads to."""
     edges: dict[Node, list[Node]] = {}
     waiting = [output]
     while waiting:
@@ -55,22 +57,23 @@ def _stream_edges(output: Node, ends: set[Node]) -> dict[Node, list[Node]]:
 
 
 def _leading_to(entry: Node, edges: dict[Node, list[Node]]) -> set[Node]:
-    back: dict[Node, list[Node]] = {}
+    """Returns the nodes from which `entry` can be reached, with `entry` itself."""
+    downstream: dict[Node, list[Node]] = {}
     for node, upstream in edges.items():
         for source in upstream:
-            back.setdefault(source, []).append(node)
-    found: set[Node] = set()
+            downstream.setdefault(source, []).append(node)
+    leading: set[Node] = set()
     waiting = [entry]
     while waiting:
         node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(back.get(node, []))
-    return found
+        if node not in leading:
+            leading.add(node)
+            waiting.extend(downstream.get(node, []))
+    return leading
 
 
 def _upstream(node: Node) -> Iterator[Node]:
-    """The operands of `node` that may be the stream."""
+    """Yields the operands of `node` that may be the stream."""
     kind, operands = _kind(node), _operands(node)
     if kind in _POINTWISE and operands:
         operands, places = operands[:1], None
@@ -89,7 +92,10 @@ def _upstream(node: Node) -> Iterator[Node]:
 
 
 def _is_scale(node: Node | None) -> bool:
-    """A constant, a parameter, or the factor of a hand-written RMS norm: not a gate computed by the module."""
+    """Says whether a factor is a constant, a parameter, or the factor of a hand-written RMS norm.
+
+    Any other factor is a gate that the module computes.
+    """
     while node is not None and _kind(node) not in ("AccumulateGrad", "Rsqrt"):
         operands = [operand for operand in _operands(node) if operand is not None]
         if _kind(node) not in _POINTWISE | _ADDING.keys() or len(operands) != 1:
@@ -99,7 +105,7 @@ def _is_scale(node: Node | None) -> bool:
 
 
 def _adds_work(node: Node, stream: set[Node], ends: set[Node]) -> bool:
-    """True when `node` adds to the stream something that more than pointwise operators made."""
+    """Says whether `node` adds to the stream the result of more than pointwise operators."""
     if _kind(node) not in _ADDING:
         return False
     waiting = [operand for operand in _operands(node) if operand is not None and operand not in stream]
@@ -120,5 +126,5 @@ def _operands(node: Node) -> list[Node | None]:
 
 
 def _kind(node: Node) -> str:
-    """`AddBackward0` -> `Add`."""
+    """Returns the operator of a node: `Add` for `AddBackward0`."""
     return re.sub(r"Backward\d*$|Backwards$", "", node.name().rpartition("::")[2])

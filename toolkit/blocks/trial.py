@@ -1,4 +1,4 @@
-"""Whether a model runs without a block: tried where the block returns more than a stand-in can be sure to return."""
+"""Tries whether a model runs without a block that returns more than a stand-in is sure to return."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, 
 def fault_of_drop(
     model: nn.Module, name: str, visit: Visit, inputs: tuple[Tensor, ...], outputs: Sequence[Tensor]
 ) -> str | None:
-    """Returns why a block cannot be dropped; None where it can. The model is left as it was.
+    """Returns why a block cannot be dropped, or None if it can; the model is left unchanged.
 
-    Nothing is tried where the block returns its stream and what it was given.
+    A block that returns nothing but its stream and its inputs can be dropped without a trial.
 
-    outputs: what the model puts out with the block.
+    outputs: output tensors of the model with the block.
     """
     assert visit.structure is not None
     if not visit.lost and visit.structure.keeps_its_type:
@@ -34,13 +34,15 @@ def fault_of_drop(
     put_module(model, name, make_stand_in(block, NothingArguments(structure=visit.structure)))
     try:
         with untouched(model), evaluating(model), without_fast_path(), torch.no_grad():
-            found = tensors_in(model(*(part.clone() for part in inputs)))
+            outputs_without = tensors_in(model(*(part.clone() for part in inputs)))
     except FAULTS as error:
         return f"{_what(visit)}, and the model does not run without it: {type(error).__name__}: {_short(error)}"
     finally:
         put_module(model, name, block)
-    if len(found) != len(outputs):
-        return f"{_what(visit)}, and the model puts out {len(found)} tensors without it instead of {len(outputs)}"
+    if len(outputs_without) != len(outputs):
+        return (
+            f"{_what(visit)}, and without it the model returns {len(outputs_without)} tensors instead of {len(outputs)}"
+        )
     return None
 
 
@@ -49,7 +51,7 @@ def _what(visit: Visit) -> str:
         assert visit.structure is not None
         return f"it returns a {visit.structure.kind.replace('_', ' ')} of a type that a saved model cannot name"
     entries = ", ".join(f"entry {key}" if isinstance(key, int) else f"{key!r}" for key in visit.lost)
-    return f"it returns more than its stream ({entries}) that nothing it is given can take the place of"
+    return f"it returns more than its stream ({entries}) that none of its inputs can replace"
 
 
 def _short(error: Exception) -> str:

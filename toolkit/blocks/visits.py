@@ -1,4 +1,4 @@
-"""One forward pass with gradients, watched: what goes into every module that may be a block, and what comes out."""
+"""Watches one forward pass with gradients: the inputs and outputs of every module that may be a block."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from toolkit.stand_ins.output import OutputStructure
 
 @dataclass
 class Visit:
-    """What went into a module's last call and came out: nodes of the autograd graph.
+    """Holds the autograd nodes of the inputs and outputs of a module's last call.
 
-    names: what the module calls its positional arguments. structure: None unless the stream that comes out has the
-    shape and type of the stream that went in; then `fault` says in words what came out. lost: entries of the output
-    that a stand-in has nothing for.
+    names: parameter names of the module's forward.
+    many_names: whether the module stands in several places of the model.
+    entry, exit: nodes of the stream before and after the module.
+    structure: structure of the output, or None if the stream that comes out differs in shape or type from the one that
+        went in; `fault` then says so in words.
+    lost: keys of the outputs that a stand-in cannot return.
     """
 
     names: tuple[str, ...] = ()
@@ -43,6 +46,7 @@ class Visit:
     fault: str = ""
 
     def enter(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Notes the inputs of a call."""
         tensors = tensors_in((args, kwargs))
         self.calls += 1
         self.entry = self.exit = self.structure = None
@@ -53,17 +57,19 @@ class Visit:
             self.other_inputs = [node for node in others if node is not None and node is not self.entry]
 
     def leave(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        found = OutputStructure.of(output, args, kwargs, self.names)
-        if found is None or self.stream is None:
+        """Notes the output of a call."""
+        structure_and_stream = OutputStructure.of(output, args, kwargs, self.names)
+        if structure_and_stream is None or self.stream is None:
             self.fault = f"returns a {type(output).__name__} that a stand-in cannot return"
             return
-        structure, stream = found
+        structure, stream = structure_and_stream
         if (stream.shape, stream.dtype) != (self.stream.shape, self.stream.dtype):
             self.fault = f"returns {_described(stream)} where {_described(self.stream)} comes in"
             return
         self.structure, self.exit, self.lost = structure, stream.grad_fn, structure.lost(output)
 
     def is_residual(self) -> bool:
+        """Says whether the module adds its work to its stream through a skip connection."""
         if self.entry is None or self.exit is None:
             return False
         return has_skip_path(self.exit, self.entry, self.other_inputs)
@@ -74,10 +80,10 @@ def _described(tensor: Tensor) -> str:
 
 
 def watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[dict[str, Visit], list[Tensor]]:
-    """Returns the visits of all modules that may be blocks, in execution order, and the tensors of the outputs.
+    """Returns the visits of all modules that may be blocks, in execution order, and the output tensors of the model.
 
-    Gradients stay on where the model switches them off in its own forward, and a stream that is cut off the graph
-    begins anew at each module.
+    Gradients stay on even where the model turns them off in its forward, and a stream that is detached from the graph
+    starts anew at each module.
     """
     visits: dict[str, Visit] = {}
     with contextlib.ExitStack() as stack:
@@ -96,7 +102,7 @@ def watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[dict[st
 
 
 class _GradientsStayOn(TorchFunctionMode):
-    """Whatever switches gradients off does nothing: torch.no_grad as a context or a decorator, set_grad_enabled."""
+    """Ignores torch.no_grad, as a context or a decorator, and torch.set_grad_enabled."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") == "_set_grad_enabled":
@@ -105,30 +111,30 @@ class _GradientsStayOn(TorchFunctionMode):
 
 
 def _possible_blocks(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """Submodules with a matrix or convolution that is not a stand-in's, and all the names that each goes by."""
+    """Returns the submodules with a matrix or convolution outside of stand-ins, and all names of each."""
     names: dict[nn.Module, list[str]] = {}
     of_stand_ins = parameters_of_stand_ins(model)
     for name, module in model.named_modules(remove_duplicate=False):
-        own = (parameter for parameter in module.parameters() if id(parameter) not in of_stand_ins)
-        if name and any(parameter.ndim > 1 for parameter in own):
+        parameters = (parameter for parameter in module.parameters() if id(parameter) not in of_stand_ins)
+        if name and any(parameter.ndim > 1 for parameter in parameters):
             names.setdefault(module, []).append(name)
     return names
 
 
 def parameters_of_stand_ins(module: nn.Module) -> set[int]:
     """Returns the ids of the parameters that stand-ins hold."""
-    held = (part for part in module.modules() if isinstance(part, StandIn))
-    return {id(parameter) for part in held for parameter in part.parameters()}
+    stand_ins = (stand_in for stand_in in module.modules() if isinstance(stand_in, StandIn))
+    return {id(parameter) for stand_in in stand_ins for parameter in stand_in.parameters()}
 
 
 def _watch_module(
     module: nn.Module, names: list[str], visits: dict[str, Visit]
 ) -> tuple[RemovableHandle, RemovableHandle]:
-    called = tuple(inspect.signature(module.forward).parameters)
+    argument_names = tuple(inspect.signature(module.forward).parameters)
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = _streams_in_graph(args, kwargs)
-        visits.setdefault(names[0], Visit(called, many_names=len(names) > 1)).enter(args, kwargs)
+        visits.setdefault(names[0], Visit(argument_names, many_names=len(names) > 1)).enter(args, kwargs)
         return args, kwargs
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -145,8 +151,10 @@ def _streams_in_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tu
 
 
 def _with_node(value: Any) -> Any:
-    """A floating-point tensor without a node, as a detached stream is, gets one; so does a view, which loses its node
-    when it is changed in place."""
+    """Gives a floating-point tensor without an autograd node one, as a detached stream needs.
+
+    A view is cloned, because it loses its node when it is changed in place.
+    """
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     if value.grad_fn is None:
@@ -155,14 +163,17 @@ def _with_node(value: Any) -> Any:
 
 
 def _in_graph(tensor: Tensor) -> Tensor:
-    """A copy that has a node in the autograd graph and may be changed in place, if it is of a type that can."""
+    """Returns a copy that may be changed in place and, if it is of a floating type, has an autograd node."""
     copy = tensor.detach().clone()
     return copy.requires_grad_().clone() if copy.is_floating_point() else copy
 
 
 @contextlib.contextmanager
 def _parameters_in_graph(model: nn.Module) -> Iterator[None]:
-    """Frozen parameters take part too: token ids have no gradient, so the graph starts at the embedding's weights."""
+    """Unfreezes all parameters for the length of the `with`.
+
+    Token ids have no gradient, so there the graph starts at the weights of the embedding.
+    """
     frozen = [part for part in model.parameters() if part.is_floating_point() and not part.requires_grad]
     try:
         for parameter in frozen:

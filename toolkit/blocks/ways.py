@@ -1,4 +1,4 @@
-"""Blocks that a model can do without on one way to run it, and not on another."""
+"""Finds blocks that a model can do without in one way to run it, but not in another."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from toolkit.hooks.paths import FAULTS, Path
 
 
 def faults_on_paths(model: nn.Module, blocks: Sequence[str], paths: Sequence[Path]) -> dict[str, str]:
-    """Returns why blocks that `find_blocks` found cannot be dropped, by name: without one of them a pass fails."""
+    """Returns, by name, why blocks of `find_blocks` cannot be dropped: without such a block one of the passes fails."""
     if not paths:
         return {}
     shapes = [_shapes(model, path) for path in paths]
-    found: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for block in blocks:
         with block_dropped(model, block):
             for path, expected in zip(paths, shapes, strict=True):
                 try:
-                    now = _shapes(model, path)
+                    shapes_without = _shapes(model, path)
                 except FAULTS as error:
-                    found[block] = (
+                    faults[block] = (
                         f"without it the model does not run {path.words}: {' '.join(str(error).split())[:160]}"
                     )
                     break
-                if now != expected:
-                    found[block] = f"without it the outputs have other shapes {path.words}"
+                if shapes_without != expected:
+                    faults[block] = f"without it the outputs have other shapes {path.words}"
                     break
-    return found
+    return faults
 
 
 def _shapes(model: nn.Module, path: Path) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Why modules that may look like blocks cannot be dropped, in words for people."""
+"""Says in words why modules that may look like blocks cannot be dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 @dataclass
 class _Passage:
-    """What went into a module's last call, and what came out: the first tensors, described."""
+    """Describes the first tensor that went into a module's last call, and the first that came out."""
 
     calls: int = 0
     entered: tuple[tuple[int, ...], torch.dtype] | None = None
@@ -26,9 +26,9 @@ class _Passage:
 
 
 def why_not_blocks(model: nn.Module, inputs: tuple[Tensor, ...], blocks: Sequence[str]) -> dict[str, str]:
-    """Returns the reason against every module that holds several layers, lies in no block and holds none.
+    """Returns the reason against every module that holds several layers, is in no block and holds no block.
 
-    blocks: those that `find_blocks` found. The model is left as it was.
+    blocks: names of the blocks that `find_blocks` found.
     """
     candidates = list(_candidates(model, blocks, ""))
     names: dict[nn.Module, list[str]] = {}
@@ -59,7 +59,7 @@ def _candidates(module: nn.Module, blocks: Sequence[str], prefix: str) -> Iterat
 
 
 def _has_layers(module: nn.Module) -> bool:
-    """Whether the module holds others, one of which at least has a matrix or a convolution."""
+    """Says whether the module has child modules and a matrix or a convolution."""
     inner = any(True for _ in module.children())
     return inner and any(parameter.ndim > 1 for parameter in module.parameters())
 
@@ -86,7 +86,7 @@ def _reason(seen: _Passage, names: list[str]) -> str:
     reasons = (
         (
             len(names) > 1,
-            f"it goes by several names ({', '.join(names[:3])}), so that it cannot go from one place alone",
+            f"it goes by several names ({', '.join(names[:3])}), so it cannot be dropped under one of them alone",
         ),
         (seen.calls == 0, "it is not run on the example input"),
         (seen.calls > 1, f"it is called {seen.calls} times in one pass"),
@@ -94,6 +94,6 @@ def _reason(seen: _Passage, names: list[str]) -> str:
         (seen.left is None, "it returns no tensor"),
         (left[0] != entered[0], "it changes the shape of the stream"),
         (left[1] != entered[1], "it changes the type of the stream"),
-        (True, "no sum of what it is given and of its own work was found in it"),
+        (True, "no sum of what it is given and its own work was found in it"),
     )
     return next(reason for holds, reason in reasons if holds)

@@ -1,4 +1,4 @@
-"""Records the calls of one forward pass, and finds the modules that compute with weights of layers they do not call."""
+"""Records the calls of one forward pass, and finds modules that use the weights of layers without calling them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from toolkit.hooks.tensors import tensors_in, unlike
 
 @dataclass
 class Call:
-    """`inputs`: all tensors that a module was called with; `output`: what the module returned."""
+    """Holds one recorded call of a module.
+
+    inputs: all tensors among the arguments.
+    output: what the module returned.
+    """
 
     inputs: list[Tensor]
     output: Any
@@ -30,8 +34,8 @@ def record_calls(model: nn.Module, forward: Callable[[], object]) -> dict[str, l
 
     def before(name: str) -> Callable[..., None]:
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = [part.detach().clone() for part in tensors_in((*args, *kwargs.values()))]
-            calls.setdefault(name, []).append(Call(given, None))
+            inputs = [part.detach().clone() for part in tensors_in((*args, *kwargs.values()))]
+            calls.setdefault(name, []).append(Call(inputs, None))
 
         return note
 
@@ -53,7 +57,8 @@ def record_calls(model: nn.Module, forward: Callable[[], object]) -> dict[str, l
 def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tuple[Tensor, ...]) -> set[str]:
     """Returns the called modules that use weights of layers below them without calling these layers.
 
-    Modules with matrices of their own are among them. Of nested ones only the outermost is named.
+    A module that multiplies by a matrix of its own is opaque too. Of nested opaque modules only the outermost is
+    returned.
     """
     modules = dict(model.named_modules())
     used = used_parameters(model, inputs)
@@ -63,7 +68,7 @@ def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tu
         if not heavy or (name in calls and mixes_channels(module)) or (name in calls and is_grouped(module)):
             continue
         if name in calls and not is_leaf(module):
-            continue  # a table of its own beside layers that it calls: looked at as a tensor
+            continue  # a table of its own beside layers that it calls: see `tensor_slots`
         top = name
         while top and top not in calls:
             top = top.rpartition(".")[0]
@@ -76,7 +81,7 @@ def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tu
 def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
     """Says whether a module is a leaf that does not mix channels and keeps the shape of its input at every call.
 
-    A convolution in groups counts whatever its shapes: each of its groups has inputs and outputs of its own.
+    A grouped convolution counts whatever its shapes, because each group has its own inputs and outputs.
     """
     if mixes_channels(module) or not is_leaf(module):
         return False
@@ -110,7 +115,7 @@ def dims_of_parameters(leaf: nn.Module, call: Call) -> list[int]:
 
 
 def used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:
-    """Returns the ids of the parameters that the outputs depend on, read off the autograd graph."""
+    """Returns the ids of the parameters that the outputs depend on, according to the autograd graph."""
     frozen = [part for part in model.parameters() if part.is_floating_point() and not part.requires_grad]
     try:
         for part in frozen:

@@ -1,4 +1,4 @@
-"""Makes changes of single channels in tensors, and finds the channels in which two tensors differ."""
+"""Changes single channels of tensors, and finds the channels in which two tensors differ."""
 
 from __future__ import annotations
 
@@ -16,18 +16,28 @@ _FAR = 50.0
 
 
 def perturbed(value: Tensor, chosen: Mask, dim: int, sign: float) -> Tensor:
-    """Returns a copy whose chosen channels are moved far enough to wake activations that cut off what is below zero."""
+    """Returns a copy of `value` with the chosen channels changed.
+
+    The change is large enough to pass activations that cut off negative values.
+
+    chosen: bool [channels].
+    dim: dimension of the channels.
+    sign: 1 or -1, the direction of the change.
+    """
     moved = value.movedim(dim, -1).clone()
-    steps = 1.0 + torch.arange(moved.numel() // moved.shape[-1]).to(value) / moved.numel()  # not the same everywhere
+    steps = (
+        1.0 + torch.arange(moved.numel() // moved.shape[-1]).to(value) / moved.numel()
+    )  # another step at each position
     largest = value.abs().nan_to_num(0.0, 0.0, 0.0).amax() if value.is_floating_point() else value.abs().amax()
     moved[..., chosen] += sign * _FAR * largest.clamp(min=1.0) * steps.reshape(*moved.shape[:-1], 1)
     return moved.movedim(-1, dim)
 
 
 def with_noise(value: Any, seed: str) -> Any:
-    """Returns a layer's output with noise of a tenth of its spread, so that no two of its numbers are equal.
+    """Returns a layer's output with noise, so that no two of its numbers are equal.
 
-    An output of equal numbers gets noise of the size of these, and one of zeros noise of size 1.
+    The noise is a tenth of the standard deviation; for an output of equal numbers it has the size of these, and size 1
+    if they are zero.
     """
     if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
         return value
@@ -39,7 +49,7 @@ def with_noise(value: Any, seed: str) -> Any:
 
 
 def changed(new: Tensor, old: Tensor, dim: int) -> Mask:
-    """Returns the channels along `dim` that differ anywhere; all of them if the shapes differ."""
+    """Returns, as bool [channels], the channels along `dim` that differ anywhere; all channels if the shapes differ."""
     if new.shape != old.shape:
         return torch.ones(new.shape[dim], dtype=torch.bool)
     moved = unlike(new, old)
@@ -47,7 +57,7 @@ def changed(new: Tensor, old: Tensor, dim: int) -> Mask:
 
 
 def differ(new: list[Tensor], old: list[Tensor]) -> bool:
-    """Says whether two lists of tensors differ in length or in any number; two NaN are the same number."""
+    """Says whether two lists of tensors differ in length or in any number; two NaN are equal."""
     return not same(new, old)
 
 

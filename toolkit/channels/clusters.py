@@ -1,4 +1,4 @@
-"""Layers whose outputs reach the same channels of the same readers, before it is known which channels go together."""
+"""Finds layers whose outputs reach the same inputs of other layers, before their channels are matched."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ OPAQUE = "computes with layers that it does not call"
 
 @dataclass
 class Cluster:
-    """`producers`: layers whose outputs reach the inputs `read` of layers, by their indices, through the leaves on the
-    way. `reason`: why none of them can be cut; empty where nothing is known against it."""
+    """Holds layers that write to the same inputs of other layers.
+
+    producers: names of the layers that write.
+    read: for each layer that reads, the indices of its inputs that the producers reach.
+    through: for each leaf on the way, the channels that the producers reach, by dimension.
+    reason: why none of the producers can be cut; empty if nothing is known against it.
+    """
 
     producers: list[str] = field(default_factory=list)
     read: dict[str, Tensor] = field(default_factory=dict)
@@ -28,17 +33,17 @@ class Cluster:
 
 
 def find_clusters(model: nn.Module, replay: Replay, protected: Sequence[str]) -> tuple[list[Cluster], dict[str, str]]:
-    """Joins the layers that write to the same inputs of a reader; and why the others can never be cut, by name."""
+    """Returns the clusters of all layers, and by name why other layers can never be cut."""
     clusters: list[Cluster] = []
     refused = dict.fromkeys(replay.opaque, OPAQUE)
     for name in replay.layers:
-        found = reached(model, replay, name)
-        if not found.read:
-            refused[name] = "is an output of the model" if found.outputs_changed else "no layer reads it"
-            if found.opaque and not found.outputs_changed:
-                refused[name] = _read_by(found)
+        response = reached(model, replay, name)
+        if not response.read:
+            refused[name] = "is an output of the model" if response.outputs_changed else "no layer reads it"
+            if response.opaque and not response.outputs_changed:
+                refused[name] = _read_by(response)
             continue
-        new = Cluster([name], _indices(found), found.through, _reason_against(name, found, protected))
+        new = Cluster([name], _indices(response), response.through, _reason_against(name, response, protected))
         for old in [cluster for cluster in clusters if _overlap(cluster, new)]:
             clusters.remove(old)
             new = _joined(old, new)
@@ -47,7 +52,7 @@ def find_clusters(model: nn.Module, replay: Replay, protected: Sequence[str]) ->
 
 
 def reached(model: nn.Module, replay: Replay, name: str, channels: Sequence[int] | None = None) -> Response:
-    """What changes when outputs of a layer do: those of the given channels, or all."""
+    """Returns what changes when the outputs of a layer change: those of the given channels, or all."""
     chosen = torch.ones(num_outputs(model.get_submodule(name)), dtype=torch.bool)
     if channels is not None:
         chosen[:] = False
@@ -55,20 +60,20 @@ def reached(model: nn.Module, replay: Replay, name: str, channels: Sequence[int]
     return replay.respond({Source(name): chosen})
 
 
-def _indices(found: Response) -> dict[str, Tensor]:
-    return {layer: mask.nonzero()[:, 0] for layer, mask in found.read.items()}
+def _indices(response: Response) -> dict[str, Tensor]:
+    return {layer: mask.nonzero()[:, 0] for layer, mask in response.read.items()}
 
 
-def _reason_against(name: str, found: Response, protected: Sequence[str]) -> str:
-    if found.outputs_changed:
+def _reason_against(name: str, response: Response, protected: Sequence[str]) -> str:
+    if response.outputs_changed:
         return "is an output of the model"
-    if found.opaque:
-        return _read_by(found)
+    if response.opaque:
+        return _read_by(response)
     return f"{name} is protected" if matches_any(name, protected) else ""
 
 
-def _read_by(found: Response) -> str:
-    return f"is read by {sorted(found.opaque)[0]}, which {OPAQUE}"
+def _read_by(response: Response) -> str:
+    return f"is read by {sorted(response.opaque)[0]}, which {OPAQUE}"
 
 
 def _overlap(one: Cluster, other: Cluster) -> bool:
@@ -77,7 +82,10 @@ def _overlap(one: Cluster, other: Cluster) -> bool:
 
 
 def _joined(one: Cluster, other: Cluster) -> Cluster:
-    """What one of them changes counts: a gate's change cannot be seen where what it gates is zero."""
+    """Returns the union of two clusters with a common reader.
+
+    All inputs that either of them reaches count, because a gate has no visible effect where its input is zero.
+    """
     read = dict(one.read)
     for layer, indices in other.read.items():
         read[layer] = _union(indices, read.get(layer))

@@ -1,7 +1,7 @@
-"""Make layers physically narrower, linear and convolution layers with torch_pruning's functions.
+"""Makes layers physically narrower; linear and convolution layers with the functions of torch_pruning.
 
-Its own tracer is not used here: on torchvision's swin_t it takes more memory than a workstation has, it breaks on
-frozen parameters, and it does not see through fused attention. The stage `torch_pruning` uses it, as a control.
+The tracer of torch_pruning is not used: on torchvision's swin_t it takes more memory than a workstation has, it fails
+on frozen parameters, and it does not see through fused attention. The stage `torch_pruning` uses it, as a control.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from toolkit.channels.layers import channel_sizes, has_computed_weights, holders
 
 @dataclass(frozen=True)
 class CutPart:
-    """What stays of one dimension of one layer, and what is gone; `role` and `dim` are those of `Slot`.
+    """Describes the cut of one dimension of one layer; `role` and `dim` are those of `Slot`.
 
-    is_multiplied: an output that is gone is multiplied with others before a layer reads it, as queries and keys are, so
-        that it matters even where nothing reads it on its own.
+    kept: indices that stay.
+    gone: indices that are removed.
+    is_multiplied: whether a removed output is multiplied with others before a layer reads it, as queries and keys are.
+        Such an output has an effect even if no layer reads it directly.
     """
 
     module: str
@@ -39,7 +41,11 @@ class CutPart:
 
 @dataclass(frozen=True)
 class KeptUnits:
-    """What stays of a group: `units`, and of each of them the channels in `inner`, all of them where that is empty."""
+    """Says what stays of a group.
+
+    units: indices of the units that stay.
+    inner: the channels that stay within each of these units; empty if all channels do.
+    """
 
     group: ChannelGroup
     units: tuple[int, ...]
@@ -47,23 +53,26 @@ class KeptUnits:
 
     @property
     def head_dim(self) -> int:
+        """Returns the number of channels that stay in each unit."""
         return len(self.inner[0]) if self.inner else self.group.head_dim
 
     @property
     def changes(self) -> bool:
+        """Says whether anything is removed."""
         return len(self.units) < self.group.num_units or self.head_dim < self.group.head_dim
 
     def kept(self, slot: Slot) -> list[int]:
-        """Indices that stay in the slot's dimension, in order."""
+        """Returns the indices that stay in the slot's dimension, in ascending order."""
         stays = (_part(slot.places[unit], inner, self.group) for unit, inner in self._stays())
         return sorted([*slot.shared, *(index for part in stays for index in part)])
 
     def gone(self, slot: Slot) -> list[int]:
+        """Returns the indices that are removed from the slot's dimension, in ascending order."""
         kept = set(self.kept(slot))
         return sorted(index for places in slot.places for index in places if index not in kept)
 
     def parts(self) -> list[CutPart]:
-        """Returns the cut layer by layer."""
+        """Returns the cut of each slot of the group."""
         return [
             CutPart(slot.module, slot.role, tuple(self.kept(slot)), tuple(self.gone(slot)), slot.dim, bool(self.inner))
             for slot in self.group.slots
@@ -74,7 +83,10 @@ class KeptUnits:
 
 
 def _part(places: tuple[int, ...], inner: tuple[int, ...], group: ChannelGroup) -> Iterable[int]:
-    """Of a unit's indices in a slot those of the inner channels; a slot of fewer (one for a head) keeps them all."""
+    """Returns the indices of the inner channels among a unit's indices in a slot.
+
+    A slot that holds fewer indices per unit, such as one for each head, keeps all of them.
+    """
     size = group.head_dim
     if not inner or len(places) % size:
         return places
@@ -82,14 +94,16 @@ def _part(places: tuple[int, ...], inner: tuple[int, ...], group: ChannelGroup) 
 
 
 def parts_of(choices: Iterable[KeptUnits]) -> list[CutPart]:
+    """Returns the cut of each slot of all groups."""
     return [part for choice in choices for part in choice.parts()]
 
 
 def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
-    """Cut all groups as chosen, in place. Whether the model then computes what it should is `proof.py`'s to say.
+    """Cuts all groups as chosen, in place; `proof.py` checks that the narrow model computes the right thing.
 
     Raises:
-        ValueError: the weights of a layer are not its own parameters. Nothing is cut.
+        ValueError: weights of a layer are computed from other parameters (nothing is cut then), or the cut does not fit
+            tied tensors, grouped convolutions or attributes of the model.
     """
     shared = holders_of(model)
     gone: dict[tuple[str, str, int, str], set[int]] = defaultdict(set)
@@ -117,7 +131,7 @@ def cut(model: nn.Module, choices: Iterable[KeptUnits]) -> None:
 
 
 def _share_again(model: nn.Module, shared: Mapping[int, Sequence[tuple[str, str]]]) -> None:
-    """Puts one tensor back where one tensor was: every holder of it has been cut alone."""
+    """Makes tied tensors one tensor again, after each module that holds one has been cut on its own."""
     for places in shared.values():
         tensors = [getattr(model.get_submodule(name), leaf) for name, leaf in places]
         if len({tensor.shape for tensor in tensors}) > 1:
@@ -130,7 +144,7 @@ def _share_again(model: nn.Module, shared: Mapping[int, Sequence[tuple[str, str]
 
 
 def patch_attributes(model: nn.Module, choice: KeptUnits) -> None:
-    """Tells the forward code how many units there are now, and how wide they are.
+    """Updates the attributes in which the forward code keeps numbers of units and widths.
 
     Raises:
         ValueError: a number would not be whole.
@@ -144,7 +158,9 @@ def patch_attributes(model: nn.Module, choice: KeptUnits) -> None:
         if isinstance(old, int):
             new: Any = _whole(old * share, patch)
         else:
-            new = type(old)([_whole(one * share, patch) if at in patch.places else one for at, one in enumerate(old)])
+            new = type(old)(
+                [_whole(size * share, patch) if place in patch.places else size for place, size in enumerate(old)]
+            )
         setattr(module, patch.attribute, new)
 
 
@@ -181,12 +197,12 @@ def _narrow_layer(module: nn.Module, outputs: bool, gone: list[int]) -> None:
 
 
 def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
-    """A norm, a scale, a convolution in groups: everything that it has one of for each channel."""
+    """Cuts all that a norm, a scale or a grouped convolution holds once for each channel."""
     if isinstance(module, _ConvNd):
         _narrow_grouped(module, gone)
         return
     size = max(channel_sizes(module))
-    left = size - len(gone)
+    new_size = size - len(gone)
     if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
         each = size // module.num_groups
         if len({channel // each for channel in gone}) * each != len(gone):
@@ -196,19 +212,22 @@ def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
             _narrow_tensor(module, name, tensor.shape.index(size), gone)
     for name, value in list(vars(module).items()):
         if name == "num_groups" and value > 1:
-            setattr(module, name, value * left // size)
+            setattr(module, name, value * new_size // size)
         elif type(value) is int and value == size:
-            setattr(module, name, left)
+            setattr(module, name, new_size)
         elif isinstance(value, tuple) and value == (size,):
-            setattr(module, name, (left,))
+            setattr(module, name, (new_size,))
 
 
 def _narrow_grouped(module: _ConvNd, gone: set[int]) -> None:
-    """Whole groups go, each with its own inputs and outputs, of which there may be other numbers."""
+    """Removes whole groups of a convolution, each with its inputs and outputs.
+
+    A group may have more outputs than inputs, or fewer.
+    """
     inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
     groups = {channel // inputs for channel in gone}
     if len(groups) * inputs != len(gone):
-        raise ValueError("a convolution in groups loses whole groups only")
+        raise ValueError("only whole groups of a grouped convolution can be removed")
     rows = {group * outputs + row for group in groups for row in range(outputs)}
     is_transposed = isinstance(module, _ConvTransposeNd)
     _narrow_tensor(module, "weight", 0, gone if is_transposed else rows)

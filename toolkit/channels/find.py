@@ -1,4 +1,4 @@
-"""All groups of a model that can be cut, each tried out on a copy: what fails is refused with the reason."""
+"""Finds all groups of a model that can be cut: each is tried on a copy, and refused with a reason if it fails."""
 
 from __future__ import annotations
 
@@ -26,20 +26,24 @@ def find_groups(
     protected: Sequence[str] = (),
     others: Sequence[Path] = (),
 ) -> Structure:
-    """The groups of `propose_on` that compute the right thing when half of their units are gone.
+    """Returns the groups of `propose_on` whose cut by half leaves a model that computes the right thing.
 
-    `protected` are patterns (see `toolkit.channels.patterns`) of layers that keep their outputs. `others`: more ways
-    to run the model than in eval mode on the inputs (see `find_paths`). The model is left as it was.
+    The model is left unchanged.
+
+    blocks: names of the residual blocks.
+    protected: patterns (see `toolkit.channels.patterns`) of layers that keep their outputs.
+    others: passes to check beside eval mode on `inputs`; see `find_paths`.
     """
     paths = (Path(inputs), *others)
-    proposed = propose_on(model, paths, blocks, protected)  # groups that need each other mostly are neighbours
+    proposed = propose_on(model, paths, blocks, protected)
     refused = dict(proposed.refused)
-    found = join_shared(model, proposed.groups, refused)
-    known = _Settled(model, paths)
-    groups = list(_without(found, lambda group: known.settle(group, group.kind == "attention"), refused))
+    candidates = join_shared(model, proposed.groups, refused)
+    trials_so_far = _Settled(model, paths)
+    groups = list(_without(candidates, lambda group: trials_so_far.settle(group, group.kind == "attention"), refused))
+    # Groups that need each other are mostly neighbours, so every second group is tried too.
     if any(chosen and _fault(model, chosen, paths) is not None for chosen in (groups, groups[::2], groups[1::2])):
         faults: dict[str, str] = {}
-        settled = list(_without(groups, lambda group: known.settle(group, group.kind != "attention"), faults))
+        settled = list(_without(groups, lambda group: trials_so_far.settle(group, group.kind != "attention"), faults))
         joined = list(_joined(model, [group for group in groups if group.name in faults], paths))
         refused |= {name: fault for name, fault in faults.items() if name not in _names(joined)}
         order = {group.name: place for place, group in enumerate(groups)}
@@ -57,7 +61,7 @@ def find_groups(
 
 
 def without_modules(structure: Structure, reasons: Mapping[str, str]) -> Structure:
-    """Returns the structure less the groups that have a layer among these modules, with the reason for each."""
+    """Returns the structure without the groups that have a layer among these modules, with the reason for each."""
     refused = dict(structure.refused)
     for group in structure.groups:
         layer = next((slot.module for slot in group.slots if slot.module in reasons), None)
@@ -67,19 +71,28 @@ def without_modules(structure: Structure, reasons: Mapping[str, str]) -> Structu
 
 
 def half_of(group: ChannelGroup) -> KeptUnits:
-    """Half of the units stay, in no regular pattern: forward code that shuffles channels may pass with every second."""
+    """Returns a cut that keeps half of the units, chosen at random with a fixed seed.
+
+    Forward code that shuffles channels might pass with every second one.
+    """
     generator = torch.Generator().manual_seed(group.num_units)
     chosen = torch.randperm(group.num_units, generator=generator)[: (group.num_units + 1) // 2]
     return KeptUnits(group, tuple(sorted(chosen.tolist())))
 
 
 def all_but_one_of(group: ChannelGroup) -> KeptUnits:
-    """All units but the second one stay: forward code may halve a number that it reads and so be right for half."""
+    """Returns a cut that keeps all units but the second one.
+
+    Forward code that halves a number which follows the cut may be right for half of the units and for no other number.
+    """
     return KeptUnits(group, tuple(unit for unit in range(group.num_units) if unit != 1))
 
 
 def half_dims_of(group: ChannelGroup) -> KeptUnits:
-    """Half of the channels of every head stay, others in each: rotary pairs may pass where every second one stays."""
+    """Returns a cut that keeps half of the channels of every head, and not the same ones in every head.
+
+    Every second channel would not do: rotary pairs stay pairs then, and with other channels they do not.
+    """
     generator = torch.Generator().manual_seed(group.head_dim)
     count = (group.head_dim + 1) // 2
     chosen = (torch.randperm(group.head_dim, generator=generator)[:count] for _ in range(group.num_units))
@@ -91,7 +104,7 @@ def _without(
     settle: Callable[[ChannelGroup], tuple[ChannelGroup | None, str]],
     refused: dict[str, str],
 ) -> Iterator[ChannelGroup]:
-    """The groups as they are settled; why the others cannot be cut is noted in `refused`."""
+    """Yields the groups that `settle` returns, and notes in `refused` why others cannot be cut."""
     for group in groups:
         settled, fault = settle(group)
         if settled is None:
@@ -101,11 +114,14 @@ def _without(
 
 
 def _joined(model: nn.Module, failed: Sequence[ChannelGroup], paths: Sequence[Path]) -> Iterator[ChannelGroup]:
-    """Groups that can be cut together where none of them can be cut alone, as two layers whose outputs are stacked."""
+    """Yields groups that can be cut together where none of them can be cut alone.
+
+    This is the case for two layers whose outputs are stacked.
+    """
     sets: dict[tuple[str, int, str], list[ChannelGroup]] = {}
     for group in failed:
         sets.setdefault((group.name.rpartition(".")[0], group.num_units, group.kind), []).append(group)
-    for alike in (found for found in sets.values() if len(found) > 1):
+    for alike in (groups for groups in sets.values() if len(groups) > 1):
         slots: dict[tuple[str, Role, int, str], Slot] = {}
         for slot in (slot for group in alike for slot in group.slots):
             key = slot.module, slot.role, slot.dim, slot.tensor
@@ -119,20 +135,23 @@ def _joined(model: nn.Module, failed: Sequence[ChannelGroup], paths: Sequence[Pa
 
 
 def _names(groups: Sequence[ChannelGroup]) -> set[str]:
-    """The layers that write to one of the groups."""
+    """Returns the names of the layers that write to one of the groups."""
     return {name for group in groups for name in group.producers}
 
 
 @dataclass
 class _Settled:
-    """Groups with those attributes that have to be patched, found once for layers and modules that are alike."""
+    """Tries cuts of groups, and remembers the result for groups of the same layers and surrounding modules."""
 
     model: nn.Module
     paths: Sequence[Path]
     known: dict[object, tuple[ChannelGroup | None, str]] = field(default_factory=dict)
 
     def settle(self, group: ChannelGroup, is_open: bool) -> tuple[ChannelGroup | None, str]:
-        """Returns the group, or None and why it cannot be cut; one that is not `is_open` as it is."""
+        """Returns the group with the attributes that a cut has to update, or None and why the group cannot be cut.
+
+        A group that is not `is_open` is returned unchanged.
+        """
         if not is_open:
             return group, ""
         choices = list(trials(self.model, group))
@@ -141,8 +160,8 @@ class _Settled:
         layers = tuple(type(self.model.get_submodule(slot.module)) for slot in group.slots)
         key = (group.signature, kinds, layers, tuple(_renamed(chosen, places) for chosen in choices))
         if key not in self.known:
-            found, fault = self._try_out(group, choices)
-            self.known[key] = found and replace(found, patches=_renamed(found.patches, places)), fault
+            settled, fault = self._try_out(group, choices)
+            self.known[key] = settled and replace(settled, patches=_renamed(settled.patches, places)), fault
         pattern, fault = self.known[key]
         if pattern is None:
             return None, fault
@@ -150,7 +169,7 @@ class _Settled:
         return replace(group, patches=patches, dims_are_free=pattern.dims_are_free), ""
 
     def _try_out(self, group: ChannelGroup, choices: Sequence[tuple[Patch, ...]]) -> tuple[ChannelGroup | None, str]:
-        first = ""
+        first_fault = ""
         for chosen in choices:
             trial = replace(group, patches=chosen)
             fault = _fault(self.model, [trial], self.paths)
@@ -158,17 +177,20 @@ class _Settled:
                 trial = self._with_needed(trial)
                 fault = _fault_of(self.model, [all_but_one_of(trial)], self.paths)
             if fault is not None:
-                first = first or fault
+                first_fault = first_fault or fault
                 continue
             if group.kind != "attention" or group.head_dim < 2:
                 return trial, ""
             narrow = with_dims(self.model, trial)
             is_free = _fault_of(self.model, [half_dims_of(narrow)], self.paths) is None
             return replace(narrow if is_free else trial, dims_are_free=is_free), ""
-        return None, first
+        return None, first_fault
 
     def _with_needed(self, group: ChannelGroup) -> ChannelGroup:
-        """The group less the attributes without which it can be cut as well: what nothing reads keeps its value."""
+        """Returns the group less the attributes without which it can be cut as well.
+
+        What no pass reads keeps its value, unless it is an attention's and named for its heads.
+        """
         for patch in group.patches:
             fewer = replace(group, patches=tuple(one for one in group.patches if one is not patch))
             if not follows_by_name(self.model, group, patch) and _fault(self.model, [fewer], self.paths) is None:
@@ -177,7 +199,7 @@ class _Settled:
 
 
 def _renamed(patches: Sequence[Patch], places: Sequence[str]) -> tuple[Patch, ...]:
-    """The patches with the number of each module among `places` for its name."""
+    """Returns the patches with the index of each module in `places` instead of its name."""
     return tuple(replace(patch, module=str(places.index(patch.module))) for patch in patches)
 
 
@@ -186,7 +208,7 @@ def _fault(model: nn.Module, groups: Sequence[ChannelGroup], paths: Sequence[Pat
 
 
 def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], paths: Sequence[Path]) -> str | None:
-    """Why this cut would go wrong; None if a copy of the model computes what it should."""
+    """Returns why this cut would go wrong, or None if a cut copy of the model computes the right thing."""
     narrow = copy_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what layers remark on a trial that fails is no news to the user

@@ -1,4 +1,4 @@
-"""How many heads there may be: told by attributes of the modules around, or by how far a change of one channel goes."""
+"""Finds possible numbers of heads, from attributes of modules, or from how far a change of one channel reaches."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ _LARGEST_NUMBER_OF_HEADS = 256
 
 @dataclass(frozen=True)
 class HeadCount:
-    """There may be `number` heads; `owner` is the module that says so, or the innermost one that holds all layers."""
+    """Holds a possible number of heads.
+
+    owner: the module with the attribute that says so, or else the innermost module that holds all layers.
+    """
 
     number: int
     owner: str
 
 
 def head_counts(model: nn.Module, replay: Replay, cluster: Cluster, width: int) -> Iterator[HeadCount]:
-    """Numbers of heads that divide `width`, those of attributes first. The caller tries them out."""
+    """Yields possible numbers of heads that divide `width`, those from attributes first; the caller tries them."""
     layers = (*cluster.producers, *cluster.read)
-    told = list(_told(model, layers, width))
-    yield from told
+    from_attributes = list(_told(model, layers, width))
+    yield from from_attributes
     if len(cluster.producers) > MOST_LAYERS:
         return
-    learnt = set(_learnt(model, replay, cluster)) - {count.number for count in told}
-    yield from (HeadCount(number, _common_owner(layers)) for number in sorted(learnt, reverse=True))
+    from_changes = set(_learnt(model, replay, cluster)) - {count.number for count in from_attributes}
+    yield from (HeadCount(number, _common_owner(layers)) for number in sorted(from_changes, reverse=True))
 
 
 def _common_owner(layers: tuple[str, ...]) -> str:
@@ -45,7 +48,10 @@ def _common_owner(layers: tuple[str, ...]) -> str:
 
 
 def _told(model: nn.Module, layers: tuple[str, ...], width: int) -> Iterator[HeadCount]:
-    """Of the modules around the layers, the innermost module first: attributes whose names speak of heads."""
+    """Yields the numbers in attributes whose names contain "head", of the modules around the layers.
+
+    Inner modules come first.
+    """
     seen = set()
     for layer in layers:
         name = layer
@@ -63,21 +69,23 @@ def _told(model: nn.Module, layers: tuple[str, ...], width: int) -> Iterator[Hea
 
 
 def speaks_of_heads(attribute: str) -> bool:
+    """Says whether the name of an attribute suggests a number of heads, not the size of one."""
     return "head" in attribute and "dim" not in attribute and "size" not in attribute
 
 
 def _learnt(model: nn.Module, replay: Replay, cluster: Cluster) -> Iterator[int]:
-    """A channel of a query reaches its whole head: how often that fits into what is read is the number of heads.
+    """Yields how often the inputs that a change of one channel reaches fit into all that the cluster reaches.
 
-    A channel of a value reaches less, that of a key which several heads share more. A unit holds whole groups of the
-    norms and convolutions on the way.
+    A channel of a query reaches its whole head, so that this is the number of heads. A channel of a value reaches less,
+    and a channel of a key that several heads share reaches more. A unit holds whole groups of the norms and
+    convolutions on the way.
     """
     granule = math.lcm(*(granule_of(model.get_submodule(leaf)) for leaf in cluster.through))
     for name in cluster.producers:
         size = num_outputs(model.get_submodule(name))
         for channel in dict.fromkeys((0, size // 2, size - 1)):
-            found = reached(model, replay, name, [channel]).read
-            for layer, mask in found.items():
+            read = reached(model, replay, name, [channel]).read
+            for layer, mask in read.items():
                 whole, part = len(cluster.read.get(layer, ())), math.lcm(int(mask.sum()), granule)
                 if part and whole % part == 0 and 1 < whole // part <= _LARGEST_NUMBER_OF_HEADS:
                     yield whole // part

@@ -1,4 +1,4 @@
-"""How units lie in a dimension: in a row, or in parts that each hold all units (fused q, k, v; gates)."""
+"""Enumerates how units can lie in a dimension: contiguous, or in parts that each hold all units (fused q, k, v)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from toolkit.channels.layers import is_grouped
 
 
 def candidate_layouts(size: int, num_units: int) -> Iterator[Places]:
-    """In a row; then in 2, 3 ... parts one after another, in each of which the units lie in a row.
+    """Yields contiguous units first, then 2, 3, ... parts one after another, each with contiguous units.
 
-    The largest number of parts is one for each channel of a unit, as behind a flattening with the channels last.
+    Up to one part for each channel of a unit is tried, as behind a flattening with the channels last.
     """
     per_unit, rest = divmod(size, num_units)
     if rest:
         return
     for parts in (count for count in range(1, per_unit + 1) if per_unit % count == 0):
-        each = per_unit // parts
+        per_part = per_unit // parts
         yield tuple(
-            tuple(part * num_units * each + unit * each + i for part in range(parts) for i in range(each))
+            tuple(part * num_units * per_part + unit * per_part + i for part in range(parts) for i in range(per_part))
             for unit in range(num_units)
         )
 
 
 def granules(leaves: Sequence[nn.Module], width: int) -> Iterator[int]:
-    """How many channels have to go together: those of a group of the convolutions and norms on the way."""
-    needed = math.lcm(*map(granule_of, leaves))
-    if width % needed == 0:
-        yield needed
+    """Yields the number of neighbouring channels that have to go together, if it divides `width`.
+
+    It is the least common multiple of the channels in each group of the grouped convolutions and group norms.
+    """
+    granule = math.lcm(*map(granule_of, leaves))
+    if width % granule == 0:
+        yield granule
 
 
 def granule_of(leaf: nn.Module) -> int:
@@ -48,14 +51,14 @@ def granule_of(leaf: nn.Module) -> int:
 
 
 def random_units(num_units: int, seed: int) -> list[int]:
-    """About half of the units; at least one is in, and one is out."""
+    """Returns about half of the units, at least one and not all, in ascending order."""
     generator = torch.Generator().manual_seed(1000 + seed)
     count = max(1, num_units // 2)
     return sorted(torch.randperm(num_units, generator=generator)[:count].tolist())
 
 
 def spread_units(places: Places, units: Sequence[int], size: int) -> Tensor:
-    """bool [size]: the indices of the units."""
+    """Returns a bool [size] that is true at the indices of the units."""
     mask = torch.zeros(size, dtype=torch.bool)
     mask[[index for unit in units for index in places[unit]]] = True
     return mask

@@ -11,12 +11,10 @@ from toolkit.hooks.paths import Path
 
 
 def output_layers(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
-    """Returns the layers that mix channels and whose outputs reach those of the model before another layer reads them.
+    """Returns the layers that mix channels and whose outputs reach the model's outputs before another layer reads them.
 
-    A layer that is called more than once is not looked at. The model is left as it was.
+    Layers that are called more than once are left out. The model is left unchanged.
     """
     with replaying(model, Path(inputs)) as replay:
-        everything = {
-            name: torch.ones(num_outputs(model.get_submodule(name)), dtype=torch.bool) for name in replay.layers
-        }
-        return tuple(name for name, mask in everything.items() if replay.respond({Source(name): mask}).outputs_changed)
+        masks = {name: torch.ones(num_outputs(model.get_submodule(name)), dtype=torch.bool) for name in replay.layers}
+        return tuple(name for name, mask in masks.items() if replay.respond({Source(name): mask}).outputs_changed)

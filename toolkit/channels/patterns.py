@@ -1,4 +1,4 @@
-"""Names of modules by pattern: a name, a shell pattern, or a regular expression after `re:`."""
+"""Matches names of modules against patterns: names, shell patterns, or regular expressions after `re:`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.base.errors import UserError
 
 
 def matches_any(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern matches the name or one of the modules that it is in (`head` matches `head.norm`).
+    """Says whether a pattern matches the name of a module or of a module around it (`head` matches `head.norm`).
 
     Raises:
         UserError: a regular expression is not valid.

@@ -1,7 +1,7 @@
-"""Where channels lie in every layer, learnt channel by channel: for forward code that permutes or splits unevenly.
+"""Learns channel by channel where the channels of a layer are, for forward code that permutes or splits unevenly.
 
-All channels of a layer are numbered in binary, and for each bit those that have it are changed: a reader's input knows
-its channel by the bits at which the input changes. So 2 log2(n) passes tell the places of n channels.
+The channels of a layer are numbered in binary. For each bit, the channels with the bit set are changed, then those
+without. Each input of a reader thus learns the number of its channel, in 2 log2(n) passes for n channels.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ Node = tuple[str, Role, int, int]  # module, role, dimension, index there
 def learnt_slots(
     model: nn.Module, replay: Replay, cluster: Cluster, granule: int = 1
 ) -> tuple[tuple[Slot, ...], int] | None:
-    """Returns where the units lie and how many there are; None where a place holds a mixture of channels.
+    """Returns the slots of the cluster and the number of units, or None if an input holds a mixture of channels.
 
-    A unit is what hangs together: all places of one channel. Where channels are not alike, as those of the parts of a
-    split that go different ways, a unit takes its share of each sort, because forward code that splits expects so many
-    of each. `granule` channels in a row go together.
+    A channel and all places that it reaches stay together. Where channels differ, as those of the parts of a split that
+    go different ways, each unit gets the same share of every sort, because forward code that splits expects fixed
+    shares.
+
+    granule: number of neighbouring channels that go together.
     """
     links = list(_links(model, replay, cluster, granule))
     if not links or any(link is None for link in links):
@@ -58,7 +60,7 @@ def learnt_slots(
 
 
 def _sort_of(part: list[Node]) -> tuple[tuple[str, Role, int, int], ...]:
-    """How many places in each layer."""
+    """Returns the number of places in each layer, which tells channels of different sorts apart."""
     counts: dict[tuple[str, Role, int], int] = {}
     for node in part:
         counts[node[:3]] = counts.get(node[:3], 0) + 1
@@ -68,23 +70,23 @@ def _sort_of(part: list[Node]) -> tuple[tuple[str, Role, int, int], ...]:
 def _links(
     model: nn.Module, replay: Replay, cluster: Cluster, granule: int
 ) -> Iterator[tuple[list[Node], list[Node]] | None]:
-    """Channels of each layer that go together, and the places that they reach; None for a mixture."""
+    """Yields the channels of a layer that go together with the places that they reach, or None for a mixture."""
     for name in cluster.producers:
         size = num_outputs(model.get_submodule(name))
         if size % granule:
             yield None
             return
-        found = _codes(replay, name, size, granule)
-        if found is None:
+        codes = _codes(replay, name, size, granule)
+        if codes is None:
             yield None
             return
         for number in range(size // granule):
-            own: list[Node] = [(name, "out", 0, number * granule + i) for i in range(granule)]
-            yield own, [node for node, code in found.items() if code == number]
+            channels: list[Node] = [(name, "out", 0, number * granule + i) for i in range(granule)]
+            yield channels, [node for node, code in codes.items() if code == number]
 
 
 def _codes(replay: Replay, name: str, size: int, granule: int) -> dict[Node, int] | None:
-    """The number of the channels that reach each place; None where channels of two numbers reach one."""
+    """Returns the number of the channels that reach each place, or None if channels of two numbers reach one place."""
     numbers = torch.arange(size) // granule
     seen: dict[Node, int] = {}
     for bit in range(max(1, (size // granule - 1).bit_length())):
@@ -103,23 +105,25 @@ def _codes(replay: Replay, name: str, size: int, granule: int) -> dict[Node, int
     return {node: code for node, code in seen.items() if node[1] == "in" or node[2] == dims[node[0]]}
 
 
-def _nodes(found: Response) -> set[Node]:
-    """All changed places. Where an output of the model changed there is no reader's place to speak of."""
-    nodes: set[Node] = {(layer, "in", 0, int(i)) for layer, mask in found.read.items() for i in mask.nonzero()[:, 0]}
-    for leaf, masks in found.through.items():
+def _nodes(response: Response) -> set[Node]:
+    """Returns all changed places of readers and leaves."""
+    nodes: set[Node] = {(layer, "in", 0, int(i)) for layer, mask in response.read.items() for i in mask.nonzero()[:, 0]}
+    for leaf, masks in response.through.items():
         nodes |= {(leaf, "through", dim, int(i)) for dim, mask in masks.items() for i in mask.nonzero()[:, 0]}
     return nodes
 
 
 def _connected(links: list[tuple[list[Node], list[Node]]]) -> list[list[Node]]:
-    """Joins links that share a place; each part is sorted, and parts are in the order of their first channels."""
+    """Joins links with a common place; each part is sorted, and parts are in the order of their first channels."""
     home: dict[Node, int] = {}
     parts: dict[int, list[Node]] = {}
-    for number, (own, places) in enumerate(links):
-        nodes = [*own, *places]
-        old = {home[node] for node in nodes if node in home}
-        parts[number] = list(dict.fromkeys([node for one in sorted(old) for node in parts.pop(one)] + nodes))
+    for number, (channels, places) in enumerate(links):
+        nodes = [*channels, *places]
+        old_numbers = {home[node] for node in nodes if node in home}
+        parts[number] = list(
+            dict.fromkeys([node for old_number in sorted(old_numbers) for node in parts.pop(old_number)] + nodes)
+        )
         home.update(dict.fromkeys(parts[number], number))
-    whole = [part for part in parts.values() if any(node[1] != "out" for node in part)]
-    first = {node: place for place, node in enumerate(node for own, _ in links for node in own)}
-    return sorted(whole, key=lambda part: min(first[node] for node in part if node in first))
+    complete = [part for part in parts.values() if any(node[1] != "out" for node in part)]
+    first = {node: place for place, node in enumerate(node for channels, _ in links for node in channels)}
+    return sorted(complete, key=lambda part: min(first[node] for node in part if node in first))

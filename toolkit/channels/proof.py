@@ -1,4 +1,4 @@
-"""Proof of a cut: the narrow model computes what the wide one does when nothing reads the channels that are gone."""
+"""Proves a cut: the narrow model computes what the wide one does when nothing reads the removed channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.paths import Path
 from toolkit.hooks.tensors import unlike
 
-TOLERANCE = 1e-3  # of the outputs' scale; another order of summation makes 1e-5 in deep networks
+TOLERANCE = 1e-3  # relative to the root mean square; another order of summation makes 1e-5 in deep networks
 
 TRAINING_SLACK = 50.0
 
@@ -27,15 +27,17 @@ def cut_error(
     inputs: tuple[Tensor, ...],
     others: Sequence[Path] = (),
 ) -> float:
-    """Largest difference between the narrow model and the masked wide one, relative to the root mean square.
+    """Returns the largest difference between the narrow and the masked wide model, relative to the root mean square.
 
-    The models' outputs are compared, and those of every layer that reads what was cut: deep in a network a fault may
-    be scaled down to nothing before it reaches the outputs. So they are on the ways of `others` to run the models; in
-    training mode, where batches of two make small differences larger, an error counts a fiftieth, and none where the
-    wide model's outputs are random: there only shapes are compared.
+    The outputs of the models are compared, and those of every layer that reads what was cut, because a fault deep in a
+    network may be scaled down to nothing before it reaches the outputs. In training mode, where batches of two make
+    small differences larger, differences are divided by 50; where the outputs of the wide model are random, only shapes
+    are compared.
+
+    others: passes to compare beside eval mode on `inputs`.
 
     Raises:
-        ValueError: the narrow model does not run, or gives outputs of other shapes; with its own words.
+        ValueError: the narrow model fails, or its outputs have other shapes. The message says so in words.
     """
     masked = copy_model(wide)
     for part in parts:
@@ -45,21 +47,24 @@ def cut_error(
 
 def _error_on(path: Path, masked: nn.Module, narrow: nn.Module, parts: Sequence[CutPart]) -> float:
     readers = sorted({part.module for part in parts if part.role == "in"})
-    left = {part.module: part.kept for part in parts if part.role == "out"}
+    channels_left = {part.module: part.kept for part in parts if part.role == "out"}
     with path.taken(masked, narrow), torch.no_grad():
         try:
-            expected = _run(masked, path, readers, left)  # runs the narrow norms too
-            found = _run(narrow, path, readers, {})
+            expected = _run(masked, path, readers, channels_left)  # runs the narrow norms too
+            actual = _run(narrow, path, readers, {})
         except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError) as error:
             where = f" {path.words}" if path.training else ""
             words = f"its forward code does not run with the narrower layers{where}: {_short(error)}"
             raise ValueError(words) from error
-    if [part.shape for part in found] != [part.shape for part in expected]:
+    if [part.shape for part in actual] != [part.shape for part in expected]:
         raise ValueError(f"its outputs have another shape with the narrower layers {path.words}")
-    worst = max((_relative(one, other) for one, other in zip(found, expected, strict=True)), default=0.0)
+    largest = max(
+        (_relative(output, expected_output) for output, expected_output in zip(actual, expected, strict=True)),
+        default=0.0,
+    )
     if not path.training:
-        return worst
-    return 0.0 if worst > TRAINING_SLACK * TOLERANCE and _is_random(masked, path) else worst / TRAINING_SLACK
+        return largest
+    return 0.0 if largest > TRAINING_SLACK * TOLERANCE and _is_random(masked, path) else largest / TRAINING_SLACK
 
 
 def _is_random(model: nn.Module, path: Path) -> bool:
@@ -75,21 +80,29 @@ def check_cut(
     inputs: tuple[Tensor, ...],
     others: Sequence[Path] = (),
 ) -> None:
-    """Checks that the cut model computes what the wide one does without the channels that are gone.
+    """Checks that the narrow model computes what the wide one does without the removed channels.
 
     Raises:
-        StageError: it does not, or does not run.
+        StageError: the narrow model fails, or computes something else.
     """
     try:
         error = cut_error(wide, narrow, parts, inputs, others)
     except ValueError as fault:
         raise StageError(f"the model does not run after the cut: {fault}") from fault
     if error > TOLERANCE:
-        raise StageError(f"the cut model does not compute what the wide one does without those channels ({error:.2g})")
+        raise StageError(
+            "the cut model does not compute what the wide one does without the removed channels: its outputs differ by "
+            f"{error:.2g} of their root mean square, and {TOLERANCE:g} is allowed"
+        )
 
 
-def _run(model: nn.Module, path: Path, layers: Sequence[str], left: Mapping[str, Sequence[int]]) -> list[Tensor]:
-    """The outputs of the model and then of the layers, of which only the channels that are `left`."""
+def _run(
+    model: nn.Module, path: Path, layers: Sequence[str], channels_left: Mapping[str, Sequence[int]]
+) -> list[Tensor]:
+    """Returns the outputs of the model and then those of `layers`.
+
+    channels_left: the channels to keep of the output of a layer; other layers are kept whole.
+    """
     seen: dict[str, Tensor] = {}
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _, __, out, n=name: seen.update({n: out.clone()}))
@@ -100,7 +113,7 @@ def _run(model: nn.Module, path: Path, layers: Sequence[str], left: Mapping[str,
     finally:
         for handle in handles:
             handle.remove()
-    for name, kept in left.items():
+    for name, kept in channels_left.items():
         if name in seen:
             seen[name] = seen[name].index_select(
                 channel_dim(model.get_submodule(name)), torch.tensor(list(kept), device=seen[name].device)
@@ -113,16 +126,19 @@ def _short(error: Exception) -> str:
     return words[:160]
 
 
-def _relative(one: Tensor, other: Tensor) -> float:
-    """Rows of padding may be NaN or infinite in both: equal numbers are no error, and the scale is of finite ones."""
-    differs = unlike(one, other)
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    """Returns the largest difference, relative to the root mean square of the finite expected numbers.
+
+    Equal numbers are no error even if they are NaN or infinite, as in rows of padding.
+    """
+    differs = unlike(actual, expected)
     if not bool(differs.any()):
         return 0.0
-    if not one.is_floating_point():
+    if not actual.is_floating_point():
         return float("inf")
-    one, other = one.double(), other.double()
-    scale = other[other.isfinite()].square().mean().sqrt().clamp(min=1e-12)
-    error = float((one - other)[differs].abs().max() / scale)
+    actual, expected = actual.double(), expected.double()
+    scale = expected[expected.isfinite()].square().mean().sqrt().clamp(min=1e-12)
+    error = float((actual - expected)[differs].abs().max() / scale)
     return float("inf") if math.isnan(error) else error
 
 
@@ -142,7 +158,10 @@ def _mask(masked: nn.Module, narrow: nn.Module, part: CutPart) -> None:
 
 
 def _silenced(forward: Callable[..., Tensor], part: CutPart) -> Callable[..., Tensor]:
-    """A convolution in groups reads zeros for what is gone: of a group that stays, single channels may be gone."""
+    """Returns a forward of a grouped convolution that reads zeros for removed channels.
+
+    A cut may remove single channels of a group that stays.
+    """
 
     def silenced(x: Tensor) -> Tensor:
         return forward(x.index_fill(part.dim, torch.tensor(part.gone, dtype=torch.long, device=x.device), 0.0))
@@ -151,7 +170,10 @@ def _silenced(forward: Callable[..., Tensor], part: CutPart) -> Callable[..., Te
 
 
 def _scattered(small: nn.Module, part: CutPart) -> Callable[..., Tensor]:
-    """The narrow layer's work on the channels that are left, zeros for the others: its statistics know only those."""
+    """Returns a forward that runs the narrow layer on the channels that stay, and gives zeros for the others.
+
+    The statistics of a norm then cover only the channels that stay.
+    """
 
     def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
         indices = torch.tensor(part.kept, device=x.device)

@@ -1,4 +1,4 @@
-"""Find the groups of channels that can be cut together, by changing channels and watching where the change arrives."""
+"""Finds groups of channels that can be cut together: changes channels and watches where the change arrives."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ _UNITS: dict[Kind, str] = {"attention": "heads", "mlp": "channels", "conv": "cha
 
 
 class _NotSeparableError(Exception):
-    """Why the channels of a cluster cannot be removed one by one."""
+    """Says why the channels of a cluster cannot be removed one by one."""
 
 
 def propose_groups(model: nn.Module, path: Path, blocks: Sequence[str], protected: Sequence[str] = ()) -> Structure:
-    """Groups by what one forward pass computes; a cut has not been tried yet. `blocks` as `find_blocks` names them.
+    """Returns the groups that one forward pass shows; their cuts have not been tried yet.
 
-    Layers that match a `protected` pattern keep their outputs, and so do those that reach the model's outputs. The
-    inner channels of a stand-in stay; the stream's channels in it are cut with the stream.
+    Layers keep their outputs if they match a `protected` pattern or reach the outputs of the model. The inner channels
+    of a stand-in stay; its channels of the residual stream are cut with the stream.
+
+    blocks: names of the residual blocks.
     """
     stand_ins = dropped_blocks(model)
     with replaying(model, path) as replay:
@@ -56,8 +58,10 @@ def propose_groups(model: nn.Module, path: Path, blocks: Sequence[str], protecte
 def _describe(
     model: nn.Module, replay: Replay, cluster: Cluster, blocks: Sequence[str]
 ) -> tuple[ChannelGroup, Sequence[str]]:
-    """Single channels as units if that works, else whole groups of convolutions and norms, else attention heads; and
-    the layers that all heads share.
+    """Returns the group of a cluster, and the names of the layers whose channels all of its units share.
+
+    Units are single channels if that works, else granules of grouped convolutions and group norms, else attention
+    heads.
 
     Raises:
         _NotSeparableError: a change of some units changes others, whatever the units.
@@ -81,12 +85,13 @@ def _describe(
         if slots is not None:
             return _attention(_group(model, "attention", slots, count.number, modules), count), ()
     for count in counts if len(names) <= MOST_LAYERS else ():
-        found = block_slots(model, replay, cluster, count.number)
-        if found is not None:
-            each = math.lcm(*(granule_of(model.get_submodule(leaf)) for leaf in cluster.through))
-            one_channel = all(slot.size == count.number * each for slot in found[0] if slot.role == "in")
-            group = _group(model, kind if one_channel else "attention", found[0], count.number, modules)
-            return group if one_channel else _attention(group, count), found[1]
+        slots_and_shared = block_slots(model, replay, cluster, count.number)
+        if slots_and_shared is not None:
+            granule = math.lcm(*(granule_of(model.get_submodule(leaf)) for leaf in cluster.through))
+            read = [slot for slot in slots_and_shared[0] if slot.role == "in"]
+            one_channel = all(slot.size == count.number * granule for slot in read)
+            group = _group(model, kind if one_channel else "attention", slots_and_shared[0], count.number, modules)
+            return group if one_channel else _attention(group, count), slots_and_shared[1]
     raise _NotSeparableError("a change of some of its channels reaches all of them")
 
 
@@ -102,7 +107,7 @@ def _kind(model: nn.Module, cluster: Cluster, blocks: Sequence[str]) -> Kind:
 
 
 def _homes(cluster: Cluster, places: Sequence[str]) -> set[str]:
-    """The places that the cluster's layers are in; "" where one is in none."""
+    """Returns the places among `places` that hold the layers of the cluster; "" stands for a layer in none of them."""
     layers = [*cluster.producers, *cluster.read]
     return {next((place for place in places if layer.startswith(f"{place}.")), "") for layer in layers}
 

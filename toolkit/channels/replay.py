@@ -1,11 +1,12 @@
-"""How far a change of a layer's outputs reaches before another layer reads it.
+"""Finds how far a change of a layer's outputs reaches before another layer reads it.
 
-Every layer that mixes channels is frozen: it hands out what it handed out before, whatever it reads. So a change of
-one layer's outputs travels through activations, norms, additions, attention, reshaping ... and ends at the layers that
-read it. Norms are replaced by a shift (y + x' - x), so that their statistics do not spread a change over all channels.
+Every layer that mixes channels is frozen: it returns its recorded output whatever it reads. A change of one layer's
+outputs thus travels through activations, norms, additions, attention and reshaping, and ends at the layers that read
+it. Norms add the change of their input to their output (y + x' - x), so that their statistics do not spread a change
+over all channels.
 
-What the layers hand out has noise on it, and parameters beside the layers that are all zero are filled: attention among
-equal tokens does not depend on its queries, and behind a scale of zero nothing is seen.
+Recorded outputs get noise, because attention among equal tokens does not depend on its queries. Parameters outside of
+layers that are all zero are filled, because nothing can be seen behind a scale of zero.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a change begins: the outputs of a layer, or a dimension of a module's own parameter or buffer."""
+    """Names where a change begins: the outputs of a layer, or a dimension of a module's own parameter or buffer."""
 
     module: str
     tensor: str = ""
@@ -40,10 +41,13 @@ class Source:
 
 @dataclass
 class Response:
-    """`read`: changed inputs of each layer that mixes channels. `through`: of each leaf, along the dimensions of its
-    input that are as long as one of its parameters.
+    """Holds what a change reached.
 
-    `opaque`: modules that read a change and compute with layers that they do not call.
+    outputs_changed: whether it reached the outputs of the model.
+    read: the changed inputs of each layer that mixes channels.
+    through: the changed channels of the input of each leaf, by dimension, for dimensions as long as one of its
+        parameters.
+    opaque: modules that read the change and use weights of layers that they do not call.
     """
 
     outputs_changed: bool = False
@@ -53,11 +57,15 @@ class Response:
 
 
 class Replay:
-    """One forward pass of `model`, kept, to be run again with changes. Not for training; the model is left as it was.
+    """Records one forward pass of `model` and repeats it with changes; see `replaying`, which restores the model.
 
-    `layers` mix channels, in execution order; `leaves` are other leaf modules with parameters that keep the shape of
-    their input; `opaque` modules compute with weights of layers that they do not call. A layer that is called more than
-    once is changed at all its calls, and what any of its calls reads counts.
+    A layer that is called several times is changed at all of its calls, and counts as a reader if one of its calls
+    reads a change.
+
+    layers: the layers that mix channels, in execution order.
+    leaves: other leaf modules with parameters that keep the shape of their input.
+    opaque: modules that use weights of layers that they do not call.
+    order: all called modules with parameters, in execution order.
     """
 
     def __init__(self, model: nn.Module, path: Path) -> None:
@@ -71,8 +79,8 @@ class Replay:
         self._frozen = [name for name in called if mixes_channels(self._modules[name])] + sorted(self.opaque)
         self.layers = [name for name in self._frozen if name not in self.opaque]
         self.leaves = [name for name in called if keeps_its_shape(self._modules[name], calls[name])]
-        kept = {*self._frozen, *self.leaves}
-        self._calls = {name: recorded for name, recorded in calls.items() if name in kept}
+        replayed = {*self._frozen, *self.leaves}
+        self._calls = {name: recorded for name, recorded in calls.items() if name in replayed}
         self._made = [(name, len(recorded)) for name, recorded in calls.items()]
         self._response, self._changes, self._sign = Response(), dict[Source, Mask](), 1.0
         self._numbers: dict[str, int] = {}
@@ -80,21 +88,24 @@ class Replay:
 
     @contextmanager
     def _with_noise(self) -> Iterator[None]:
-        """The recorded pass has noise on it for the length of the `with`, unless its values decide what is called."""
+        """Replaces the recorded pass by one with noise for the length of the `with`.
+
+        A model that calls other modules then, because values decide its way, is replayed without noise.
+        """
         old = {part: part.detach().clone() for part in self._zero_parameters()}
         noise = {
             name: iter([with_noise(call.output, f"{name} {place}") for place, call in enumerate(self._calls[name])])
             for name in self.layers
         }
-        ours = {name: _handing_out(outputs) for name, outputs in noise.items()}
+        forwards = {name: _handing_out(outputs) for name, outputs in noise.items()}
         try:
             for part in old:
                 part.copy_(0.5 + torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part))
-            with self._replaced(ours):
+            with self._replaced(forwards):
                 calls = record_calls(self.model, self._forward)
         except FAULTS:
             calls = {}
-        if [(name, len(made)) for name, made in calls.items()] == self._made:
+        if [(name, len(repeated)) for name, repeated in calls.items()] == self._made:
             self._calls = {name: calls[name] for name in self._calls}
         else:
             _put_back(old)
@@ -104,18 +115,20 @@ class Replay:
             _put_back(old)
 
     def _zero_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of modules that are no layers, no leaves and not opaque, and that are zero throughout."""
+        """Yields the parameters outside of layers, leaves and opaque modules that are zero throughout."""
         for name, module in self._modules.items():
             is_inside = any(name == top or name.startswith(f"{top}.") for top in self.opaque)
             if name not in self._calls and not is_inside and not mixes_channels(module):
-                own = module.parameters(recurse=False)
-                yield from (part for part in own if part.is_floating_point() and not bool(part.any()))
+                parameters = module.parameters(recurse=False)
+                yield from (part for part in parameters if part.is_floating_point() and not bool(part.any()))
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
-        """Every frozen layer and every leaf has a forward of ours, as an attribute, before that of its class."""
-        ours = {name: self._freeze(name) for name in self._frozen} | {name: self._shift(name) for name in self.leaves}
-        with self._replaced(ours):
+        """Replaces the forward of every frozen layer and every leaf for the length of the `with`."""
+        forwards = {name: self._freeze(name) for name in self._frozen} | {
+            name: self._shift(name) for name in self.leaves
+        }
+        with self._replaced(forwards):
             yield
 
     @contextmanager
@@ -126,7 +139,7 @@ class Replay:
             yield
 
     def respond(self, changes: Mapping[Source, Mask]) -> Response:
-        """What changes when the chosen channels of every source do, to either side; only inside `replaying`."""
+        """Returns what changes of the chosen channels of all sources reach, in either direction; see `replaying`."""
         self._response, self._changes = Response(), dict(changes)
         for self._sign in (1.0, -1.0):
             self._numbers = dict.fromkeys(self._calls, 0)
@@ -136,7 +149,7 @@ class Replay:
                         stack.enter_context(self._tensor_changed(source, chosen))
                 outputs = self._forward()
             if not changes:
-                self._outputs = outputs  # of the unchanged pass
+                self._outputs = outputs  # outputs of the unchanged pass
             self._response.outputs_changed |= differ(outputs, self._outputs)
         return self._response
 
@@ -150,14 +163,14 @@ class Replay:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             call = self._next_call(name)
-            given = tensors_in((*args, *kwargs.values()))
-            if differ(given, call.inputs):
+            inputs = tensors_in((*args, *kwargs.values()))
+            if differ(inputs, call.inputs):
                 if is_opaque:
                     self._response.opaque.add(name)
                 else:
-                    mask = changed(given[0], call.inputs[0], channel_dim(module))
-                    known = self._response.read.get(name)
-                    self._response.read[name] = mask if known is None else mask | known
+                    mask = changed(inputs[0], call.inputs[0], channel_dim(module))
+                    earlier = self._response.read.get(name)
+                    self._response.read[name] = mask if earlier is None else mask | earlier
             output = cloned(call.output)
             chosen = self._changes.get(source)
             return output if chosen is None else perturbed(output, chosen, channel_dim(module), self._sign)
@@ -165,7 +178,10 @@ class Replay:
         return forward
 
     def _next_call(self, name: str) -> Call:
-        """The recorded call that this one repeats; one more than were recorded is a reader that is not understood."""
+        """Returns the recorded call that this one repeats.
+
+        A module that is called more often than recorded counts as opaque.
+        """
         calls, number = self._calls[name], self._numbers[name]
         self._numbers[name] += 1
         if number >= len(calls):
@@ -174,29 +190,29 @@ class Replay:
 
     def _shift(self, name: str) -> Callable[..., Any]:
         module = self._modules[name]
-        real, runs_really = module.forward, is_grouped(module)
+        original, is_run = module.forward, is_grouped(module)
         sizes = channel_sizes(module)
         shapes = [call.inputs[0].shape for call in self._calls[name]]
-        lengths = list(zip(*shapes, strict=False))  # of each dimension, at every call
-        alike = [dim for dim, found in enumerate(lengths) if len(set(found)) == 1 and found[0] in sizes]
-        dims = [1] if runs_really else [dim for dim in alike if dim > 0]
+        lengths = list(zip(*shapes, strict=False))  # the length of each dimension at every call
+        fixed = [dim for dim, sizes_seen in enumerate(lengths) if len(set(sizes_seen)) == 1 and sizes_seen[0] in sizes]
+        dims = [1] if is_run else [dim for dim in fixed if dim > 0]
         if len(dims) > 1:  # two dimensions of one length, as where there are as many heads as channels of each
             dims = dims_of_parameters(module, self._calls[name][0]) or dims
 
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
             call = self._next_call(name)
-            was = call.inputs[0]
-            if x.shape != was.shape:
+            recorded = call.inputs[0]
+            if x.shape != recorded.shape:
                 self._response.opaque.add(name)
                 return call.output.clone()
-            if equal(x, was):
+            if equal(x, recorded):
                 return call.output.clone()
-            masks = {dim: changed(x, was, dim) for dim in dims if dim < x.ndim}
-            known = self._response.through.get(name, masks)
-            self._response.through[name] = {dim: mask | known[dim] for dim, mask in masks.items()}
-            if runs_really:
-                return real(x, *args, **kwargs)
-            return call.output + torch.where(unlike(x, was), x - was, 0.0).to(call.output.dtype)
+            masks = {dim: changed(x, recorded, dim) for dim in dims if dim < x.ndim}
+            earlier = self._response.through.get(name, masks)
+            self._response.through[name] = {dim: mask | earlier[dim] for dim, mask in masks.items()}
+            if is_run:
+                return original(x, *args, **kwargs)
+            return call.output + torch.where(unlike(x, recorded), x - recorded, 0.0).to(call.output.dtype)
 
         return forward
 
@@ -226,7 +242,7 @@ def _put_back(old: Mapping[nn.Parameter, Tensor]) -> None:
 
 @contextmanager
 def replaying(model: nn.Module, path: Path) -> Iterator[Replay]:
-    """A replay of one forward pass for the length of the `with`."""
+    """Yields a replay of one forward pass; the model is restored when the `with` ends."""
     with path.taken(model), torch.no_grad():
         replay = Replay(model, path)
         with replay._with_noise(), replay._installed():

@@ -1,4 +1,4 @@
-"""Groups whose layers share a tensor: they are cut as one, or not at all."""
+"""Joins groups whose layers share a tensor, such as tied weights, so that they are cut as one or not at all."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ Key = tuple[int, int]  # the id of a tensor that has several holders, and a dime
 
 
 def join_shared(model: nn.Module, groups: Sequence[ChannelGroup], refused: dict[str, str]) -> list[ChannelGroup]:
-    """Returns the groups, those that cut the same dimension of one tensor joined.
+    """Returns the groups after those that cut the same dimension of one tensor were joined.
 
-    A group is refused where another holder of a tensor has no group, numbers its units in another way, or is an
-    attention's, whose forward code is told of one module's heads only.
+    A group is refused if another holder of the tensor has no group, numbers its units differently, or belongs to
+    attention, whose forward code knows only the heads of its own module.
     """
     holders = holders_of(model)
-    left = list(groups)
+    remaining = list(groups)
     while True:
-        pair = next(_pairs(model, left, holders), None)
+        pair = next(_pairs(model, remaining, holders), None)
         if pair is None:
             break
         one, other, name = pair
-        left = [group for group in left if group not in (one, other)]
+        remaining = [group for group in remaining if group not in (one, other)]
         joined = None if other is None else _joined(one, other)
         if joined is not None and _agree(model, joined, holders):
-            left.append(joined)
+            remaining.append(joined)
             continue
         for group in (one, other):
             if group is not None:
                 refused[group.name] = f"shares a tensor with {name}, where the same channels cannot be cut"
     order = {group.name: place for place, group in enumerate(groups)}
-    return sorted(left, key=lambda group: order[group.name])
+    return sorted(remaining, key=lambda group: order[group.name])
 
 
 def _pairs(
     model: nn.Module, groups: Sequence[ChannelGroup], holders: dict[int, list[tuple[str, str]]]
 ) -> Iterator[tuple[ChannelGroup, ChannelGroup | None, str]]:
-    """Yields a group, another one (None: there is none) and the module by which they have to be cut together."""
+    """Yields a group, another group or None, and the tensor for which both would have to be cut together."""
     owners: dict[tuple[str, str, int], ChannelGroup] = {}
     for group in groups:
         owners |= {(slot.module, leaf, dim): group for slot in group.slots for leaf, dim in tensors_of(model, slot)}
@@ -51,9 +51,9 @@ def _pairs(
                 tensor = getattr(model.get_submodule(slot.module), leaf)
                 own = [(slot.module, leaf)] if slot.role == "tensor" else []  # two groups may both have it
                 for name, other in (*own, *holders.get(id(tensor), ())):
-                    found = owners.get((name, other, dim))
-                    if found is not group:
-                        yield group, found, f"{name}.{other}" if name else other
+                    owner = owners.get((name, other, dim))
+                    if owner is not group:
+                        yield group, owner, f"{name}.{other}" if name else other
 
 
 def _joined(one: ChannelGroup, other: ChannelGroup) -> ChannelGroup | None:
@@ -73,7 +73,7 @@ _ORDER = (
 
 
 def _agree(model: nn.Module, group: ChannelGroup, holders: dict[int, list[tuple[str, str]]]) -> bool:
-    """Whether all slots number the units of a shared tensor alike."""
+    """Says whether all slots of a shared tensor have the same places."""
     places: dict[Key, Places] = {}
     for slot in group.slots:
         for leaf, dim in tensors_of(model, slot):
@@ -84,15 +84,15 @@ def _agree(model: nn.Module, group: ChannelGroup, holders: dict[int, list[tuple[
 
 
 def tensors_of(model: nn.Module, slot: Slot) -> list[tuple[str, int]]:
-    """Returns the tensors of a slot's module that become smaller with it, and along which dimension."""
+    """Returns the tensors of a slot's module that a cut makes smaller, each with the dimension."""
     module = model.get_submodule(slot.module)
     if slot.role == "tensor":
         return [(slot.tensor, slot.dim)]
-    own = {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
+    names = {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
     if slot.role == "through":
-        return [(name, 0) for name in sorted(own)]
+        return [(name, 0) for name in sorted(names)]
     is_second = (slot.role == "out") == (isinstance(module, nn.Embedding) or is_transposed(module))
-    found = [("weight", 1 if is_second else 0)] if "weight" in own else []
-    if slot.role == "out" and "bias" in own:
-        found.append(("bias", 0))
-    return found
+    tensors = [("weight", 1 if is_second else 0)] if "weight" in names else []
+    if slot.role == "out" and "bias" in names:
+        tensors.append(("bias", 0))
+    return tensors

@@ -1,1 +1,1 @@
-"""Saved models without pickle: a manifest of the structure, and weights."""
+"""Saves and loads models without pickle: as a manifest of the structure, and weights."""

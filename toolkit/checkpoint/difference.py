@@ -1,6 +1,6 @@
-"""The difference in structure between a model and the unmodified one, as plain data: take it, and apply it again.
+"""Takes the difference in structure between a model and the unmodified one as plain data, and applies it again.
 
-Faults are ValueErrors without a place; the caller knows the file.
+Faults are raised as ValueErrors that do not name the file, which only the caller knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolkit.stand_ins.registry import make_stand_in
 
 
 def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, Attribute]]:
-    """Plain attributes (int, float, tuple or list of ints) that compression changed, by module name.
+    """Returns the plain attributes (int, float, tuple or list of ints) that compression changed, by module name.
 
     Compression only shrinks: an integer that grew is something else, such as a counter, and is left out.
     """
@@ -27,30 +27,34 @@ def diff_attributes(dense: nn.Module, model: nn.Module) -> dict[str, dict[str, A
     for name, module in model.named_modules():
         if isinstance(module, StandIn) or name not in originals:
             continue
-        before = vars(originals[name])
+        original = vars(originals[name])
         for attribute, value in vars(module).items():
-            if attribute in before and _is_other(before[attribute], value):
+            if attribute in original and _is_other(original[attribute], value):
                 plain = tuple(value) if isinstance(value, (tuple, list)) else value
                 changed.setdefault(name, {})[attribute] = plain
     return changed
 
 
 def _is_other(old: object, new: object) -> bool:
-    """Whether an attribute was changed as compression may change it. NaN is equal to NaN."""
+    """Returns whether an attribute was changed as compression may change it; NaN counts as equal to NaN."""
     return fault_of_patch(old, new) is None and new != old and not (old != old and new != new)  # noqa: PLR0124
 
 
 def _fresh_stand_ins(dense: nn.Module, model: nn.Module) -> dict[str, nn.Module]:
-    """The parts of the model's stand-ins as they were when they were made, by name."""
+    """Returns the parts of the model's stand-ins as they were when they were made, by name."""
     fresh: dict[str, nn.Module] = {}
     for place, stand_in in stand_ins_of(model).items():
-        made = make_stand_in(dense.get_submodule(place), stand_in.arguments, without_memory=True)
-        fresh |= {f"{place}.{name}": part for name, part in made.named_modules() if name}
+        new = make_stand_in(dense.get_submodule(place), stand_in.arguments, without_memory=True)
+        fresh |= {f"{place}.{name}": part for name, part in new.named_modules() if name}
     return fresh
 
 
 def apply_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Attribute]]) -> None:
-    """Set the attributes of `diff_attributes`; only existing ones, of the same type, and only to shrink them."""
+    """Sets the attributes that `diff_attributes` gave.
+
+    Raises:
+        ValueError: an attribute does not exist, is of another type, or would grow.
+    """
     modules = dict(model.named_modules())
     for name, values in attributes.items():
         if name not in modules:
@@ -68,8 +72,8 @@ def apply_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Att
 
 
 def fault_of_patch(old: object, new: object) -> str | None:
-    """Why an attribute may not go from `old` to `new`; None when it may."""
-    if not isinstance(new, (int, float, tuple, list)):  # not written out: it may be a table of all the module's weights
+    """Returns why an attribute may not change from `old` to `new`, in words; None when it may."""
+    if not isinstance(new, (int, float, tuple, list)):  # the value is not printed: it may be a table of weights
         return f"a {type(old).__name__} may not become a {type(new).__name__}"
     if type(old) is float and type(new) is float:
         return None
@@ -77,7 +81,7 @@ def fault_of_patch(old: object, new: object) -> str | None:
         return None if _shrinks(old, new) else f"{new} is not between 1 and {old}"
     if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)) and len(old) == len(new):
         if all(type(entry) is int for entry in (*old, *new)):
-            fits = all(_shrinks(one, other) for one, other in zip(old, new, strict=True))
+            fits = all(_shrinks(*pair) for pair in zip(old, new, strict=True))
             return None if fits else f"{new} is not between 1 and {tuple(old)}"
         return "only tuples and lists of integers may change"
     return f"a {type(old).__name__} may not become {new!r}"
@@ -88,10 +92,12 @@ def _shrinks(old: int, new: int) -> bool:
 
 
 def describe_tensors(model: nn.Module, buffers: Iterable[str] = ()) -> dict[str, TensorSpec]:
-    """Shape and type of every parameter and persistent buffer, and of those other `buffers`.
+    """Returns shape and type of every parameter and persistent buffer, by name.
+
+    buffers: names of further buffers to describe, which a state dict leaves out.
 
     Raises:
-        ValueError: something in the state is no tensor, or of a type that cannot be saved; with its name.
+        ValueError: an entry of the state is no tensor, or of a type that cannot be saved; the message names it.
     """
     specs = {}
     for name, value in {**model.state_dict(), **{name: model.get_buffer(name) for name in buffers}}.items():
@@ -108,25 +114,28 @@ _NOT_SAVED = "quantised weights: compress the model before it is quantised"
 
 
 def smaller_buffers(dense: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    """The buffers that a state dict leaves out and that are of another shape than the unmodified model's."""
-    kept, originals = model.state_dict(), dict(dense.named_buffers(remove_duplicate=False))
+    """Returns the buffers that a state dict leaves out and whose shape is not the unmodified model's, by name."""
+    saved, originals = model.state_dict(), dict(dense.named_buffers(remove_duplicate=False))
     return {
         name: buffer
         for name, buffer in model.named_buffers(remove_duplicate=False)
-        if name not in kept and name in originals and originals[name].shape != buffer.shape
+        if name not in saved and name in originals and originals[name].shape != buffer.shape
     }
 
 
 def put_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Gives buffers that are not in a state dict these values."""
+    """Copies values into buffers that a state dict leaves out, by name."""
     for name, value in values.items():
         model.get_buffer(name).copy_(value)
 
 
 def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Sequence[str] = ()) -> None:
-    """The model must have these tensors and no others, of the same type, none smaller in any dimension.
+    """Checks that `specs` lists the model's tensors and no others, with their types and no larger in any dimension.
 
-    buffers: those of them that are not in the model's state dict.
+    buffers: names in `specs` of buffers that the model's state dict leaves out.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another type, or too large.
     """
     unknown = sorted(set(buffers) - dict(model.named_buffers(remove_duplicate=False)).keys())
     if unknown:
@@ -136,25 +145,30 @@ def check_tensors(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Se
     if missing or extra:
         raise ValueError(f"tensors: missing {missing[:3] or 'none'}, unknown {extra[:3] or 'none'}")
     for name, spec in specs.items():
-        own = existing[name]
-        if spec.dtype != own.dtype:
-            raise ValueError(f"tensors: {name} is {spec.dtype}, the unmodified model's is {own.dtype}")
-        fits = len(spec.shape) == len(own.shape) and all(
-            new == old or 1 <= new <= old for new, old in zip(spec.shape, own.shape, strict=True)
+        dense = existing[name]
+        if spec.dtype != dense.dtype:
+            raise ValueError(f"tensors: {name} is {spec.dtype}, the unmodified model's is {dense.dtype}")
+        fits = len(spec.shape) == len(dense.shape) and all(
+            new == old or 1 <= new <= old for new, old in zip(spec.shape, dense.shape, strict=True)
         )
         if not fits:
             raise ValueError(
-                f"tensors: {name} has shape {spec.shape}, which does not fit into the unmodified model's {own.shape}"
+                f"tensors: {name} has shape {spec.shape}, which does not fit into the unmodified model's {dense.shape}"
             )
 
 
 def reshape_like(model: nn.Module, specs: Mapping[str, TensorSpec], buffers: Sequence[str] = ()) -> None:
-    """Give every parameter and buffer that is in `specs` the shape it has there, with empty contents where it changes.
+    """Gives every parameter and buffer that is in `specs` its shape there; a tensor whose shape changes is emptied.
 
-    Parameters that share one object go on sharing it. `buffers` as in `check_tensors`.
+    Parameters that share one object go on sharing it.
+
+    buffers: as in `check_tensors`.
+
+    Raises:
+        ValueError: the tensors do not fit, or tensors that share memory would get different shapes.
     """
     check_tensors(model, specs, buffers)
-    resized: dict[int, tuple[Tensor, Tensor]] = {}  # id -> (old, new): the old one is held so that its id stays its own
+    resized: dict[int, tuple[Tensor, Tensor]] = {}  # id -> (old, new); the old one is held so that its id is not reused
     for prefix, module in model.named_modules(remove_duplicate=False):
         for table in (module._parameters, module._buffers):
             for leaf, tensor in table.items():

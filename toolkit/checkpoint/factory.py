@@ -1,6 +1,6 @@
-"""Build the unmodified architecture that a manifest names. Only registered names; a manifest never imports code.
+"""Builds the unmodified architecture that a manifest names; it takes registered names alone and never imports code.
 
-A manifest may come from anywhere, so what it asks for is held against the weights that really came with it.
+A manifest may come from anyone, so the memory that it asks for is limited by the size of the weights beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from toolkit.zoo.settings import ZooModel
 
 
 def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[Tensor, ...]]:
-    """Example inputs by batch size, for what a manifest can say how to build.
+    """Returns a function that gives the example inputs of a saved model for a batch size.
+
+    place: the path of the manifest, for messages.
 
     Raises:
         ExportError: the model was built by its user's own code, or the manifest is damaged.
@@ -41,15 +43,15 @@ def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[
     task = _task_of(factory)
     if task is None:
         raise ExportError(
-            f"{place}: this model was built by code of its user's own, so that its inputs are not known here; name the "
-            "file that makes its task with --task FILE.py, or "
-            "export it from Python: toolkit.export_model(model, example_inputs_of, path, settings)"
+            f"{place}: this model was built by its user's own code, so its inputs are not known here; name the file "
+            "that makes its task with --task FILE.py, or export it from Python: "
+            "toolkit.export_model(model, example_inputs_of, path, settings)"
         )
     return make_task(task).example_inputs
 
 
 def check_made_for(manifest: Manifest, task: str, place: Path) -> None:
-    """Raises ExportError: the model was not made for the task of this name."""
+    """Raises ExportError where the model was not made for the task of this name; `place` is the manifest's path."""
     made_for = manifest.factory.get("task", manifest.factory.get(ZOO))
     if made_for != task:
         raise ExportError(f"{place}: the model was made for {made_for!a}, but the task file makes the task {task!r}")
@@ -59,15 +61,15 @@ ZOO = any_model_task().name  # the key of a factory that names a model of a zoo
 
 SPARE_BYTES = 64 * 2**20
 
-MOST_TIMES_WEIGHTS = 100  # of the file's bytes: the unmodified model, of which the file may hold a hundredth
+MOST_TIMES_WEIGHTS = 100  # bytes of the unmodified model per byte of the weights file, which may hold a hundredth of it
 
-MOST_TIMES_RESULT = 4  # of the file's bytes: the largest result of an operator, for a batch of a few examples
+MOST_TIMES_RESULT = 4  # bytes of an operator's result per byte of the weights file, for a batch of a few examples
 
 MOST_ROWS = 4
 
 
 def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
-    """What a manifest says of where the unmodified model of a recipe comes from."""
+    """Returns what a manifest says about the origin of a recipe's unmodified model."""
     if not isinstance(recipe.task, str):
         return {"task": recipe.task_name, "settings": recipe.task.model_dump(mode="json")}
     if recipe.model is None:
@@ -77,13 +79,15 @@ def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
 
 
 def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], weights_bytes: int) -> nn.Module:
-    """The architecture with arbitrary weights; `factory` is one of `factory_of`, `inputs` those of the fingerprint.
+    """Returns the architecture with arbitrary weights; the parameters of a zoo model are on the meta device.
 
-    The parameters of a zoo model are on the meta device (see `toolkit.zoo.skeleton`).
+    factory: what `factory_of` gave.
+    inputs: the inputs of the manifest's fingerprint.
+    weights_bytes: the size of the weights file.
 
     Raises:
-        ValueError: the factory names nothing that can be built, or not with these inputs.
-        UserError: it names a model of a zoo that cannot be built as it says, or is too large for its weights.
+        ValueError: the factory names nothing that can be built, or the inputs are not those of its model.
+        UserError: the factory names a zoo model that cannot be built, or is too large for its weights.
     """
     if ZOO in factory:
         model = _zoo_model(factory)
@@ -100,42 +104,44 @@ def build_model(factory: Mapping[str, JsonValue], inputs: Sequence[InputSpec], w
 
 
 def _task_of(factory: Mapping[str, JsonValue]) -> str | TaskSettings | None:
-    """The task that a factory names, with its settings; None where it names none that is known here.
+    """Returns the built-in task that a factory names, with its settings; None if it names none.
 
     Raises:
         ValueError: the settings are not those of the task.
     """
-    name, given = factory.get("task"), factory.get("settings")
+    name, settings = factory.get("task"), factory.get("settings")
     if isinstance(name, str) and set(factory) == {"task"} and name in own_model_tasks():
         return name
     card = TASKS.get(name) if isinstance(name, str) else None
     if card is None or card.settings is None or set(factory) != {"task", "settings"}:
         return None
     try:
-        return card.settings.model_validate(given)
+        return card.settings.model_validate(settings)
     except ValidationError as error:
         fault = plain_faults(error, card.settings)[0]
         raise ValueError(f"factory: settings: {fault.place}: {fault.message}") from error
 
 
 def check_memory(model: nn.Module, inputs: Sequence[InputSpec], weights_bytes: int) -> None:
-    """Run a copy of the shaped model on the meta device, so that running it for real is known to take little memory.
+    """Runs a copy of the shaped model on the meta device, to check that a real run takes little memory.
 
     Raises:
-        ValueError: it does not run on these inputs.
-        TooLargeError: it would need much more memory than its weights.
+        ValueError: the model does not run on these inputs.
+        TooLargeError: the model would need much more memory than its weights.
     """
-    made = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in inputs]
-    if all(not tensor.is_floating_point() for tensor in made):
-        made = made[:1]  # token ids: what models do with a mask depends on its values, which the meta device has not
+    meta_inputs = [torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in inputs]
+    if all(not tensor.is_floating_point() for tensor in meta_inputs):
+        meta_inputs = meta_inputs[
+            :1
+        ]  # token ids alone: what a model does with a mask depends on values, which the meta device lacks
     most_bytes = MOST_TIMES_RESULT * weights_bytes + SPARE_BYTES
-    check_activations(copy_model(model).eval().to("meta"), tuple(made), most_bytes)
+    check_activations(copy_model(model).eval().to("meta"), tuple(meta_inputs), most_bytes)
 
 
 def _zoo_model(factory: Mapping[str, JsonValue]) -> ZooModel:
     unknown = set(factory) - {ZOO, "arguments", "input_size"}
     if unknown:
-        raise ValueError(f"factory: {min(unknown)[:80]!a} is unknown; there is {ZOO}, arguments, input_size")
+        raise ValueError(f"factory: {min(unknown)[:80]!a} is unknown; choose from: {ZOO}, arguments, input_size")
     try:
         return ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
     except ValidationError as error:
@@ -144,12 +150,16 @@ def _zoo_model(factory: Mapping[str, JsonValue]) -> ZooModel:
 
 
 def _check_inputs(model: ZooModel, inputs: Sequence[InputSpec]) -> None:
-    """The fingerprint was taken on a few of the model's own example inputs, or on something that nobody made."""
+    """Checks that the fingerprint's inputs have the shapes and types of the model's example inputs.
+
+    Raises:
+        ValueError: the shapes or types differ, or there are too many examples.
+    """
     settings = model.name, model.arguments, model.input_size
     expected = [(shape, str(dtype).removeprefix("torch.")) for shape, dtype in input_specs(*settings)]
-    found = [(spec.shape[1:], spec.dtype) for spec in inputs]
+    actual = [(spec.shape[1:], spec.dtype) for spec in inputs]
     rows = {spec.shape[:1] for spec in inputs}
-    if found != expected or len(rows) != 1 or not all(1 <= count <= MOST_ROWS for (count,) in rows):
+    if actual != expected or len(rows) != 1 or not all(1 <= count <= MOST_ROWS for (count,) in rows):
         raise ValueError(
             f"fingerprint: its inputs {[spec.shape for spec in inputs][:4]} are not those of {model.name}: "
             f"1 to {MOST_ROWS} of {[shape for shape, _ in expected]}"

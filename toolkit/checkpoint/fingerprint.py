@@ -1,4 +1,4 @@
-"""What a model computes on a fixed input, in a few numbers: proof that a loaded model is the one that was saved."""
+"""Keeps what a model computes on a fixed input in a few numbers, to prove that a loaded model is the saved one."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _NUM_VALUES = 16
 
 
 def take_fingerprint(model: nn.Module, specs: tuple[InputSpec, ...]) -> Fingerprint:
-    """Run `model` (on the CPU) on the fixed inputs of `specs`; modes are put back.
+    """Returns the fingerprint of a model on the CPU, on the fixed inputs of `specs`; modes are restored.
 
     Raises:
-        ValueError: the inputs are too large, or the model does not run on them or gives numbers that are not finite.
+        ValueError: the inputs are too large, the model does not run on them, or its outputs are not finite numbers.
     """
     inputs = fixed_inputs(specs)
     with untouched(model), evaluating(model), without_fast_path(), torch.inference_mode():
         try:
             outputs = tensors_in(model(*inputs))
         except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError) as error:
-            # whatever a forward method may raise on a structure that does not fit together
+            # what a forward method raises if the parts of a model do not fit together
             raise ValueError(f"the model does not run on its example inputs: {error}") from error
     if not any(output.numel() for output in outputs):
-        raise ValueError("the model returns no numbers for its example inputs, so that nothing can be compared")
+        raise ValueError("the model returns no numbers for its example inputs, so nothing can be compared")
     return Fingerprint(inputs=specs, outputs=tuple(_print_of(output) for output in outputs))
 
 
 def fingerprint_of(model: nn.Module, example_inputs: Sequence[Tensor]) -> Fingerprint:
-    """Returns the fingerprint on made-up floating inputs, or on the example's own where the model takes no others.
+    """Returns the fingerprint on made-up floating inputs, or on the example's values if the model refuses those.
 
     Raises:
-        ValueError: as `take_fingerprint`, for the example's own.
+        ValueError: as `take_fingerprint`, for the example's values.
     """
     try:
         return take_fingerprint(model, describe_inputs(example_inputs))
@@ -50,17 +50,19 @@ def fingerprint_of(model: nn.Module, example_inputs: Sequence[Tensor]) -> Finger
 
 
 def find_difference(saved: Fingerprint, now: Fingerprint) -> str | None:
-    """Where two fingerprints differ by more than the tolerance, in words; None when they agree."""
+    """Returns where two fingerprints differ by more than the tolerance, in words; None if they agree."""
     if [(part.shape, len(part.values)) for part in saved.outputs] != [(p.shape, len(p.values)) for p in now.outputs]:
         return f"its outputs have other shapes: {[part.shape for part in now.outputs]}"
     for index, (old, new) in enumerate(zip(saved.outputs, now.outputs, strict=True)):
         size = max(1, math.prod(old.shape))
         scale = old.l2 / math.sqrt(size)  # root mean square
         pairs = [(old.mean, new.mean, scale), (old.l2, new.l2, old.l2)]
-        pairs += [(one, other, max(scale, abs(one))) for one, other in zip(old.values, new.values, strict=True)]
-        for one, other, of in pairs:
-            if abs(one - other) > RELATIVE_TOLERANCE * of:
-                return f"output {index} is {other:.9g} where it was {one:.9g}"
+        pairs += [
+            (before, after, max(scale, abs(before))) for before, after in zip(old.values, new.values, strict=True)
+        ]
+        for before, after, size_of_both in pairs:
+            if abs(before - after) > RELATIVE_TOLERANCE * size_of_both:
+                return f"output {index} is {after:.9g} where it was {before:.9g}"
     return None
 
 

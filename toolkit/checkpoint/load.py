@@ -42,14 +42,18 @@ _LARGEST_HEADER_BYTES = 4 * 2**20
 
 
 def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Module:
-    """The saved model, in eval mode on the CPU, checked against the fingerprint taken when it was saved.
+    """Returns the saved model in eval mode on the CPU, compared with the fingerprint that was saved with it.
 
-    `directory` is a folder that `save_model` wrote, or that of a run. `model` is the unmodified architecture for what
-    is neither of a built-in task nor of a zoo; it is not changed. No code is executed but that of the architecture,
-    nothing is downloaded, and memory is taken in proportion to the weights.
+    No code is executed but that of the architecture, nothing is downloaded, and the memory taken is in proportion to
+    the weights.
+
+    directory: a folder that `save_model` wrote, or the folder of a run.
+    model: the unmodified architecture, if the saved model is of your own task; it is not changed. None for a model of a
+        built-in task or of a zoo.
 
     Raises:
-        CheckpointError: the folder is damaged, does not fit the architecture, or does not compute what it did.
+        CheckpointError: the folder is damaged, does not fit the architecture, or the loaded model's outputs differ from
+            those of the saved one.
     """
     directory = Path(directory)
     if not (directory / MANIFEST_FILE).exists() and (directory / "model" / MANIFEST_FILE).exists():
@@ -75,10 +79,15 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
 
 
 def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
-    """Give an unmodified model the structure of the saved one, in place. Raises ValueError or StageError."""
-    twice = sorted(manifest.removed_blocks.keys() & manifest.stand_ins.keys())
-    if twice:
-        raise ValueError(f"stand_ins: {twice[0]!r} is among the removed_blocks too; one thing stands in a place")
+    """Gives an unmodified model the structure of the saved one in place, and returns it.
+
+    Raises:
+        ValueError: the manifest does not fit the model.
+        StageError: a block that the manifest drops cannot be dropped.
+    """
+    in_both = sorted(manifest.removed_blocks.keys() & manifest.stand_ins.keys())
+    if in_both:
+        raise ValueError(f"stand_ins: {in_both[0]!r} is in removed_blocks too; a block is either removed or replaced")
     for name, structure in manifest.removed_blocks.items():
         replace_block(model, name, NothingArguments(structure=structure))
     for name, arguments in manifest.stand_ins.items():
@@ -95,7 +104,11 @@ def shape_like(model: nn.Module, manifest: Manifest) -> nn.Module:
 
 
 def fill(model: nn.Module, manifest: Manifest, weights: Path) -> nn.Module:
-    """Load the weights into a shaped model, and see that it computes what it did. Raises ValueError."""
+    """Loads the weights into a shaped model, compares it with its fingerprint, and returns it in eval mode.
+
+    Raises:
+        ValueError: the weights do not fit, or the outputs are not those of the fingerprint.
+    """
     materialise(model)
     content = {name: as_complex(tensor, manifest.tensors[name]) for name, tensor in load_file(weights).items()}
     put_buffers(model, {name: content.pop(name) for name in manifest.buffers})
@@ -107,7 +120,7 @@ def fill(model: nn.Module, manifest: Manifest, weights: Path) -> nn.Module:
 
 
 def as_complex(tensor: Tensor, spec: TensorSpec) -> Tensor:
-    """Returns what a file holds of a tensor as the tensor: complex numbers are written as two real ones."""
+    """Returns a tensor of the file in its own type: files hold a complex number as two real ones."""
     return torch.view_as_complex(tensor) if spec.dtype in COMPLEX else tensor
 
 
@@ -123,7 +136,7 @@ def _check_file(path: Path, expected: WeightsFile) -> None:
 
 
 def _check_header(path: Path, expected: Mapping[str, TensorSpec]) -> None:
-    """The file's own list of tensors must be the manifest's; nothing is read into memory for it."""
+    """Checks that the file lists the manifest's tensors, without reading them into memory."""
     try:
         with open(path, "rb") as raw:
             header_bytes = int.from_bytes(raw.read(8), "little")
@@ -131,13 +144,15 @@ def _check_header(path: Path, expected: Mapping[str, TensorSpec]) -> None:
             raise CheckpointError(f"{path}: not a safetensors file of ours: it declares {header_bytes} bytes of names")
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-            found = {name: (tuple(part.get_shape()), _DTYPE_OF.get(part.get_dtype())) for name, part in slices.items()}
+            in_file = {
+                name: (tuple(part.get_shape()), _DTYPE_OF.get(part.get_dtype())) for name, part in slices.items()
+            }
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error}); nothing was read from it") from error
     listed = {name: (spec.written.shape, spec.written.dtype) for name, spec in expected.items()}
-    for name in sorted(found.keys() | listed.keys()):
-        if found.get(name) != listed.get(name):
+    for name in sorted(in_file.keys() | listed.keys()):
+        if in_file.get(name) != listed.get(name):
             raise CheckpointError(
-                f"{path}: {printable(name)} is {found.get(name)} in the file but {listed.get(name)} in the manifest; "
+                f"{path}: {printable(name)} is {in_file.get(name)} in the file but {listed.get(name)} in the manifest; "
                 "save it again"
             )

@@ -1,4 +1,4 @@
-"""`model.json`: everything about a saved model but its weights, as plain data."""
+"""Holds the manifest `model.json`: everything about a saved model but its weights, as plain data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 _LARGEST_MANIFEST_BYTES = 4 * 2**20
 
-_MOST_PARTS = 200_000  # keys, values and brackets: each takes far more memory than its bytes
+_MOST_PARTS = 200_000  # keys, values and brackets, each of which takes far more memory than its bytes in the file
 
 Shape = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**40)], ...], Field(max_length=16)]
 
@@ -41,33 +41,39 @@ DType = Literal[
     "complex128",
 ]  # the types that safetensors and every torch version share
 
-COMPLEX: Final = {"complex64": "float32", "complex128": "float64"}  # and what the parts are written as
+COMPLEX: Final = {"complex64": "float32", "complex128": "float64"}  # complex type -> type of its written parts
 
 Attribute = int | float | tuple[int, ...]
 
 
 class TensorSpec(Settings):
+    """Describes a tensor by its shape and number type."""
+
     shape: Shape
     dtype: DType
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
-        """Raises ValidationError (a ValueError) for a type of tensor that cannot be saved."""
+        """Returns the shape and type of a tensor.
+
+        Raises:
+            ValidationError: tensors of this type cannot be saved; it is a ValueError.
+        """
         return cls.model_validate({"shape": tuple(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")})
 
     @property
     def written(self) -> TensorSpec:
-        """As which tensor a file of weights holds it."""
+        """Returns the shape and type with which a file of weights holds the tensor."""
         if self.dtype not in COMPLEX:
             return self
         return TensorSpec.model_validate({"shape": (*self.shape, 2), "dtype": COMPLEX[self.dtype]})
 
 
 class InputSpec(TensorSpec):
-    """An input of the fingerprint.
+    """Describes an input of the fingerprint.
 
     scale: the root mean square of the example that the input stands for; 1 for whole numbers.
-    data: the values of the example (see `toolkit.checkpoint.examples`); None where made-up numbers do.
+    data: the values of the example (see `toolkit.checkpoint.examples`); None where made-up numbers suffice.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -77,7 +83,11 @@ class InputSpec(TensorSpec):
 
 
 class OutputPrint(Settings):
-    """What is remembered of one output tensor, in float64; `values` are taken at even distances."""
+    """Holds what is remembered of one output tensor, in float64.
+
+    l2: the Euclidean norm of all elements.
+    values: up to 16 elements at even distances.
+    """
 
     shape: Shape
     mean: float
@@ -86,12 +96,14 @@ class OutputPrint(Settings):
 
 
 class Fingerprint(Settings):
+    """Holds what a model computes on fixed inputs."""
+
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputPrint, ...]
 
 
 class WeightsFile(Settings):
-    """The name is fixed, so that a manifest cannot point anywhere else."""
+    """Describes the file of weights; its name is fixed, so that a manifest cannot point to another file."""
 
     file: Literal["model.safetensors"] = "model.safetensors"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -99,14 +111,18 @@ class WeightsFile(Settings):
 
 
 class Manifest(Settings):
-    """How to get from the unmodified model, built by `factory`, to the saved one.
+    """Says how to get from the unmodified model to the saved one.
 
-    `removed_blocks` maps the name of a block that is gone to the structure of its output; `stand_ins` maps the name of
-    a block in whose place a stand-in works to the type and arguments of the stand-in.
-    `attributes` maps a module's name to those plain attributes that compression changed; `tensors` lists every
-    parameter and persistent buffer, and those other buffers that became smaller, which are `buffers`.
-    `folded` names tensors that the unmodified model computes at every pass and the saved one keeps as parameters.
-    `versions` are those of the modules' state dicts; None in manifests of before they were kept.
+    factory: what builds the unmodified model (see `toolkit.checkpoint.factory`).
+    removed_blocks: the structure of the output of each removed block, by the block's name.
+    stand_ins: type and arguments of each stand-in, by the name of the block that it replaces.
+    attributes: the plain attributes that compression changed, by the name of the module.
+    tensors: every parameter and persistent buffer, and the `buffers`, by name.
+    buffers: names of the buffers that a state dict leaves out and that became smaller.
+    folded: names of the tensors that the unmodified model computes in every pass and the saved one keeps as parameters.
+    versions: the versions of the modules' state dicts; None in manifests from before they were kept.
+    recipe_sha256: the hash of the recipe that made the model; None if no recipe made it.
+    packages: the versions of the installed packages.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"stand_ins", "buffers", "folded", "versions"})
@@ -127,7 +143,11 @@ class Manifest(Settings):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Raises CheckpointError: no such file, too large, or not a manifest."""
+    """Returns the manifest in a file.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or not a manifest.
+    """
     try:
         if size_of_file(path) > _LARGEST_MANIFEST_BYTES:
             raise CheckpointError(f"{path}: too large for a manifest; this is not a saved model of this toolkit")
@@ -142,41 +162,41 @@ def read_manifest(path: Path) -> Manifest:
         json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         return Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        fault = f"{place}: {first['msg']}"
+        first_error = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first_error["loc"]) or "the file"
+        fault = f"{place}: {first_error['msg']}"
     except (ValueError, RecursionError) as error:
         fault = str(error)
     raise CheckpointError(f"{path}: damaged or not a manifest: {printable(fault)}; save it again")
 
 
 def size_of_file(path: Path) -> int:
-    """In bytes. A link could lead anywhere, and a pipe would never end.
+    """Returns the size of a plain file in bytes; links and pipes are refused, as they may lead anywhere or never end.
 
     Raises:
-        CheckpointError: something else than a plain file.
-        OSError: there is nothing.
+        CheckpointError: the path is not a plain file.
+        OSError: the path does not exist.
     """
-    found = os.lstat(path)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: not a plain file (a link, a folder or a device); copy the whole folder again")
-    return found.st_size
+    return status.st_size
 
 
 def printable(text: str, length: int = 400) -> str:
-    """What was read from a file of anybody's, for a message: short, on one line, without control characters."""
+    """Returns text from an untrusted file as a message may show it: cut to `length`, without control characters."""
     shown = "".join(part if part.isprintable() else ascii(part)[1:-1] for part in text[:length])
     return shown + ("..." if len(text) > length else "")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in content:
             raise ValueError(f"the key {key!r} is given twice")
-        found[key] = value
-    return found
+        content[key] = value
+    return content
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number that can be meant here")
+    raise ValueError(f"{word} is not a finite number")

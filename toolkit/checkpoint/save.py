@@ -1,4 +1,4 @@
-"""Portable saved models without pickle: a folder with a structure manifest (JSON) and weights (safetensors)."""
+"""Saves models without pickle, as a folder with a manifest of the structure (JSON) and weights (safetensors)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def save_model(
     recipe_sha256: str | None,
     folded: Sequence[str] = (),
 ) -> None:
-    """Write `model` as its difference to `dense`, the unmodified architecture, whose weights do not matter.
+    """Writes a model as its difference to `dense`, the unmodified architecture, whose weights do not matter.
 
-    The folder appears whole or not at all, and only after it was loaded again and computed the same. Neither model is
-    changed. `folded`: tensors that the user's architecture computes and both models here keep as parameters.
+    The folder appears whole or not at all, and only after it was loaded again and gave the same outputs. Neither model
+    is changed. `folded` names the tensors that the user's architecture computes and both models keep as parameters.
 
     Raises:
         CheckpointError: the folder exists, or the model cannot be expressed as a shrunk `dense`.
@@ -51,11 +51,11 @@ def save_model(
     try:
         portable = copy_model(model).cpu()
         buffers = smaller_buffers(dense, portable)
-        places: dict[str, Any] = {name: stand_in.arguments for name, stand_in in stand_ins_of(model).items()}
+        arguments: dict[str, Any] = {name: stand_in.arguments for name, stand_in in stand_ins_of(model).items()}
         manifest = Manifest(
             factory=dict(factory),
-            removed_blocks={name: one.structure for name, one in places.items() if one.type == "nothing"},
-            stand_ins={name: one for name, one in places.items() if one.type != "nothing"},
+            removed_blocks={name: given.structure for name, given in arguments.items() if given.type == "nothing"},
+            stand_ins={name: given for name, given in arguments.items() if given.type != "nothing"},
             attributes=diff_attributes(dense, model),
             tensors=describe_tensors(portable, buffers),
             buffers=tuple(buffers),
@@ -68,7 +68,7 @@ def save_model(
         )
         fill(shape_like(copy_model(dense).cpu(), manifest), manifest, part / WEIGHTS_FILE)
         write_atomically(part / MANIFEST_FILE, manifest.model_dump_json(indent=1) + "\n")
-        shutil.copymode(part / MANIFEST_FILE, part / WEIGHTS_FILE)  # safetensors writes for the owner alone
+        shutil.copymode(part / MANIFEST_FILE, part / WEIGHTS_FILE)  # safetensors lets only the owner read it
         os.rename(part, directory)
     except (ValueError, UserError) as error:
         raise CheckpointError(f"{directory}: this model cannot be saved as a shrunk dense model: {error}") from error
@@ -77,7 +77,7 @@ def save_model(
 
 
 def _write_weights(path: Path, model: nn.Module, buffers: Mapping[str, Tensor]) -> WeightsFile:
-    """Tensors that share memory are written once per name; safetensors refuses views of them, hence the copies."""
+    """Writes the weights, a shared tensor once per name; safetensors refuses views of it, so it is copied."""
     describe_tensors(model, buffers)
     tensors = {**model.state_dict(), **buffers}
     weights = {name: _real(tensor.detach()).contiguous().clone() for name, tensor in tensors.items()}

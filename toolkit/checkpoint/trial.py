@@ -1,4 +1,4 @@
-"""Whether a model can be saved, found before there is anything to save."""
+"""Checks before any work that a model can be saved."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from toolkit.hooks.state import load_state
 
 
 def check_saving(dense: nn.Module, rebuilt: nn.Module, example_inputs: Sequence[Tensor]) -> None:
-    """Checks that the unmodified model could be saved and loaded into `rebuilt`, a new one of its kind.
+    """Checks that the unmodified model can be saved and loaded.
 
-    rebuilt: is filled with the weights of `dense`, as `load_model` would do; on the CPU.
+    rebuilt: a new model of `build_model` on the CPU, which is filled with the weights of `dense`, as loading does.
 
     Raises:
-        CheckpointError: the model cannot be saved, or computes something else when it is loaded.
+        CheckpointError: the model cannot be saved, or its outputs differ once it is loaded.
     """
     portable = copy_model(dense).cpu()
     try:
@@ -29,10 +29,11 @@ def check_saving(dense: nn.Module, rebuilt: nn.Module, example_inputs: Sequence[
         difference = find_difference(saved, take_fingerprint(rebuilt, saved.inputs))
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"the unmodified model could not be saved: {error}; so no compressed one could, and nothing was begun"
+            f"the unmodified model could not be saved: {error}; a compressed one could not either, so nothing was begun"
         ) from error
     if difference:
         raise CheckpointError(
             "the unmodified model could not be loaded again: what build_model builds, with the trained weights, does "
-            f"not compute what the trained model does ({difference}). Does it keep numbers that its state_dict lacks?"
+            f"not compute what the trained model does ({difference}); the state_dict must hold all numbers that the "
+            "model keeps"
         )

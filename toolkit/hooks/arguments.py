@@ -1,4 +1,4 @@
-"""Captures what a network calls one of its modules with."""
+"""Captures the arguments that a network calls one of its modules with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training mode without dropout, so that two models of different widths can be compared in it."""
+"""Runs models in training mode without dropout, so that two models of different widths can be compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-_OWN_DROPOUT = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)  # modules whose mode says nothing but whether to drop
+_OWN_DROPOUT = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)  # modules whose mode decides nothing but dropout
 
 _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
     [
@@ -23,7 +23,7 @@ _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
 
 
 def train_without_dropout(model: nn.Module) -> None:
-    """Calls the model's own `train()`, which may keep parts in eval mode, and then switches dropout modules off."""
+    """Calls the model's own `train()`, which may leave parts in eval mode, and then turns its dropout modules off."""
     model.train()
     for module in model.modules():
         if isinstance(module, _OWN_DROPOUT):
@@ -31,7 +31,7 @@ def train_without_dropout(model: nn.Module) -> None:
 
 
 class NoDropout(TorchFunctionMode):
-    """Functions that drop numbers at random hand them on, whatever a model says of its mode."""
+    """Makes the dropout functions of torch return their input unchanged, whatever `training` they are given."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

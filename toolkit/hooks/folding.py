@@ -1,4 +1,4 @@
-"""Weights that are computed from others at every pass (weight_norm, spectral_norm, parametrizations, masks) folded."""
+"""Folds weights that are computed at every pass, as by weight_norm, spectral_norm, parametrizations and masks."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from toolkit.hooks.modes import in_eval_mode
 
 
 def computed_tensors(model: nn.Module) -> dict[str, str]:
-    """Returns by name (`blocks.0.weight`) what computes each tensor that can be folded, such as `weight_norm`."""
-    found: dict[str, str] = {}
+    """Returns what computes each tensor that can be folded: `{"blocks.0.weight": "weight_norm"}`."""
+    kinds: dict[str, str] = {}
     for name, module in model.named_modules():
         for leaf, kind in _of_module(module):
-            found[f"{name}.{leaf}" if name else leaf] = kind
-    return found
+            kinds[f"{name}.{leaf}" if name else leaf] = kind
+    return kinds
 
 
 def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
-    """Makes the named tensors parameters of their own with the values that they have in eval mode, in place.
+    """Replaces the named tensors, in place, by parameters with the values that the tensors have in eval mode.
 
-    Parameters that nothing else needs are gone then. A tensor is to be trained if one that it was computed from was.
+    Parameters that only served to compute a tensor are removed. A folded tensor is trainable if one of these parameters
+    was, and stays a plain tensor if there were none.
 
     Raises:
-        UserError: a name is none of `computed_tensors`, or what computes the tensor cannot be taken away.
+        UserError: a name is not among `computed_tensors`, or torch cannot remove what computes the tensor.
     """
     for full_name in names:
         name, _, leaf = full_name.rpartition(".")
@@ -42,7 +43,7 @@ def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
         is_trained = any(part.requires_grad for part in sources)
         try:
             with in_eval_mode(model), torch.enable_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the old forms are deprecated: that is why they are met in old models
+                warnings.simplefilter("ignore")  # the old forms are deprecated, but old models have them
                 _fold(module, leaf, kind)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{full_name} is computed by {kind}, which cannot be folded: {error}") from error
@@ -51,14 +52,14 @@ def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def fold_all(model: nn.Module) -> dict[str, str]:
-    """Folds all that `computed_tensors` finds, in place, and returns it."""
-    found = computed_tensors(model)
-    fold_tensors(model, found)
-    return found
+    """Folds all tensors of `computed_tensors`, in place, and returns what computed each of them."""
+    kinds = computed_tensors(model)
+    fold_tensors(model, kinds)
+    return kinds
 
 
 def _of_module(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """The outermost first: a mask over a normed weight is taken away before the norm."""
+    """Yields the name of each computed tensor of one module, and what computes it."""
     if parametrize.is_parametrized(module):
         for leaf, parts in module.parametrizations.items():  # type: ignore[union-attr,operator]
             kinds = [type(part).__name__.lstrip("_") for part in parts]
@@ -73,7 +74,7 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _make_parameter(module: nn.Module, leaf: str, is_trained: bool) -> None:
-    """What was computed from frozen parameters is left as a plain tensor."""
+    """Makes a folded tensor a parameter of its module; torch leaves it a plain tensor where its sources were frozen."""
     value = getattr(module, leaf)
     if not isinstance(value, nn.Parameter):
         delattr(module, leaf)

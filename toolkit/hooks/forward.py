@@ -13,15 +13,15 @@ Forward = Callable[..., Any]
 
 @contextmanager
 def forward_replaced(module: nn.Module, replace: Callable[[Forward], Forward]) -> Iterator[None]:
-    """`module.forward` is what `replace` makes of it for the length of the `with`; may be nested.
+    """Replaces `module.forward` by `replace(module.forward)` for the length of the `with`; calls may be nested.
 
-    The module stays in its place with its hooks and attributes, which some models read.
+    The module itself stays in the model, because some models read its hooks and attributes.
     """
-    own = vars(module).get("forward")
+    earlier = vars(module).get("forward")
     vars(module)["forward"] = replace(module.forward)
     try:
         yield
     finally:
         del vars(module)["forward"]
-        if own is not None:
-            vars(module)["forward"] = own
+        if earlier is not None:
+            vars(module)["forward"] = earlier

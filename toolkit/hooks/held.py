@@ -1,8 +1,9 @@
-"""What modules hold beside parameters, buffers and modules: walked through, and put back after a look at the model."""
+"""Walks through what modules hold beside parameters, buffers and modules, and restores it after a forward pass."""
 
 from __future__ import annotations
 
 import contextlib
+import operator
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,21 +12,21 @@ from torch import Tensor, nn
 
 OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}  # tables of parameters, hooks and the like
 
-_PLAIN = (
-    *(bool, int, float, complex, str, bytes, type(None), type, range, Tensor, nn.Module),
-    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
-)
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
+_PLAIN = (*_SCALARS, *_FUNCTIONS, type, range, Tensor, nn.Module)
+_UNCHANGING = frozenset((*_SCALARS, *_FUNCTIONS))  # most attributes; one is looked up faster here than in _PLAIN
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:
-    """Returns the attributes of a module that not every module has, without the mode."""
+    """Returns the attributes of a module that plain `nn.Module` objects do not have."""
     return {name: value for name, value in vars(module).items() if name not in OF_EVERY_MODULE and name != "training"}
 
 
 def parts_of_value(value: object) -> list[Any]:
-    """Returns what a container or a plain object holds; nothing of numbers, tensors, modules, functions and classes.
+    """Returns what a container or a plain object holds, and an empty list for any other value.
 
-    An object that says on its own how to copy it, such as a logger, is no plain one.
+    An object with its own way to be copied, such as a logger, is not plain.
     """
     if isinstance(value, _PLAIN):
         return []
@@ -37,20 +38,20 @@ def parts_of_value(value: object) -> list[Any]:
 
 
 def is_plain_object(value: object) -> bool:
-    """Says whether a value is an object of a class without special ways to be copied, which has attributes."""
+    """Says whether a value has attributes and is of a class without its own way to be copied."""
     if isinstance(value, (*_PLAIN, Mapping, list, tuple, set, frozenset)) or not hasattr(value, "__dict__"):
         return False
-    own = type(value)
-    if own is types.SimpleNamespace:
+    cls = type(value)
+    if cls is types.SimpleNamespace:
         return True
-    is_special = own.__reduce__ is not object.__reduce__ or own.__reduce_ex__ is not object.__reduce_ex__
-    return not is_special and not hasattr(own, "__deepcopy__")
+    is_special = cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
+    return not is_special and not hasattr(cls, "__deepcopy__")
 
 
 def values_held(module: nn.Module) -> Iterator[Any]:
-    """Yields buffers and whatever the attributes and hooks of one module lead to, each object once.
+    """Yields the buffers of one module and whatever its attributes and hooks refer to, each object once.
 
-    Modules that are reached on the way are yielded and not entered.
+    Other modules are yielded too, but what they hold is not.
     """
     waiting = [value for name, value in vars(module).items() if name not in ("_parameters", "_modules")]
     seen: set[int] = set()
@@ -64,23 +65,24 @@ def values_held(module: nn.Module) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def attributes_kept(*models: nn.Module) -> Iterator[None]:
-    """Puts the attributes of all modules back: caches, kept results and counters of forward passes do not stay.
+    """Restores the attributes of all modules when the `with` ends, so that caches and counters do not stay.
 
-    Containers and plain objects that an attribute leads to get their former contents back too. Parameters, buffers,
-    hooks and modes are not looked at.
+    Containers and plain objects that an attribute refers to get their former contents back. Parameters, buffers, hooks
+    and modes are not restored.
     """
     modules = {id(module): module for model in models for module in model.modules()}
-    before = [(module, own_attributes(module)) for module in modules.values()]
+    saved = [(module, dict(vars(module))) for module in modules.values()]
     contents: dict[int, tuple[Any, Any]] = {}
-    for _, attributes in before:
-        for value in attributes.values():
-            _note_contents(value, contents)
+    for _, attributes in saved:
+        for name, value in attributes.items():
+            if type(value) not in _UNCHANGING and name not in OF_EVERY_MODULE:
+                _note_contents(value, contents)
     try:
         yield
     finally:
         for value, content in contents.values():
             _put_contents(value, content)
-        for module, attributes in before:
+        for module, attributes in saved:
             _put_attributes(module, attributes)
 
 
@@ -89,10 +91,11 @@ def _note_contents(value: Any, into: dict[int, tuple[Any, Any]]) -> None:
         return
     if isinstance(value, dict | list | set):
         into[id(value)] = value, value.copy()
-    elif is_plain_object(value):
+    elif type(value) is not tuple and is_plain_object(value):
         into[id(value)] = value, dict(vars(value))
-    for part in parts_of_value(value):
-        _note_contents(part, into)
+    for part in value if type(value) is tuple else parts_of_value(value):
+        if type(part) not in _UNCHANGING:
+            _note_contents(part, into)
 
 
 def _put_contents(value: Any, content: Any) -> None:
@@ -107,20 +110,22 @@ def _put_contents(value: Any, content: Any) -> None:
         _put_mapping(value if isinstance(value, dict) else vars(value), content)
 
 
-def _put_mapping(now: dict[Any, Any], before: Mapping[Any, Any]) -> None:
-    """Compares by identity: what is in it may not be comparable."""
-    if now.keys() != before.keys():
-        for key in now.keys() - before.keys():
-            del now[key]
-    for key, value in before.items():
-        if key not in now or now[key] is not value:
-            now[key] = value
+def _put_mapping(mapping: dict[Any, Any], content: Mapping[Any, Any]) -> None:
+    """Restores a mapping. Values are compared by identity, because they may not define equality."""
+    if mapping.keys() != content.keys():
+        for key in mapping.keys() - content.keys():
+            del mapping[key]
+    for key, value in content.items():
+        if key not in mapping or mapping[key] is not value:
+            mapping[key] = value
 
 
-def _put_attributes(module: nn.Module, before: Mapping[str, Any]) -> None:
-    now = vars(module)
-    for name in own_attributes(module).keys() - before.keys():
-        del now[name]
-    for name, value in before.items():
-        if name not in now or now[name] is not value:
-            now[name] = value
+def _put_attributes(module: nn.Module, saved: Mapping[str, Any]) -> None:
+    current = vars(module)
+    if current.keys() == saved.keys() and all(map(operator.is_, current.values(), saved.values())):
+        return
+    for name in own_attributes(module).keys() - saved.keys():
+        del current[name]
+    for name in saved.keys() - OF_EVERY_MODULE - {"training"}:
+        if name not in current or current[name] is not saved[name]:
+            current[name] = saved[name]

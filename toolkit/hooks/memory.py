@@ -1,4 +1,4 @@
-"""Says what did not fit into memory: work that runs out of it ends in one sentence with its batch size."""
+"""Turns an out-of-memory error of torch into one sentence that names the work and its batch size."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from toolkit.base.errors import UserError
 
 @contextmanager
 def out_of_memory_named(what: str, batch_size: Callable[[], int | None], advice: str) -> Iterator[None]:
-    """Turns torch's error into one for the user. An error that was named inside is left as it is.
+    """Turns an out-of-memory error of torch into a UserError, unless the code inside has done so already.
 
-    batch_size: gives the number of examples that the work ran at a time, None where it had not begun.
+    what: the work, as the beginning of the sentence.
+    batch_size: returns the number of examples that ran at a time, or None before the first batch.
+    advice: the end of the sentence.
 
     Raises:
         UserError: a device ran out of memory.
@@ -31,7 +33,10 @@ def out_of_memory_named(what: str, batch_size: Callable[[], int | None], advice:
 
 @contextmanager
 def batch_size_noted(model: nn.Module) -> Iterator[Callable[[], int | None]]:
-    """Gives what tells the batch size of the last call of `model`: the first dimension of its first tensor."""
+    """Yields a function that returns the batch size of the last call of `model`, and None before the first call.
+
+    The batch size is the first dimension of the first tensor argument.
+    """
     seen: list[int] = []
 
     def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:

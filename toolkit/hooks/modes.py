@@ -1,4 +1,4 @@
-"""Running a model only to look at it: modes are put back, and outputs of any nesting are read as a list of tensors."""
+"""Puts models into eval mode for a while and restores every mode afterwards."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from toolkit.hooks.held import attributes_kept
 
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Eval mode, after which every single module has its own former mode and attributes again, an error or not."""
+    """Puts models into eval mode for the length of the `with`, then restores modes and attributes of all modules."""
     with in_eval_mode(*models), attributes_kept(*models):
         yield
 
 
 @contextlib.contextmanager
 def in_eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Eval mode, after which every single module has its own former mode again; for changes that are to stay."""
+    """Puts models into eval mode for the length of the `with`, then restores the mode of every module.
+
+    Attributes that change inside stay changed, unlike with `evaluating`.
+    """
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for module, _ in modes:
@@ -32,9 +35,9 @@ def in_eval_mode(*models: nn.Module) -> Iterator[None]:
 
 
 def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:
-    """Returns the model, in which a parameter is frozen (requires_grad) where that of the same name is in the other.
+    """Returns the model after its parameters took requires_grad from the parameters of the same names in `other`.
 
-    Parameters that only `model` has keep their flags.
+    Parameters that `other` does not have keep their flags.
     """
     flags = {name: parameter.requires_grad for name, parameter in other.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -44,7 +47,7 @@ def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def without_fast_path() -> Iterator[None]:
-    """Keep nn.MultiheadAttention and nn.TransformerEncoder from hiding their operators in fused kernels."""
+    """Keeps nn.MultiheadAttention and nn.TransformerEncoder from hiding their operators in fused kernels."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

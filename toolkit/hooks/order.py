@@ -1,4 +1,4 @@
-"""The order in which a forward pass calls the modules of a model."""
+"""Finds the order in which a forward pass calls the modules of a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.hooks.points import Inputs
 
 
 def execution_order(model: nn.Module, inputs: Inputs) -> list[str]:
-    """Names of the modules that one forward pass calls, in the order in which their calls begin."""
+    """Returns the names of the modules that one forward pass calls, in the order in which their calls begin."""
     order: list[str] = []
     handles = [
         module.register_forward_pre_hook(lambda _, __, n=name: order.append(n))

@@ -1,7 +1,7 @@
-"""Block passes, counted where they happen: in the forward calls that are really made, not by formula.
+"""Counts block passes in the forward calls that are really made, not by formula.
 
-The unit is one block over the whole scoring set. Naive selection among n blocks, one forward pass of the n - 1 others
-per candidate, takes n(n - 1).
+One block pass is one block run on the whole scoring set. Naive selection among n blocks makes one forward pass of the
+other n - 1 blocks for each candidate, which is n(n - 1) block passes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,25 @@ from toolkit.hooks.tensors import tensors_in
 
 @dataclass
 class Meter:
-    """Examples (rows of the model's input) that went through blocks, and through single layers in a block's stead."""
+    """Counts examples, which are rows of the model's input.
+
+    blocks: examples that went through blocks, summed over blocks.
+    layers: examples that went through single layers where a block was not needed as a whole.
+    rows: examples of the model's current call.
+    """
 
     blocks: int = 0
     layers: int = 0
-    rows: int = 0  # in the model's current call
+    rows: int = 0
 
 
 @contextmanager
 def metered(meter: Meter, model: nn.Module, blocks: Iterable[str]) -> Iterator[None]:
-    """Count on `meter` every call of one of the blocks that computes something, also in part."""
+    """Counts every call of one of the blocks on `meter` for the length of the `with`, also a call that is cut short.
+
+    Raises:
+        StageError: a block is called outside of a call of the model.
+    """
 
     def counts_rows(forward: Forward) -> Forward:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -44,7 +53,9 @@ def metered(meter: Meter, model: nn.Module, blocks: Iterable[str]) -> Iterator[N
     def counts_passes(forward: Forward) -> Forward:
         def call(*args: Any, **kwargs: Any) -> Any:
             if meter.rows == 0:
-                raise StageError("a block was called outside of a call of the model; the task must call model(...)")
+                raise StageError(
+                    "a block was called outside of a call of the whole model; the task must call model(...)"
+                )
             meter.blocks += meter.rows
             return forward(*args, **kwargs)
 

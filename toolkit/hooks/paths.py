@@ -1,4 +1,4 @@
-"""The ways on which a model is looked at: its example inputs in eval mode, more example inputs, and training mode."""
+"""Defines the ways to run a model that a change is checked on: example inputs, other inputs, and training mode."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, 
 
 SEED = 0
 
-TRAINING = "in training mode"  # how the words of a pass in training mode begin
+TRAINING = "in training mode"  # the first words for a pass in training mode
 
 
 @dataclass(frozen=True)
 class Path:
-    """A forward pass. words: which one it is, for people: "in training mode"."""
+    """Describes one forward pass: its inputs, its mode, and `words` for it in messages, such as "in training mode"."""
 
     inputs: Inputs
     training: bool = False
@@ -34,7 +34,7 @@ class Path:
 
     @contextmanager
     def taken(self, *models: nn.Module) -> Iterator[None]:
-        """The models are in this pass's mode, and left as they were found. In training mode nothing is dropped out."""
+        """Puts the models into this pass's mode, without dropout, and restores them when the `with` ends."""
         with ExitStack() as stack:
             stack.enter_context(untouched(*models))
             stack.enter_context(evaluating(*models))
@@ -46,27 +46,30 @@ class Path:
             yield
 
     def run(self, model: nn.Module, seed: int = SEED) -> list[Tensor]:
-        """Returns copies of the output tensors; what is still random follows the seed. Only inside `taken`."""
+        """Returns copies of the output tensors; remaining randomness follows `seed`.
+
+        It must be called inside `taken`.
+        """
         if self.training:
             torch.manual_seed(seed)
-            np.random.seed(seed)  # models draw from the global one
+            np.random.seed(seed)  # models draw from the global generator
             random.seed(seed)
         return [part.clone() for part in tensors_in(model(*(part.clone() for part in self.inputs)))]
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Which passes a model takes without an error, and why it does not take the others, in words."""
+    """Holds the passes that a model runs without an error, and one sentence about each other pass that says why not."""
 
     taken: tuple[Path, ...]
     refused: tuple[str, ...] = ()
 
 
 def find_paths(model: nn.Module, examples: Callable[[int], Inputs], others: Sequence[Inputs] = ()) -> Paths:
-    """Returns eval mode for one example, eval mode for each of `others`, and training mode for two examples and each.
+    """Returns eval mode on one example, eval mode on each of `others`, and training mode on two examples and on each.
 
-    examples: the example inputs by batch size. Passes that fail on the model are not among those that are returned,
-    but for the first, which is for others to judge.
+    examples: returns example inputs of a batch size. A pass that fails is left out and its error is noted in `refused`;
+        only the first pass is returned untried.
     """
     wanted = [Path(inputs, words=f"on other_inputs[{number}]") for number, inputs in enumerate(others)]
     wanted.append(Path(examples(2), training=True, words=TRAINING))
@@ -92,11 +95,11 @@ def _fault(model: nn.Module, path: Path) -> str | None:
             return " ".join(str(error).split())[:160] or type(error).__name__
     if not outputs:
         return "it returns no tensor"
-    return None if _alike(outputs, again) else "no seed makes it repeat itself"
+    return None if _alike(outputs, again) else "its outputs differ from pass to pass with the same random seed"
 
 
 def _alike(first: list[Tensor], second: list[Tensor]) -> bool:
-    shapes = [[part.shape for part in one] for one in (first, second)]
+    shapes = [[part.shape for part in outputs] for outputs in (first, second)]
     return shapes[0] == shapes[1] and all(
         torch.allclose(one, other, equal_nan=True) for one, other in zip(first, second, strict=True)
     )

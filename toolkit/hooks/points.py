@@ -1,4 +1,4 @@
-"""Points of a network that are watched while it runs: what goes into a module, or what comes out of it."""
+"""Watches points of a network while it runs: the input or the output of a module."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class ActivationPoint:
-    """A place in a network: what goes into a module, or what comes out of it: the first floating-point tensor."""
+    """Names an activation: the first floating-point tensor of the input or of the output of a module.
+
+    side: "input" or "output".
+    """
 
     module: str
-    side: str  # "input" or "output"
+    side: str
 
 
 class _AllSeenError(Exception):
-    """All captured places have been seen: the rest of the forward pass is not needed."""
+    """Ends a forward pass once all points have been seen."""
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def watched(
     *,
     live: bool = False,
 ) -> Iterator[None]:
-    """Forward passes call `note` with the stream, see `stream_in`, at each point that they come by.
+    """Calls `note(point, stream)` whenever a forward pass reaches one of the points; see `stream_in`.
 
     live: `note` gets the tensor itself, with its gradient, instead of a detached copy.
     """
@@ -45,14 +48,14 @@ def watched(
     def look(point: ActivationPoint, value: object) -> None:
         stream = stream_in(value)
         if stream is not None:
-            note(point, stream if live else stream.detach().clone())  # models may change it in place
+            note(point, stream if live else stream.detach().clone())  # models may change an activation in place
 
     handles: list[RemovableHandle] = []
     for point in points:
         module = model.get_submodule(point.module)
         if point.side == "input":
-            before = partial(_before, look=partial(look, point))
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            hook = partial(_before, look=partial(look, point))
+            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         else:
             handles.append(module.register_forward_hook(lambda _, __, out, p=point: look(p, out)))
     try:
@@ -68,7 +71,7 @@ def _before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], l
 
 @torch.no_grad()
 def capture(model: nn.Module, inputs: Inputs, points: Iterable[ActivationPoint]) -> dict[ActivationPoint, Tensor]:
-    """The activations at `points` for one batch of inputs; the pass ends once every point has been passed."""
+    """Returns the activations at `points` for one batch of inputs; the pass ends once every point has been reached."""
     seen: dict[ActivationPoint, Tensor] = {}
     wanted = set(points)
 

@@ -1,4 +1,4 @@
-"""Whether a model computes the same twice, and which module is the first that does not."""
+"""Finds out whether a model computes the same twice, and which module is the first that does not."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ from toolkit.hooks.tensors import copied, tensors_in
 
 
 def why_not_repeatable(model: nn.Module, path: Path) -> str | None:
-    """Returns why two passes in a row give different outputs, in words; None if they do not, or fail.
+    """Returns why two passes on the same inputs give different outputs, or None if they give the same.
 
-    Randomness is told from memory: a model that is put back between two passes can only differ by its random numbers.
+    A third pass with another random seed tells random numbers from state that a module keeps between passes: only the
+    former change the outputs of a model that was restored before.
     """
     with path.taken(model), torch.no_grad():
         first, calls = _watched_run(model, path)
         second, calls_again = _watched_run(model, path)
-    error = _difference(first, second)
-    if error == 0:
+    difference = _difference(first, second)
+    if difference == 0:
         return None
     with path.taken(model), torch.no_grad():
         torch.manual_seed(OTHER_SEED)
         fresh, _ = _watched_run(model, path)
-    where = next((name for (name, one), (_, other) in zip(calls, calls_again, strict=False) if _differ(one, other)), "")
+    where = next(
+        (
+            name
+            for (name, outputs), (_, outputs_again) in zip(calls, calls_again, strict=False)
+            if _differ(outputs, outputs_again)
+        ),
+        "",
+    )
     place = f"{where} ({type(model.get_submodule(where)).__name__})" if where else "the model"
     if _difference(first, fresh) == 0:
-        return f"two passes with the same inputs differ by {error:.2g}: {place} keeps something from pass to pass"
-    return f"two passes with the same inputs differ by {error:.2g} in eval mode: {place} draws random numbers"
+        return f"two passes with the same inputs differ by {difference:.2g}: {place} keeps something from pass to pass"
+    return f"two passes with the same inputs differ by {difference:.2g} in eval mode: {place} draws random numbers"
 
 
 OTHER_SEED = 20261127
@@ -39,7 +47,7 @@ Call = tuple[str, list[Tensor]]
 
 
 def _watched_run(model: nn.Module, path: Path) -> tuple[list[Tensor], list[Call]]:
-    """The outputs of the model, and of every module in the order in which their calls end."""
+    """Returns the outputs of the model, and those of every module in the order in which the calls of modules end."""
     calls: list[Call] = []
 
     def note(name: str, output: Any) -> None:
@@ -57,7 +65,7 @@ def _differ(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def _difference(one: list[Tensor], other: list[Tensor]) -> float:
-    """The largest difference; infinity where shapes differ. NaN at the same places is no difference."""
+    """Returns the largest difference, infinity where shapes differ; NaN at the same places is no difference."""
     if [part.shape for part in one] != [part.shape for part in other]:
         return float("inf")
     pairs = [(old, new) for old, new in zip(one, other, strict=True) if not torch.equal(old, new)]

@@ -1,4 +1,4 @@
-"""Modules that a model runs, or gives rows to, depending on the values that it sees: routing, early exits, branches."""
+"""Finds the modules that a model runs, or gives rows to, depending on values: routing, early exits, branches."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from toolkit.hooks.tensors import tensors_in
 
 Shapes = tuple[tuple[int, ...], ...]
 
-NOT_ALWAYS = "is not run on every batch: the model's way depends on its inputs"
+NOT_ALWAYS = "is not run on every batch: the values of the model's inputs decide which modules run"
 
-ROUTED = "which rows it sees depends on their values"
+ROUTED = "the values of the rows decide which of them it sees"
 
 
 def routed_modules(model: nn.Module, batches: Iterable[Inputs]) -> dict[str, str]:
-    """Returns why a module of the model cannot be looked at on these batches as on one, by its name.
+    """Returns, by name, why a module does not see the same shapes in every batch.
 
-    It is run on some of them only, or on batches of equal shapes its inputs have different shapes.
+    Either it is run on some batches only, or its inputs have different shapes in batches of equal shapes.
     """
     by_shapes: dict[Shapes, dict[str, list[Shapes]]] = {}
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     everywhere: set[str] | None = None
     anywhere: set[str] = set()
     for inputs in batches:
         seen = _input_shapes(model, inputs)
         everywhere = set(seen) if everywhere is None else everywhere & set(seen)
         anywhere |= set(seen)
-        first = by_shapes.setdefault(_shapes(inputs), seen)
-        found |= {name: ROUTED for name, shapes in seen.items() if name in first and first[name] != shapes}
-    return found | dict.fromkeys(sorted(anywhere - (everywhere or set())), NOT_ALWAYS)
+        expected = by_shapes.setdefault(_shapes(inputs), seen)
+        reasons |= {name: ROUTED for name, shapes in seen.items() if name in expected and expected[name] != shapes}
+    return reasons | dict.fromkeys(sorted(anywhere - (everywhere or set())), NOT_ALWAYS)
 
 
 def _input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, list[Shapes]]:
@@ -47,10 +47,10 @@ def _input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, list[Shapes]]:
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
         for name, module in model.named_modules():
             if name and any(True for _ in module.parameters()):
-                before = module.register_forward_pre_hook(
+                handle = module.register_forward_pre_hook(
                     lambda _, args, kwargs, n=name: note(n, args, kwargs), with_kwargs=True
                 )
-                stack.callback(before.remove)
+                stack.callback(handle.remove)
         model(*inputs)
     return seen
 

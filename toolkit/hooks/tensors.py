@@ -1,4 +1,4 @@
-"""Tensors inside of whatever a model takes or returns."""
+"""Finds, changes, compares and hashes the tensors inside of whatever a model takes or returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.base.files import bytes_sha256
 
 
 def entries_of(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
-    """Returns keys and values of a mapping, named tuple, tuple, list or dataclass; None for whatever holds nothing."""
+    """Returns keys and values of a mapping, named tuple, tuple, list or dataclass, and None for any other value."""
     if isinstance(value, Mapping):
         return tuple(value), list(value.values())
     if isinstance(value, tuple | list):
@@ -27,7 +27,7 @@ def entries_of(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
 
 
 def rebuilt(value: Any, values: Sequence[Any]) -> Any:
-    """Returns a container like `value` with other values in the places that `entries_of` gives."""
+    """Returns a container like `value` with `values` in the places of what `entries_of` returns."""
     if isinstance(value, tuple | list):
         return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
     new = copy.copy(value)
@@ -36,36 +36,37 @@ def rebuilt(value: Any, values: Sequence[Any]) -> Any:
             new[key] = part
     else:
         for field, part in zip(fields(value), values, strict=True):
-            object.__setattr__(new, field.name, part)  # it may be frozen
+            object.__setattr__(new, field.name, part)  # the dataclass may be frozen
     return new
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists, mappings and dataclasses, in a fixed order."""
+    """Returns every tensor in nested tuples, lists, mappings and dataclasses, in a fixed order."""
     if isinstance(value, Tensor):
         return [value]
-    found = entries_of(value)
-    return [] if found is None else [tensor for part in found[1] for tensor in tensors_in(part)]
+    entries = entries_of(value)
+    return [] if entries is None else [tensor for part in entries[1] for tensor in tensors_in(part)]
 
 
 def stream_in(value: Any) -> Tensor | None:
-    """Returns the first floating-point tensor in a structure: a mask or ids may come before it. None without tensors.
+    """Returns the first floating-point tensor in a structure, before which a mask or token ids may come.
 
-    Where no tensor is of a floating type, it is the first one.
+    Without a floating-point tensor it returns the first tensor, and without any tensor None.
     """
     tensors = tensors_in(value)
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
 
 
 def copied(value: Any) -> Any:
-    """The same structure with every tensor cloned: models may change a block's output in place."""
+    """Returns the same structure with every tensor cloned, because models may change a block's output in place."""
     return map_tensors(lambda tensor: tensor.detach().clone(), value)
 
 
 def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
-    """Returns the structure of the first value with `change(*tensors)` for the tensors at each place of all values.
+    """Returns the structure of the first value with `change(*tensors)` in the place of each tensor.
 
-    Whatever is no tensor is as in the first value.
+    values: structures of the same shape; `tensors` are those at one place of all of them. Other values are taken from
+        the first structure.
     """
     if isinstance(values[0], Tensor):
         return change(*values)
@@ -77,18 +78,22 @@ def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
 
 
 def unlike(first: Tensor, second: Tensor) -> Tensor:
-    """Returns where two tensors of one shape differ, as bool of that shape. Two NaN, of rows of padding, are equal."""
+    """Returns a bool tensor that is true where two tensors of one shape differ.
+
+    Two NaN are equal, because rows of padding may hold NaN.
+    """
     return (first != second) & ~(first.isnan() & second.isnan())
 
 
 def equal(first: Tensor, second: Tensor) -> bool:
-    """Says whether two tensors have the same shape and the same numbers; two NaN are the same number."""
+    """Says whether two tensors have the same shape and the same numbers; two NaN are equal."""
     if first.shape != second.shape:
         return False
     return torch.equal(first, second) or not bool(unlike(first, second).any())
 
 
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Says whether two lists have the same length and `equal` tensors."""
     return len(first) == len(second) and all(map(equal, first, second))
 
 
@@ -99,16 +104,16 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 
 
 def tensors_sha256(tensors: Iterable[Tensor]) -> str:
-    """Returns the SHA-256 of shapes, types and values. What is kept in tables is bound to it."""
+    """Returns the SHA-256 of shapes, types and values; cost and loss tables are stored under it."""
     return bytes_sha256(
         part for tensor in tensors for part in (f"{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor_bytes(tensor))
     )
 
 
 def model_sha256(model: nn.Module, settings: object) -> str:
-    """Returns the SHA-256 of plain settings and of all weights of a model, frozen ones and those to train.
+    """Returns the SHA-256 of plain settings, of all weights of a model, and of which weights are trainable.
 
-    What an interrupted training left is bound to it.
+    The checkpoint of an interrupted training is bound to this hash.
     """
 
     def parts() -> Iterator[bytes]:
@@ -122,11 +127,12 @@ def model_sha256(model: nn.Module, settings: object) -> str:
 
 
 class FlatOutputs(nn.Module):
-    """The model with a plain tuple of all its output tensors, of whatever nesting they are."""
+    """Wraps a model so that it returns a plain tuple of all its output tensors, whatever their nesting."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Returns the output tensors of the model in the order of `tensors_in`."""
         return tuple(tensors_in(self.model(*inputs)))

@@ -1,4 +1,4 @@
-"""Runs a user's model, or other code of the user's, and makes one clear sentence of whatever goes wrong in it."""
+"""Runs the user's model or other code of the user, and turns whatever goes wrong into one clear sentence."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def _is_users(file: str) -> bool:
 
 @contextmanager
 def users_code(what: str, hint: str = "") -> Iterator[None]:
-    """Turns every exception of the code inside into a StageError, which begins with `what` and ends with `hint`.
+    """Turns every exception of the code inside into a StageError that begins with `what` and ends with `hint`.
 
-    A UserError passes as it is, and so does what a device raises that is out of memory.
+    A UserError and torch's out-of-memory error pass unchanged.
     """
     try:
         yield
     except (UserError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # code of the user's raises what it likes
+    except Exception as error:  # the user's code may raise anything
         raise StageError(f"{what}: {told(error)}{hint}") from error
 
 
 def described(value: Any) -> str:
-    """Returns what a value is, in words: shape and type of a tensor, what a container holds, the class of others."""
+    """Returns a value in words: shape and type of a tensor, number of parts or keys of a container, else its class."""
     kind = type(value).__name__
     article = "an" if kind[0] in "aeiouAEIO" else "a"
     if isinstance(value, Tensor):
@@ -69,10 +69,10 @@ def described(value: Any) -> str:
 def try_model(model: nn.Module, inputs: Sequence[Tensor], what: str = "the model") -> Any:
     """Returns the outputs of the model in eval mode, without gradients.
 
-    what: the model in messages.
+    what: the name of the model in messages.
 
     Raises:
-        UserError: the model raises, or gives no tensor.
+        UserError: the model raises an error, or returns no tensor.
     """
     shapes = ", ".join(str(list(part.shape)) for part in inputs)
     with evaluating(model), torch.no_grad():
@@ -88,7 +88,7 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], what: str = "the model
     if not tensors_in(outputs):
         raise UserError(
             f"{what} returns {described(outputs)}, in which there is no tensor; its forward must return a tensor, or a "
-            "tuple, list, dictionary or dataclass with one"
+            "tuple, list, dictionary or dataclass that holds one"
         )
     return outputs
 
@@ -99,5 +99,5 @@ def _hint(error: Exception) -> str:
         return "; the module has no forward of its own"
     arguments = ("missing", "takes", "keyword-only", "unexpected keyword", "multiple values")
     if isinstance(error, TypeError) and "argument" in message and any(word in message for word in arguments):
-        return f"; {BY_POSITION}: where forward wants something else, wrap the model in a module that calls it so"
+        return f"; {BY_POSITION}: if its forward is called otherwise, wrap the model in a module that does so"
     return ""

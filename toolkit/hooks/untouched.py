@@ -1,4 +1,4 @@
-"""Leaves a model as it was found: attributes, modes, buffers, hooks, and the state of random generators."""
+"""Restores a model after forward passes: attributes, modes, buffers, hooks, and the state of random generators."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from toolkit.hooks.held import OF_EVERY_MODULE, attributes_kept
 
 @contextlib.contextmanager
 def untouched(*models: nn.Module) -> Iterator[None]:
-    """Whatever passes do meanwhile, the models and the random generators are afterwards as before, an error or not.
+    """Restores the models and the random generators when the `with` ends, after an error too.
 
-    Weights are taken to be changed by nobody; modules, buffers and hooks that a pass makes are taken away again.
+    Modules, buffers and hooks that a pass adds are removed. Parameters are not restored: passes do not change them.
     """
     modules = list({id(module): module for model in models for module in model.modules()}.values())
-    found = [vars(module)[name] for module in modules for name in _TABLES & vars(module).keys()]
-    tables = [(table, dict(table)) for table in found]
+    dicts = [vars(module)[name] for module in modules for name in _TABLES & vars(module).keys()]
+    tables = [(table, dict(table)) for table in dicts]
     kinds = [(module, type(module), module.training) for module in modules]
     values = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers(recurse=False)]
     with random_state_kept(), attributes_kept(*models):
@@ -41,16 +41,16 @@ def untouched(*models: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Numbers drawn meanwhile, by torch, numpy's global generator or `random`, do not change those drawn later."""
-    own, of_numpy = random.getstate(), np.random.get_state()  # models use the global one
+    """Restores the random generators of torch, of numpy (the global one) and of `random` when the `with` ends."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if is_used else []
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            random.setstate(own)
-            np.random.set_state(of_numpy)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 _TABLES = frozenset(name for name in OF_EVERY_MODULE if isinstance(vars(nn.Module())[name], dict))

@@ -1,1 +1,1 @@
-"""Multiply-adds, latency, shares of time, and the environment that they were measured in."""
+"""Measures models: multiply-adds, latency, memory and shares of time, and the environment of the measurement."""

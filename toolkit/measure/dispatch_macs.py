@@ -1,7 +1,7 @@
-"""Multiply-adds counted while a model runs, operator by operator: for models of which a trace does not tell them all.
+"""Counts multiply-adds while a model runs, operator by operator, for models that a trace does not count in full.
 
-torch's own formulas (`torch.utils.flop_counter`) count the large operators; `FORMULAS` has those that it lacks. What
-neither has, and what is not known to be cheap, makes the count a partial one.
+The formulas of `torch.utils.flop_counter` count the large operators, and `FORMULAS` those that it lacks. An operator
+that is in neither, and is not known to be cheap, makes the count a partial one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from toolkit.measure.mac_rules import NORMALISATION
 from toolkit.measure.results import Macs
 from toolkit.measure.uncounted import CHEAP, CHEAP_ELSEWHERE, CHEAP_WHEN_RUN, MOVES, MOVES_WHEN_RUN
 
-Formula = Callable[[Sequence[Any], Any], int]  # from the positional arguments of a call and its output
+Formula = Callable[[Sequence[Any], Any], int]  # takes the positional arguments of a call and its output
 
-# The place of the weight among the arguments, and fvcore's estimate of operations per element.
+# Operator -> position of the weight among its arguments, and fvcore's estimate of operations per element.
 _NORMS: Mapping[str, tuple[int, int]] = {
     "native_batch_norm": (1, 1),
     "_native_batch_norm_legit_no_training": (1, 1),
@@ -39,7 +39,7 @@ _NORMS: Mapping[str, tuple[int, int]] = {
 
 
 def count_by_dispatch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
-    """Returns the multiply-adds of one forward pass in eval mode, as `count_macs` does.
+    """Returns the multiply-adds of one forward pass in eval mode, with all examples of the inputs.
 
     Raises:
         Exception: whatever the model raises on these inputs.
@@ -49,7 +49,7 @@ def count_by_dispatch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> M
         stack.enter_context(evaluating(model))
         stack.enter_context(without_fast_path())
         stack.enter_context(torch.no_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # in full, whatever a mask leaves out
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # counts attention in full, even what a mask leaves out
         stack.enter_context(counter)
         model(*example_inputs)
     by_operator = {name: number for name, number in counter.counts.items() if name != NORMALISATION}
@@ -63,7 +63,7 @@ def count_by_dispatch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> M
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operator that runs; one that is made of others is taken apart, unless it has a formula."""
+    """Notes every operator that runs; an operator without a formula is taken apart into those it is made of."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,7 +89,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         full = f"{space}::{name}"
         plain = name.removesuffix("_")
         if packet in flop_registry:
-            self.counts[name] += flop_registry[packet](*args, **kwargs, out_val=output) // 2  # a multiply-add is two
+            self.counts[name] += flop_registry[packet](*args, **kwargs, out_val=output) // 2  # two flops each
         elif full in FORMULAS:
             self.counts[name] += FORMULAS[full](args, output)
         elif name in _NORMS:
@@ -105,9 +105,9 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _fft(args: Sequence[Any], output: Any) -> int:
-    """A radix-2 transform of length n: n / 2 * log2(n) complex products of four real ones each, along every dimension.
+    """Counts radix-2 transforms along every dimension; one of length n takes n / 2 * log2(n) complex products.
 
-    Half of that where one side is real.
+    A complex product is four real ones, or two if the input or the output is real.
     """
     signal, dims = args[0], args[1]
     largest = signal if signal.numel() >= output.numel() else output
@@ -117,7 +117,7 @@ def _fft(args: Sequence[Any], output: Any) -> int:
 
 
 def _recurrent(weights: Sequence[Tensor], steps: int) -> int:
-    """Every weight matrix is applied once for each step of each example."""
+    """Counts a recurrent layer, whose weight matrices are each applied once per step of each example."""
     return steps * sum(weight.numel() for weight in weights if weight.ndim == 2)
 
 

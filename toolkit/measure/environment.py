@@ -1,4 +1,4 @@
-"""The machine and the libraries that numbers were measured with."""
+"""Describes the machine and the libraries that numbers were measured with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe_environment() -> Environment:
-    """Describe this process's machine; `num_cores` are those the process may use."""
+    """Returns the environment of this process; its `num_cores` counts the cores that the process may use."""
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -30,7 +30,7 @@ def describe_environment() -> Environment:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions, read without importing; a package that is not installed is left out."""
+    """Returns the installed versions of `PACKAGES`, read without importing them; one that is missing is left out."""
     installed = {}
     for name in PACKAGES:
         try:
@@ -41,7 +41,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _processor(cpuinfo: Path) -> str:
-    """The processor's model name; where the system does not tell, its architecture."""
+    """Returns the model name of the processor, or its architecture where the system does not tell the name."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")

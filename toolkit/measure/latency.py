@@ -1,4 +1,4 @@
-"""Seconds per forward call, timed in turns with the dense model so that the ratio of the two means something."""
+"""Times forward calls in turns with those of the dense model, so that both meet the same moments of the machine."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def measure_latency(
     repeats: int,
     clock: Clock = time.perf_counter,
 ) -> Latency:
-    """Times both models as `key` says; takes `repeats` samples of each, after `warmup` untimed calls.
+    """Returns `repeats` latency samples of both models, after `warmup` untimed calls of each.
 
-    A sample is one call, or the mean over as many calls as fill 5 ms. Which model goes first alternates.
-    Both models must be on the key's device; the inputs are moved there. The models must run in the key's runtime and
-    types already, as `toolkit.measure.timed` makes them; only TF32 is switched here, on CUDA, where the precision is
-    tf32, and off where it is not. `clock` (seconds) is for the CPU; on CUDA events are used. Modes, switches and the
-    number of threads are put back. Jobs that share TOOLKIT_TIMING_LOCK are kept waiting.
+    A sample is one call, or the mean over as many calls as fill 5 ms. The models take turns in going first. They must
+    be on the key's device, and run in its runtime and number types, as `toolkit.measure.timed` makes them; only TF32 is
+    switched here. Modes, switches and the number of threads are restored. Jobs that share TOOLKIT_TIMING_LOCK wait.
+
+    clock: gives seconds; it times calls on the CPU, whereas CUDA events time those on CUDA.
 
     Raises:
         ValueError: the inputs are not of the key's batch size.
@@ -82,16 +82,16 @@ def measure_latency(
 
 
 def timing_memory_named(key: MeasurementKey) -> AbstractContextManager[None]:
-    """Gives a `with` in which running out of memory is an error that names the key's batch size."""
+    """Returns a context in which running out of memory raises an error that names the key's batch size."""
     return out_of_memory_named(f"timing on {key.where}", lambda: key.batch_size, "time smaller batches")
 
 
 def _settle_allocator() -> None:
-    """Let malloc keep what models free, as in a process that has run for a while.
+    """Makes malloc keep the memory that models free, as in a process that has run for a while.
 
-    glibc gives large blocks back to the system on every free, and takes the page faults on every call, until a larger
-    one was freed once; how large depends on what the process did before. That alone moved ratios of one and the same
-    model by a fifth. Blocks of up to 32 MiB can be kept.
+    glibc returns a large block to the system whenever it is freed, so that every call takes page faults, until the
+    process has once freed a still larger block. Which blocks these are depends on what the process did before, and
+    moved the ratio of a model to itself by a fifth. glibc can keep blocks of up to 32 MiB.
     """
     torch.empty(_LARGEST_KEPT_BLOCK, dtype=torch.uint8)
 
@@ -110,7 +110,7 @@ def _alternate(
 
 
 def _calls_per_sample(timer: Timer, model: nn.Module, dense: nn.Module) -> int:
-    """The same for both models; chosen by the faster one, each tried twice because a first call may be slow."""
+    """Returns the calls per sample, by the faster model; each model is tried twice, as a first call may be slow."""
     fastest_s = min(timer(timed, 1) for timed in (dense, model, dense, model))
     if fastest_s * _MOST_CALLS <= _SHORTEST_SAMPLE_S:
         return _MOST_CALLS
@@ -145,16 +145,16 @@ def _cuda_timer(inputs: tuple[Tensor, ...], device: torch.device) -> Timer:
 
 @contextlib.contextmanager
 def _cpu_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def _dtype(model: nn.Module, inputs: tuple[Tensor, ...]) -> str:
-    """What the model computes in: the type of its first floating-point parameter, or of the inputs without one."""
+    """Returns the number type of the model's first floating-point parameter, or of the inputs if it has none."""
     tensors = (*model.parameters(), *inputs)
     floating = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), inputs[0].dtype)
     return str(floating).removeprefix("torch.")

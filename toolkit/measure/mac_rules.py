@@ -1,7 +1,7 @@
-"""Multiply-adds per operator of a traced graph.
+"""Counts the multiply-adds of each operator of a traced graph.
 
-fvcore's own handlers skip scaled dot-product attention and `padding="same"`, forget broadcast batches in `matmul`,
-round `einsum`, and take pooling for multiply-adds.
+These rules replace fvcore's own, which skip scaled dot-product attention and `padding="same"`, forget broadcast batches
+in `matmul`, round `einsum`, and count pooling as multiply-adds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ NORMALISATION = "normalisation"
 
 
 def operator_handles() -> dict[str, Handle | None]:
-    """A handle per operator; its counter's key is the operator's short name, or `aten::name` for an uncounted call."""
+    """Returns a handle for each operator, by its full name; None for one that only moves data.
+
+    A handle returns a counter with one key: the operator's short name with its multiply-adds, or, for an operator that
+    is not counted, its full name (`aten::name`) with 1 for the call.
+    """
     counted: Mapping[str, Callable[[Values, Values], int]] = {
         "linear": _linear,
         "matmul": lambda inputs, _: _matrix_product(inputs[0], inputs[1]),
@@ -66,7 +70,7 @@ def _calls(name: str) -> Handle:
 
 
 def _normalisation(weight_at: int, per_element: int = 4) -> Handle:
-    """fvcore's estimate per element, one more where there is a weight."""
+    """Returns a handle with fvcore's estimate per element, and one more if there is a weight."""
 
     def count(inputs: Values, outputs: Values) -> Counter[str]:
         has_weight = inputs[weight_at].isCompleteTensor()
@@ -86,27 +90,27 @@ def _linear(inputs: Values, _: Values) -> int:
 
 
 def _matrix_product(left: Any, right: Any) -> int:
-    """Of vectors, matrices or batches of matrices that broadcast, as in torch.matmul."""
-    first, second = _shape(left), _shape(right)
-    columns = second[-1] if len(second) > 1 else 1
-    batch: list[int] = list(torch.broadcast_shapes(first[:-2], second[:-2]))  # type: ignore[no-untyped-call]
-    return math.prod(batch) * math.prod(first[-2:]) * columns
+    """Counts a product of vectors, matrices or batches of matrices that broadcast, as in torch.matmul."""
+    left_shape, right_shape = _shape(left), _shape(right)
+    columns = right_shape[-1] if len(right_shape) > 1 else 1
+    batch: list[int] = list(torch.broadcast_shapes(left_shape[:-2], right_shape[:-2]))  # type: ignore[no-untyped-call]
+    return math.prod(batch) * math.prod(left_shape[-2:]) * columns
 
 
 def _contraction(inputs: Values, outputs: Values) -> int:
-    """[free a, k] x [free b, k] -> [free a, free b] for any number of each: |out| * k."""
+    """Counts |out| * k for [free a, k] x [free b, k] -> [free a, free b], with any number of dimensions of each."""
     result = math.prod(_shape(outputs[0]))
     return math.isqrt(math.prod(_shape(inputs[0])) * math.prod(_shape(inputs[1])) * result)
 
 
 def _attention(inputs: Values, outputs: Values) -> int:
-    """q k^T and the weighted sum of v: queries x keys x (Dqk + Dv), for each example and query head."""
+    """Counts q k^T and the weighted sum of v: queries x keys x (Dqk + Dv) for each example and query head."""
     *queries, value_dim = _shape(outputs[0])
     return math.prod(queries) * _shape(inputs[1])[-2] * (_shape(inputs[0])[-1] + value_dim)
 
 
 def _convolution(inputs: Values, outputs: Values) -> int:
-    """Every output element (transposed: every input element) takes part in one product per weight of its filter."""
+    """Counts one product per weight of the filter for every output element (transposed: every input element)."""
     transposed = len(inputs) > 7 and inputs[6].toIValue()  # _convolution_mode has 7 inputs and is never transposed
     return math.prod(_shape(inputs[0] if transposed else outputs[0])) * math.prod(_shape(inputs[1])[1:])
 
@@ -116,22 +120,24 @@ def _deformable_convolution(inputs: Values, outputs: Values) -> int:
 
 
 def _recurrent(inputs: Values, _: Values) -> int:
-    """Every weight matrix of every layer and direction is applied once for each step of each example."""
+    """Counts every weight matrix of every layer and direction once per step of each example."""
     lists = [value.node() for value in inputs if value.node().kind() == "prim::ListConstruct"]
-    sizes = [_shape(value) for value in lists[-1].inputs()]  # of the weights; a list before it is of states
+    sizes = [
+        _shape(value) for value in lists[-1].inputs()
+    ]  # the last list holds the weights, the one before it the states
     return math.prod(_shape(inputs[0])[:-1]) * sum(math.prod(size) for size in sizes if len(size) == 2)
 
 
 def _recurrent_cell(inputs: Values, _: Values) -> int:
-    """One step of each example; the weights are the two matrices after the states."""
-    first, second = inputs[2:4]
-    return math.prod(_shape(inputs[0])[:-1]) * (math.prod(_shape(first)) + math.prod(_shape(second)))
+    """Counts one step of each example; the weights are the two matrices after the states."""
+    input_weight, state_weight = inputs[2:4]
+    return math.prod(_shape(inputs[0])[:-1]) * (math.prod(_shape(input_weight)) + math.prod(_shape(state_weight)))
 
 
 def _einsum(inputs: Values, outputs: Values) -> Counter[str]:
-    """Two operands as one batched matrix product; without a contracted index it is an elementwise product.
+    """Counts two operands as one batched matrix product; without a contracted index the product is elementwise.
 
-    An index that one operand alone has and the result lacks is summed before the product, as torch does.
+    An index that only one operand has, and the result lacks, is summed before the product, as torch does.
     """
     shapes = [_shape(value) for value in inputs[1].node().inputs()]
     if len(shapes) == 1:
@@ -142,18 +148,20 @@ def _einsum(inputs: Values, outputs: Values) -> Counter[str]:
     sizes = [_label_sizes(term, shape) for term, shape in zip(terms.split(","), shapes, strict=True)]
     shared = set(sizes[0]) & set(sizes[1])
     if arrow:
-        kept = set(_labels(result, len(_shape(outputs[0]))))
+        result_labels = set(_labels(result, len(_shape(outputs[0]))))
     else:  # without an arrow the result has the indices that occur once, and what `...` stands for
-        kept = {label for label in (*sizes[0], *sizes[1]) if label not in shared or label.startswith(".")}
-    if not shared - kept:
+        result_labels = {label for label in (*sizes[0], *sizes[1]) if label not in shared or label.startswith(".")}
+    if not shared - result_labels:
         return Counter({"aten::einsum": 1})
     return Counter(
-        {"einsum": math.prod(max(size.get(label, 1) for size in sizes) for label in kept | shared)}  # broadcast: 1
+        {
+            "einsum": math.prod(max(size.get(label, 1) for size in sizes) for label in result_labels | shared)
+        }  # broadcast: 1
     )
 
 
 def _labels(term: str, rank: int) -> list[str]:
-    """Index names of one operand; `...` stands for as many as are left, numbered from the right."""
+    """Returns the index names of one operand; `...` stands for the dimensions left over, numbered from the right."""
     before, dots, after = term.partition("...")
     hidden = [f".{place}" for place in range(rank - len(before) - len(after), 0, -1)] if dots else []
     return [*before, *hidden, *after]

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds that each module of one forward pass takes, children included."""
+"""Measures which share of a forward pass's time each module takes, its children included."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ def module_seconds(
     repeats: int = 10,
     clock: Clock = time.perf_counter,
 ) -> dict[str, float]:
-    """Median over `repeats` passes of each module's share of the pass's time, by name; 0 for one that is not called.
+    """Returns each module's share of the time of a pass, by name: the median over `repeats` passes after `warmup` ones.
 
-    Shares, not seconds: the hooks that take the time cost some themselves. On CUDA every module waits for the device,
-    so that the shares are of the device's work, launches included.
+    A module that is not called has share 0. The figures are shares and not seconds, because the hooks that take the
+    time need time themselves. On CUDA every hook waits for the device, so that the shares are those of the device's
+    work, kernel launches included.
+
+    names: the names of the modules.
+    clock: gives seconds.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     shares: dict[str, list[float]] = {name: [] for name in names}
@@ -49,7 +53,7 @@ def module_seconds(
             if number >= warmup and total > 0:
                 for name in names:
                     shares[name].append(spent.get(name, 0.0) / total)
-    return {name: statistics.median(found) if found else 0.0 for name, found in shares.items()}
+    return {name: statistics.median(samples) if samples else 0.0 for name, samples in shares.items()}
 
 
 def _now(device: torch.device, clock: Clock) -> float:
@@ -61,12 +65,12 @@ def _now(device: torch.device, clock: Clock) -> float:
 def _timed(
     module: nn.Module, name: str, spent: dict[str, float], now: Clock
 ) -> tuple[torch.utils.hooks.RemovableHandle, torch.utils.hooks.RemovableHandle]:
-    begun: list[float] = []
+    start_times: list[float] = []
 
     def before(*_: object) -> None:
-        begun.append(now())
+        start_times.append(now())
 
     def after(*_: object) -> None:
-        spent[name] = spent.get(name, 0.0) + now() - begun.pop()
+        spent[name] = spent.get(name, 0.0) + now() - start_times.pop()
 
     return module.register_forward_pre_hook(before), module.register_forward_hook(after)

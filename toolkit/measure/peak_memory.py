@@ -1,4 +1,4 @@
-"""The most memory that a model takes on CUDA, by CUDA's own counter."""
+"""Measures the most memory that a model takes on CUDA, by CUDA's own counter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class MemoryCounter:
-    """Counts the bytes that are taken on a device: now, and at most since `reset`."""
+    """Counts the bytes in use on a device: `now` gives the present number, `most` the largest one since `reset`."""
 
     reset: Callable[[], None]
     now: Callable[[], int]
@@ -19,9 +19,9 @@ class MemoryCounter:
 
 
 def counter_of(device: torch.device) -> MemoryCounter | None:
-    """Returns CUDA's own counter for the device, which counts tensors, not what the allocator keeps in reserve.
+    """Returns CUDA's counter for a CUDA device, and None for any other device.
 
-    On the CPU there is none.
+    The counter counts tensors, and not the memory that the allocator keeps in reserve.
     """
     if device.type != "cuda":
         return None
@@ -34,14 +34,14 @@ def counter_of(device: torch.device) -> MemoryCounter | None:
 
 @torch.inference_mode()
 def peak_bytes(model: nn.Module, inputs: tuple[Tensor, ...], counter: MemoryCounter) -> int:
-    """Returns the bytes of the weights, the buffers, the inputs, and what a call takes at most beside them.
+    """Returns the bytes of the weights, the buffers and the inputs, and the most that a call takes beside them.
 
-    Whatever else lies on the device is left out: the model that this one is compared with lies there too. The model
-    must have been called before, so that what libraries keep for themselves is taken already.
+    Everything else on the device, such as the model that this one is compared with, is left out. The model must have
+    been called before, so that the workspaces of libraries exist already.
     """
     storages = [part.untyped_storage() for part in (*model.parameters(), *model.buffers(), *inputs)]
-    held = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    storage_bytes = {storage.data_ptr(): storage.nbytes() for storage in storages}
     counter.reset()
-    before = counter.now()
+    bytes_before = counter.now()
     model(*inputs)
-    return sum(held.values()) + counter.most() - before
+    return sum(storage_bytes.values()) + counter.most() - bytes_before

@@ -1,4 +1,4 @@
-"""What a device can do: runtimes and precisions that a recipe may ask for. Nothing here imports torch."""
+"""Says which runtimes and precisions a device supports. Importing this file imports no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TF32_CAPABILITY: Final = (8, 0)  # Ampere
 
 def runtime_needs(runtime: str, device: str) -> str | None:
     """Returns what the runtime lacks on a device of this type, in words that follow "needs"; None if nothing."""
-    return next((one.missing(device) for name, one in RUNTIMES.items() if name == runtime), "another version")
+    return next((known.missing(device) for name, known in RUNTIMES.items() if name == runtime), "another version")
 
 
 def precision_needs(precision: str, device: str) -> str | None:
     """Returns what the precision lacks on a device of this type, in words that follow "needs"; None if nothing.
 
-    Whether the CUDA device at hand has TF32 is only known with torch, which is imported for that question alone.
+    Only torch knows whether the CUDA device at hand has TF32; it is imported for this question alone.
     """
     if precision != "tf32":
         return None
@@ -33,7 +33,7 @@ def precision_needs(precision: str, device: str) -> str | None:
 
 
 def is_possible(key: MeasurementKey) -> bool:
-    """Returns whether its device can run what the key names."""
+    """Returns whether the key's device supports the key's runtime and precision."""
     device = key.device.partition(":")[0]
     return runtime_needs(key.runtime, device) is None and precision_needs(key.precision, device) is None
 
@@ -41,13 +41,13 @@ def is_possible(key: MeasurementKey) -> bool:
 def faults_of(
     runtimes: Iterable[MeasuredRuntime], precisions: Iterable[Precision], device: str
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yields the place and the message of everything that a device of this type cannot do."""
-    asked = (
+    """Yields the place in `measure` and a message for each runtime and precision that a device of this type lacks."""
+    settings = (
         ("runtimes", runtimes, runtime_needs, get_args(MeasuredRuntime)),
         ("precisions", precisions, precision_needs, get_args(Precision)),
     )
-    for field, names, needs, every in asked:
+    for field, names, needs, choices in settings:
         for place, name in enumerate(names):
             if lacks := needs(name, device):
-                choices = ", ".join(other for other in every if needs(other, device) is None)
-                yield (field, place), f'"{name}" needs {lacks}; on device {device} choose from: {choices}'
+                supported = ", ".join(other for other in choices if needs(other, device) is None)
+                yield (field, place), f'"{name}" needs {lacks}; on device {device} choose from: {supported}'

@@ -1,8 +1,8 @@
-"""Precisions: the switches and types that a model computes with, and how far its outputs may be from float32.
+"""Puts a model into a precision, and says how far its outputs may then be from those in float32.
 
-float32: TF32 is off. tf32: products of float32 matrices and convolutions may use TF32. bfloat16: weights, buffers and
-inputs are cast, once and before anything is timed. That is how models are deployed; autocast would keep the weights in
-float32, cast them on every call, and take the memory of both.
+In `float32`, TF32 is off. In `tf32`, products of float32 matrices and convolutions may use TF32. For `bfloat16`, the
+weights, buffers and inputs are cast once, before anything is timed, as in deployed models; autocast would keep the
+weights in float32, cast them on every call, and take the memory of both.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from torch import Tensor, nn
 from toolkit.hooks.copies import copy_model
 from toolkit.measure.results import Precision
 
-# the norm of the difference to the outputs in eager float32, as a share of their norm
+# largest norm of the difference to the outputs in eager float32, as a share of their norm
 TOLERANCES: Final[Mapping[Precision, float]] = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 1e-1}
 
 
 @contextmanager
 def tf32_is(allowed: bool) -> Iterator[None]:
-    """Switches TF32 for products of matrices and for convolutions on CUDA; the caller's switches come back."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    """Switches TF32 on or off for matrix products and convolutions on CUDA, and restores the caller's switches."""
+    previous = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = previous
 
 
 def cast_model(model: nn.Module, precision: Precision) -> nn.Module:
-    """Returns the model itself, or a copy in bfloat16; whole and complex numbers stay as they are."""
+    """Returns a copy in bfloat16 for that precision, else the model itself; whole and complex numbers are not cast."""
     return copy_model(model).bfloat16() if precision == "bfloat16" else model
 
 
 def cast_inputs(inputs: tuple[Tensor, ...], precision: Precision) -> tuple[Tensor, ...]:
+    """Returns the inputs with floating numbers in bfloat16 for that precision, else the inputs as they are."""
     if precision != "bfloat16":
         return inputs
     return tuple(part.bfloat16() if part.is_floating_point() else part for part in inputs)

@@ -1,4 +1,4 @@
-"""The same numbers on every run, and in planning as in what is planned."""
+"""Makes a run give the same numbers every time, and a plan the numbers of the run that it plans."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from toolkit.measure.precision import tf32_is
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """The caller's random state and TF32 switches come back; in between, TF32 is off and seeds decide."""
+    """Switches TF32 off, and restores the caller's TF32 switches and random state at the end of the `with`."""
     with tf32_is(False), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield

@@ -1,4 +1,4 @@
-"""What is measured of a model, as data: multiply-adds, latency, quality. Nothing here imports torch.
+"""Holds what is measured of a model as data: multiply-adds, latency, quality. Nothing here imports torch.
 
 Raw samples are stored; medians and ratios are computed on reading.
 """
@@ -19,72 +19,62 @@ Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_lengt
 
 
 class Macs(Data):
-    """Multiply-adds of one example. fvcore calls them "flops"; a floating-point operation count would be twice this.
+    """Holds the multiply-adds of one example; fvcore calls them "flops", although these would be twice as many.
 
-    unknown: operators that may be heavy and have no count, with their number of calls. Where there is one, the count
-        is partial: `total` is what is known, and no ratio can be made of it.
+    unknown: operators without a count that may be heavy, with their number of calls. If there is one, the count is
+        partial: `total` holds what is known, and no ratio can be made of it.
     """
 
     total: Annotated[int, Field(ge=0)]  # matrix products, convolutions, scaled dot-product attention
     normalisation: int  # kept apart: fvcore counts these per element, not as multiply-adds
     by_operator: dict[str, int]
-    uncounted: dict[str, int]  # operator -> number of calls that carry no count
+    uncounted: dict[str, int]  # cheap operator without a count -> number of calls
     unknown: dict[str, int] = Field(default_factory=dict)
 
     @property
     def is_partial(self) -> bool:
+        """Returns whether an operator that may be heavy has no count."""
         return bool(self.unknown)
 
     @property
     def why_partial(self) -> str:
-        """Returns what has no count, in words, with three operators at the most."""
+        """Returns which operators have no count, in words, with three names at the most."""
         names = [f"{name} ({number} calls)" for name, number in self.unknown.items()]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return f"{', '.join(names[:3])}{more} may be heavy and have no count"
 
     def ratio_to(self, dense: Macs) -> float | None:
-        """Returns the share of another model's multiply-adds; None where a count is partial or the other's is 0."""
+        """Returns the share of the dense model's multiply-adds; None if a count is partial or the dense one is 0."""
         return None if self.is_partial or dense.is_partial or not dense.total else self.total / dense.total
 
 
-EAGER: Final = "eager"  # PyTorch, operator by operator
-
+EAGER: Final = "eager"  # plain PyTorch, operator by operator
 FLOAT32: Final = "float32"
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-
-MeasuredRuntime = Literal["eager", "compile", "cuda_graph"]  # what recipes may ask for
+MeasuredRuntime = Literal["eager", "compile", "cuda_graph"]  # the runtimes that recipes may ask for
 
 Runtime = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]
-
 Device = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
-
 BatchSize = Annotated[int, Field(ge=1)]
 
 _KEY_TEXT = re.compile(
-    r"((?P<runtime>[a-z][a-z0-9]*(_[a-z0-9]+)*?)_)?"
-    r"(?P<device>[a-z]+(_[0-9]+)?)"
-    rf"(_(?P<precision>{'|'.join(get_args(Precision))}))?"
-    r"_batch(?P<batch_size>[1-9][0-9]*)"
+    r"((?P<runtime>[a-z][a-z0-9]*(_[a-z0-9]+)*?)_)?(?P<device>[a-z]+(_[0-9]+)?)"
+    rf"(_(?P<precision>{'|'.join(get_args(Precision))}))?_batch(?P<batch_size>[1-9][0-9]*)"
 )
 
 
 class MeasurementKey(Data):
-    """What a latency is of. Latencies are looked up by this key, never by their place in a list.
+    """Says what a latency is of; latencies are looked up by this key, never by their position in a list."""
 
-    runtime: what runs the model.
-    precision: what products of matrices and convolutions are computed in.
-    batch_size: examples per call.
-    """
-
-    runtime: Runtime = EAGER
+    runtime: Runtime = EAGER  # what runs the model
     device: Device
-    precision: Precision = FLOAT32
-    batch_size: BatchSize
+    precision: Precision = FLOAT32  # the number type of matrix products and convolutions
+    batch_size: BatchSize  # examples per call
 
     @property
     def where(self) -> str:
-        """Returns all but the batch size in words; the runtime is named unless eager, the precision unless float32."""
+        """Returns runtime, device and precision in words; `eager` and `float32` are left out."""
         runtime = [] if self.runtime == EAGER else [self.runtime]
         precision = [] if self.precision == FLOAT32 else [self.precision]
         return " ".join([*runtime, self.device, *precision])
@@ -96,30 +86,25 @@ class MeasurementKey(Data):
 
     @property
     def text(self) -> str:
-        """Returns the key as a part of names of tables, columns and files, such as `cpu_batch16`; `parse` reads it."""
+        """Returns the key as it stands in names of columns and files, such as `cpu_batch16`; `parse` reads it back."""
         return f"{self.where}_batch{self.batch_size}".replace(" ", "_").replace(":", "_")
 
     @classmethod
     def parse(cls, text: str) -> MeasurementKey:
-        """Returns the key of this `text`.
-
-        Raises:
-            ValueError: no key has this text.
-        """
+        """Returns the key whose `text` this is; raises ValueError if no key has this text."""
         if match := _KEY_TEXT.fullmatch(text):
             given = {name: value for name, value in match.groupdict().items() if value}
             key = cls.model_validate(given | {"device": given["device"].replace("_", ":")})
             if key.text == text:
                 return key
-        raise ValueError(f"{text!r} does not say what a latency is of; such a name is cpu_batch16")
+        raise ValueError(f"{text!r} is not the name of a latency; such a name is cpu_batch16")
 
 
 class Latency(Data):
-    """Seconds per forward call. The dense model is timed in turns with this one, so `ratio` is of the same moment.
+    """Holds the seconds per forward call of a model and of the dense model, which were timed in turns.
 
-    Records of earlier versions do not name the runtime and the precision: all their latencies are eager, float32.
-    `dtype` is the type of the parameters. The peaks are the most memory that a call takes, in bytes, the weights
-    included, of either model (see `peak_memory`); None where they were not counted, as on the CPU.
+    Records of earlier versions name neither runtime nor precision: all their latencies are eager and float32. The peaks
+    are the most memory that a call takes, weights included (see `peak_memory`); None where it was not measured.
     """
 
     runtime: Runtime = EAGER
@@ -127,7 +112,7 @@ class Latency(Data):
     precision: Precision = FLOAT32
     batch_size: BatchSize
     threads: int
-    dtype: str
+    dtype: str  # of the parameters
     samples_s: Samples
     dense_samples_s: Samples
     peak_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -135,36 +120,40 @@ class Latency(Data):
 
     @property
     def key(self) -> MeasurementKey:
+        """Returns the key that says what this latency is of."""
         return MeasurementKey(
             runtime=self.runtime, device=self.device, precision=self.precision, batch_size=self.batch_size
         )
 
     @property
     def median_s(self) -> float:
+        """Returns the median of the model's samples, in seconds."""
         return statistics.median(self.samples_s)
 
     @property
     def dense_median_s(self) -> float:
+        """Returns the median of the dense model's samples, in seconds."""
         return statistics.median(self.dense_samples_s)
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Of each sample to the dense model's that was taken in turn with it; below 1 is faster than dense."""
+        """Returns the ratio of each sample to the dense sample of its pair; below 1 is faster than dense."""
         return paired_ratios(self.samples_s, self.dense_samples_s)
 
     @property
     def ratio(self) -> float:
-        """The median of `ratios`: steadier than a ratio of medians where the machine has faster and slower moments."""
+        """Returns the median of `ratios`, which varies less than a ratio of medians if the machine's speed varies."""
         return statistics.median(self.ratios)
 
     @property
     def peak_ratio(self) -> float | None:
-        """Returns the peak of the memory as a share of the dense model's; None where they were not counted."""
+        """Returns the peak memory as a share of the dense model's; None if it was not measured."""
         if self.peak_bytes is None or self.dense_peak_bytes is None:
             return None
         return self.peak_bytes / self.dense_peak_bytes
 
     def percentile_s(self, percent: int) -> float:
+        """Returns a percentile of the model's samples in seconds; `percent` is from 1 to 99."""
         return percentile(self.samples_s, percent)
 
     @model_validator(mode="after")
@@ -174,30 +163,32 @@ class Latency(Data):
 
 
 def paired_ratios(samples_s: Sequence[float], others_s: Sequence[float]) -> tuple[float, ...]:
-    """ValueError if there are more of one than of the other."""
+    """Returns the ratios of paired samples of two models; raises ValueError if one has more samples."""
     if len(samples_s) != len(others_s):
         raise ValueError(f"it has {len(samples_s)} samples of one model and {len(others_s)} of the other")
     return tuple(map(truediv, samples_s, others_s))
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """`percent` in 1..99, by linear interpolation."""
+    """Returns a percentile of the values by linear interpolation; `percent` is from 1 to 99."""
     if len(values) == 1:
         return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 class Quality(Data):
+    """Holds the value of a metric on a split of the data; a higher value is better."""
+
     metric: str
     split: str
     value: float
     num_examples: int
     interval: tuple[float, float] | None = None  # 95 %, bootstrap over the examples
-    details: dict[str, float] = Field(default_factory=dict)  # e.g. {"mAP@0.5": 0.71}
+    details: dict[str, float] = Field(default_factory=dict)  # such as {"mAP@0.5": 0.71}
 
 
 class Segment(Data):
-    """A labelled stretch of time, in seconds; `score` is 1 for ground truth."""
+    """Holds a labelled stretch of time, in seconds; `score` is 1 for ground truth."""
 
     start_s: float
     end_s: float
@@ -206,7 +197,7 @@ class Segment(Data):
 
 
 class Timeline(Data):
-    """One test stream with its true and predicted segments."""
+    """Holds one test stream of `duration_s` seconds with its true and its predicted segments."""
 
     stream: str
     duration_s: float
@@ -215,7 +206,7 @@ class Timeline(Data):
 
 
 class Measurement(Data):
-    """What was measured of one model. No two latencies have the same key."""
+    """Holds what was measured of one model; no two latencies have the same key."""
 
     macs: Macs
     num_params: Annotated[int, Field(ge=1)]
@@ -231,20 +222,25 @@ class Measurement(Data):
 
     @property
     def latency_keys(self) -> tuple[MeasurementKey, ...]:
+        """Returns the keys of all latencies, in their order."""
         return tuple(latency.key for latency in self.latency)
 
     def latency_at(self, key: MeasurementKey) -> Latency | None:
+        """Returns the latency with this key; None if there is none."""
         return next((latency for latency in self.latency if latency.key == key), None)
 
     def quality_on(self, split: str) -> Quality | None:
+        """Returns the quality on this split; None if it was not measured."""
         return next((quality for quality in self.quality if quality.split == split), None)
 
 
 class Environment(Data):
+    """Describes the machine and the versions of the software that numbers were measured with."""
+
     python: str
     platform: str
     processor: str
     num_cores: int
     gpu: str | None
-    threads: int | None = None  # that torch computes with; sums depend on it in their last digits
+    threads: int | None = None  # CPU threads of torch; sums depend on them in their last digits
     packages: dict[str, str]

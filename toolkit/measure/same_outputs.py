@@ -1,4 +1,4 @@
-"""Whether a model that was made ready for a runtime or a precision still computes what it did."""
+"""Compares the outputs of a model in a runtime and precision with those in eager float32."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 def outputs_error(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """Returns the norm of the difference as a share of the norm of what is wanted, of the output where it is largest.
+    """Returns the largest error of an output: norm(found - wanted) / norm(wanted).
 
-    Whole numbers, such as labels, are left out: they change where two scores are about equal. So are numbers that are
-    not finite in what is wanted, such as masks. Infinity: other shapes, another number of outputs, or a number that is
-    not finite where it should be.
+    Two things are left out: outputs of whole numbers, such as labels, because they change where two scores are about
+    equal; and elements that are not finite in `wanted`, such as those of masks. The error is infinite if the outputs
+    differ in number or shape, or if an element of `found` is not finite and that of `wanted` is.
     """
     if [part.shape for part in wanted] != [part.shape for part in found]:
         return float("inf")
-    pairs = [(one, other) for one, other in zip(wanted, found, strict=True) if one.is_floating_point()]
-    return max((_error(one, other) for one, other in pairs), default=0.0)
+    pairs = [pair for pair in zip(wanted, found, strict=True) if pair[0].is_floating_point()]
+    return max((_error(*pair) for pair in pairs), default=0.0)
 
 
 def _error(wanted: Tensor, found: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Times a model as a key says: cast, made ready for the runtime, compared with itself as it was, then timed."""
+"""Times a model as a key says: casts it, makes it ready for the runtime, compares its outputs, and times it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def time_in_turns(
     repeats: int,
     runtimes: Runtimes = RUNTIMES,
 ) -> Latency:
-    """As `measure_latency`, with both models in the runtime and the precision that `key` names.
+    """Returns the latency of a model beside the dense one, both in the runtime and the precision of `key`.
 
-    On CUDA the peak memory of both is counted too, where the runtime tells it. The models are left as they were.
+    The samples are those of `measure_latency`. On CUDA the peak memory of both models is measured too, if the runtime
+    can tell it. The models are left as they were.
 
     Raises:
-        UserError: the runtime or the precision cannot run a model, a model computes something else in it (see
-            `TOLERANCES`), or memory is too small for the batch size.
+        UserError: a model does not run in the runtime or precision, its outputs change by more than `TOLERANCES`
+            allows, or memory is too small for the batch size.
     """
     (latency,) = time_pairs(
         [model, dense],
@@ -66,25 +67,28 @@ def time_pairs(
     repeats: int,
     runtimes: Runtimes = RUNTIMES,
 ) -> tuple[Latency, ...]:
-    """As `time_in_turns` for several pairs, of which every model is made ready once.
+    """Returns what `time_in_turns` does for each of several pairs, and makes every model ready only once.
 
-    pairs: places in `models`: of a model, and of the one that it is timed in turns with.
+    pairs: for each pair the indices in `models` of a model, and of the one that it is timed in turns with.
+
+    Raises:
+        UserError: as `time_in_turns`.
     """
     runtime = runtimes[cast(MeasuredRuntime, key.runtime)]
     inputs = tuple(part.to(key.device) for part in example_inputs)
     with timing_memory_named(key), ready_models(models, inputs, key, runtime) as (ready, cast_to):
-        found = [
-            measure_latency(ready[one], ready[other], cast_to, key, threads=threads, warmup=warmup, repeats=repeats)
-            for one, other in pairs
+        latencies = [
+            measure_latency(ready[model], ready[dense], cast_to, key, threads=threads, warmup=warmup, repeats=repeats)
+            for model, dense in pairs
         ]
         counter = counter_of(cast_to[0].device) if runtime.tells_memory else None
         if counter is None:
-            return tuple(found)
+            return tuple(latencies)
         with evaluating(*ready), tf32_is(key.precision == "tf32"):
-            peaks = [peak_bytes(one, cast_to, counter) for one in ready]
+            peaks = [peak_bytes(model, cast_to, counter) for model in ready]
     return tuple(
-        latency.model_copy(update={"peak_bytes": peaks[one], "dense_peak_bytes": peaks[other]})
-        for latency, (one, other) in zip(found, pairs, strict=True)
+        latency.model_copy(update={"peak_bytes": peaks[model], "dense_peak_bytes": peaks[dense]})
+        for latency, (model, dense) in zip(latencies, pairs, strict=True)
     )
 
 
@@ -92,9 +96,14 @@ def time_pairs(
 def ready_models(
     models: Sequence[nn.Module], inputs: Inputs, key: MeasurementKey, runtime: ModelRuntime
 ) -> Iterator[tuple[Sequence[nn.Module], Inputs]]:
-    """Gives the models as the key says, and the inputs that they take; the inputs are on the key's device.
+    """Yields the models in the key's runtime and precision, and the inputs that they take.
 
-    In eager float32 they are the models themselves, which are not compared with anything.
+    In eager float32 these are the given models themselves, and nothing is compared.
+
+    inputs: inputs in float32, on the key's device.
+
+    Raises:
+        UserError: a model does not run, or its outputs differ too much from those in eager float32.
     """
     if (key.runtime, key.precision) == (EAGER, FLOAT32):
         yield models, inputs
@@ -103,34 +112,34 @@ def ready_models(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(evaluating(*models))
-        yield [_ready(one, inputs, cast_to, key, runtime, stack) for one in models], cast_to
+        yield [_ready(model, inputs, cast_to, key, runtime, stack) for model in models], cast_to
 
 
 def _ready(
     model: nn.Module, inputs: Inputs, cast_to: Inputs, key: MeasurementKey, runtime: ModelRuntime, stack: ExitStack
 ) -> nn.Module:
     with tf32_is(False):
-        wanted = [part.clone() for part in tensors_in(model(*inputs))]
+        eager_outputs = [part.clone() for part in tensors_in(model(*inputs))]
     with _explained(key), tf32_is(key.precision == "tf32"):
         changed = cast_model(model, key.precision)
         call = stack.enter_context(runtime.prepare(changed, cast_to))
-        found = tensors_in(call(*cast_to))
-    error, most = outputs_error(wanted, found), TOLERANCES[key.precision]
+        outputs = tensors_in(call(*cast_to))
+    error, most = outputs_error(eager_outputs, outputs), TOLERANCES[key.precision]
     if not error <= most:
         raise UserError(
             f"{_asked(key)} does not compute what the model does on {key.device}: its outputs are {error:.2g} of their "
-            f"norm away from those in eager float32, and {most:g} is allowed; {_leave_out(key)}"
+            f"norm away from those in eager float32, and at most {most:g} is allowed; {_leave_out(key)}"
         )
     return changed if call is changed else _ReadyModule(changed, call)
 
 
 class _ReadyModule(nn.Module):
-    """A model that is run by something else than itself, as a module, which is what timing takes."""
+    """Wraps a model and the function that runs it as a module, which is what timing takes."""
 
     def __init__(self, model: nn.Module, call: Ready) -> None:
         super().__init__()
-        self.model = model  # for its weights
-        self._calls = (call,)  # a compiled model is a module too, with the same weights
+        self.model = model  # so that the weights are found here
+        self._calls = (call,)  # in a tuple: a compiled model is a module, and its weights would count twice
 
     def forward(self, *inputs: Tensor) -> object:
         return self._calls[0](*inputs)
@@ -142,7 +151,7 @@ def _explained(key: MeasurementKey) -> Iterator[None]:
         yield
     except (UserError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a compiler, a capture, or a model in other types may raise
+    except Exception as error:  # a compiler, a CUDA graph or a model in another number type may raise anything
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{_asked(key)} cannot run this model on {key.device} ({type(error).__name__}: {reason}); {_leave_out(key)}"
@@ -150,7 +159,7 @@ def _explained(key: MeasurementKey) -> Iterator[None]:
 
 
 def _asked(key: MeasurementKey) -> str:
-    """Returns the runtime and the precision in words, those that are not special left out."""
+    """Returns the runtime and the precision in words, without `eager` and `float32`."""
     return " ".join(part for part in (key.runtime, key.precision) if part not in (EAGER, FLOAT32))
 
 

@@ -1,4 +1,4 @@
-"""Keep other jobs of the same machine out of the way while latency is timed, where they agree on a lock file."""
+"""Keeps other jobs of the machine waiting while latency is timed, if they use the same lock file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ TIMING_LOCK_VARIABLE = "TOOLKIT_TIMING_LOCK"
 
 @contextmanager
 def machine_alone() -> Iterator[None]:
-    """Hold the file that TOOLKIT_TIMING_LOCK names, exclusively, for the length of the `with`; without it, nothing.
+    """Locks the file that TOOLKIT_TIMING_LOCK names for the length of the `with`; does nothing if it names none.
 
-    Jobs that hold the same file shared (`flock -s FILE command`) and timings then wait for each other.
+    The lock is exclusive. Jobs that hold a shared lock on the file (`flock -s FILE command`) and timings wait for each
+    other.
     """
     path = os.environ.get(TIMING_LOCK_VARIABLE)
     if not path:

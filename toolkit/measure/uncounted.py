@@ -1,11 +1,11 @@
-"""Operators that do no multiply-adds worth counting. What is in none of these lists may be heavy.
+"""Lists the operators without multiply-adds worth counting; an operator in none of these lists may be heavy.
 
-Names are those of `aten::` operators; in-place forms (`relu_`) are meant too.
+The names are those of `aten::` operators, and stand for their in-place forms (`relu_`) too.
 """
 
 from __future__ import annotations
 
-# Move, select, create or describe data; there is no arithmetic to report.
+# Operators that move, select, create or describe data, without arithmetic to report.
 _MOVES = """
     Int Float Bool ScalarImplicit IntImplicit FloatImplicit __contains__ __getitem__ __is__ __isnot__ len size dim item
     _local_scalar_dense alias arange as_strided as_tensor tensor atleast_1d atleast_2d atleast_3d bernoulli
@@ -26,7 +26,7 @@ _MOVES = """
 
 MOVES = frozenset(_MOVES.split())
 
-# A few operations per element or a lookup: reported as uncounted.
+# Operators with a few operations per element or a lookup, which are reported as uncounted.
 _CHEAP = """
     abs acos add add_relu addcdiv addcmul all amax amin aminmax angle any argmax argmin argsort asin atan atan2
     _embedding_bag grid_sampler bincount bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max
@@ -69,7 +69,7 @@ _CHEAP_WHEN_RUN = """
 
 CHEAP_WHEN_RUN = frozenset(_CHEAP_WHEN_RUN.split())
 
-# Of other libraries, with their own namespace: lookups, and a few operations per element.
+# Operators of other libraries, with their namespace: lookups, and a few operations per element.
 CHEAP_ELSEWHERE = frozenset(
     f"torchvision::{name}" for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 )

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.base.command import positive
+from toolkit.base.command import finite, not_negative, positive
 from toolkit.base.errors import UserError
-from toolkit.planning.search.refine import EXAMPLES, ROUND_TO
+from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES, ROUND_TO
+from toolkit.planning.search.runoff import FINALISTS
+from toolkit.planning.search.solver import FAMILIES
 from toolkit.planning.settings import PlanSettings
 from toolkit.record.plan import CRITERIA, SCORED_ON
 from toolkit.tasks.cards import make_task, own_model_tasks
@@ -57,8 +59,8 @@ def settings_of(args: argparse.Namespace) -> PlanSettings:
 
 
 def add_session_arguments(parser: argparse.ArgumentParser) -> None:
-    """What planning and profiling share."""
-    parser.add_argument("task", metavar="TASK", nargs="?", help="such as tad-watch")
+    """Adds the arguments that planning and profiling share."""
+    parser.add_argument("task", metavar="TASK", nargs="?", help="name of a built-in task, such as tad-watch")
     add_task_file_argument(parser)
     add_timing_arguments(parser)
     parser.add_argument(
@@ -78,6 +80,53 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
         "--rebuild",
         action="store_true",
         help="score and time everything again (default: use the numbers kept in --tables)",
+    )
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say what a plan may take, what it must keep, and how it is searched for."""
+    parser.add_argument(
+        "--budget",
+        nargs="+",
+        required=True,
+        metavar="WHAT=LIMIT",
+        help="limits of the plan, as shares of the dense model's or, for latency, in ms per call; such as latency=0.5, "
+        "latency=12ms, macs=0.6 or params=0.4",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="examples per call of the latency that is limited (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-quality",
+        type=finite,
+        metavar="X",
+        help="least value of the task's metric on validation data, after repair and before fine-tuning (default: none)",
+    )
+    parser.add_argument(
+        "--family",
+        choices=FAMILIES,
+        default="combined",
+        help="cuts to plan with: both kinds or one (default: combined)",
+    )
+    parser.add_argument(
+        "--evaluations",
+        type=not_negative,
+        default=EVALUATIONS,
+        metavar="N",
+        help="plans scored end to end for one axis, six times as many for both; 0: tables alone (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--finalists",
+        type=not_negative,
+        default=FINALISTS,
+        dest="num_finalists",
+        metavar="N",
+        help="best plans of every family that are judged once more on fresh data, after the first tenth of the "
+        "fine-tuning; 0: none (default: %(default)s)",
     )
 
 

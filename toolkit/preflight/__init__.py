@@ -1,1 +1,1 @@
-"""The preflight: what can be done with a model, found out in seconds, with the reasons against the rest."""
+"""Tries out in seconds what can be done with a model, and gives the reasons against the rest."""

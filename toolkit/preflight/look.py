@@ -1,4 +1,4 @@
-"""Puts the questions of a preflight to a model. Each is tried for real, and what is raised becomes the reason."""
+"""Asks the questions of a preflight: each is tried for real, and an error becomes the reason for a no."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from toolkit.tasks.trial import load_baseline, smallest_batch
 from toolkit.tasks.ways import paths_of
 from toolkit.training.step import training_step
 
-SEVERAL = 2
+SEVERAL = 2  # examples of the question `several_examples`
 
 PARTS: Final[tuple[Question, ...]] = ("blocks", "channels")
 
-CLOSE = 1e-4  # of the largest number: how far a saved model's outputs may be from the model's
+CLOSE = 1e-4  # share of the largest output by which a saved model's outputs may differ from the model's
 
 
 def preflight_of(
@@ -48,11 +48,11 @@ def preflight_of(
     name: str | None = None,
     parts: Collection[Question] = PARTS,
 ) -> Preflight:
-    """Tries out what can be done with a task's model, in seconds. The model is left as it was.
+    """Tries out in seconds what can be done with a task's model, which is left as it was.
 
-    model: the one to look at; None is the task's trained, unmodified one.
-    name: what it is called in the report; None is the task's name.
-    parts: which of blocks and channels are looked for.
+    model: the model to try; None is the task's trained, unmodified one.
+    name: the name of the model in the report; None is the task's name.
+    parts: the parts to search for, blocks, channels or both.
 
     Raises:
         UserError: the task gives no model.
@@ -65,27 +65,29 @@ def preflight_of(
         look.whole()
         blocks = look.blocks() if "blocks" in parts or "channels" in parts else ()
         channels = look.channels([part.name for part in blocks if part.can_go]) if "channels" in parts else ()
+    left_out = set(PARTS) - set(parts)
     return Preflight(
         model=name or task.name,
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         macs=look.macs,
         batch_size=SEVERAL,
-        answers=tuple(one for one in look.answers.values() if one.question not in PARTS or one.question in parts),
+        answers=tuple(answer for answer in look.answers.values() if answer.question not in left_out),
         blocks=blocks if "blocks" in parts else (),
         channels=channels,
     )
 
 
 class _RefusedError(Exception):
-    """The answer is no; the message is the reason."""
+    """Says that an answer is no; the message is the reason."""
 
 
 @dataclass
 class _Look:
-    """One preflight in progress.
+    """Is one preflight in progress.
 
-    copy: what is tried out where the model could be changed by it.
-    least: the number of examples that the model takes at the least.
+    macs: the multiply-adds of one example; None while they are not known.
+    copy: a copy of the model, for trials that could change it; None while there is none.
+    least: the smallest number of examples that the model takes per call.
     """
 
     task: Task
@@ -96,7 +98,7 @@ class _Look:
     least: int = 1
 
     def whole(self) -> None:
-        """The questions about the model as a whole, in the order in which they are told."""
+        """Asks the questions about the model as a whole, in the order of the report."""
         self.ask("one_example", self._runs_once)
         self.ask("several_examples", self._runs_on_several, after=("one_example",))
         self.ask("repeats", self._repeats, after=("one_example",))
@@ -106,7 +108,7 @@ class _Look:
         self.ask("counts", self._counts, after=("one_example",))
 
     def ask(self, question: Question, work: Callable[[], None], after: tuple[Question, ...] = ()) -> None:
-        """Notes the answer. `after`: questions that must have a yes before this one can be tried."""
+        """Tries `work` and notes the answer, where an error means no; questions of `after` must have a yes before."""
         for earlier in after:
             if self.answers[earlier].answer != "yes":
                 reason = f"it waits for a yes to: {QUESTIONS[earlier].format(batch_size=SEVERAL)}"
@@ -116,16 +118,17 @@ class _Look:
         try:
             work()
         except (_RefusedError, UserError) as error:
-            change = "" if question in PARTS else change  # the parts say it, each for itself
+            change = "" if question in PARTS else change  # each part has its own remedy
             self.answers[question] = Answer(question=question, answer="no", reason=str(error), change=change)
-        except torch.OutOfMemoryError:  # what needs the memory will say with how many examples
+        except torch.OutOfMemoryError:  # the run itself will say at which batch size memory is full
             self.answers[question] = Answer(question=question, answer="not tried", reason="memory is full")
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # the user's code may raise anything
             self.answers[question] = Answer(question=question, answer="no", reason=with_place(error), change=change)
         else:
             self.answers[question] = Answer(question=question, answer="yes")
 
     def blocks(self) -> tuple[PartVerdict, ...]:
+        """Asks whether blocks can be dropped, and returns a verdict on each module that looks like a block."""
         verdicts: list[PartVerdict] = []
 
         def work() -> None:
@@ -133,13 +136,14 @@ class _Look:
             verdicts.extend(block_verdicts(model, self._inputs(self.least), self._others(model)))
             if not any(verdict.can_go for verdict in verdicts):
                 raise _RefusedError(
-                    "no module adds its work to a stream that leads around it (x + f(x)) and keeps the stream's shape"
+                    "no module adds its output to a stream that leads around it (x + f(x)) and keeps the stream's shape"
                 )
 
         self.ask("blocks", work, after=("one_example", "copies"))
         return tuple(verdicts)
 
     def channels(self, blocks: list[str]) -> tuple[PartVerdict, ...]:
+        """Asks whether channels can be cut, and returns a verdict on each group; `blocks` are those that can go."""
         verdicts: list[PartVerdict] = []
 
         def work() -> None:
@@ -153,7 +157,7 @@ class _Look:
         return tuple(verdicts)
 
     def _others(self, model: nn.Module) -> tuple[Pass, ...]:
-        """The other ways to run the model, on which every drop and cut of a run is proved too."""
+        """Returns the other ways to run the model, on which every drop and cut of a run is proved too."""
         return paths_of(self.task, model, _device_of(model)).taken[1:]
 
     def _inputs(self, size: int) -> tuple[Tensor, ...]:
@@ -162,7 +166,7 @@ class _Look:
             raise _RefusedError(f"the task's example_inputs({size}) must give a tuple of tensors")
         wrong = [tuple(part.shape) for part in inputs if part.ndim == 0 or len(part) != size]
         if wrong:
-            raise _RefusedError(f"the task's example_inputs({size}) gives {wrong[0]} instead of {size} examples first")
+            raise _RefusedError(f"example_inputs({size}) gives shape {wrong[0]}; its first size must be {size}")
         return tuple(part.to(_device_of(self.model)) for part in inputs)
 
     def _run(self, model: nn.Module, size: int) -> list[Tensor]:
@@ -178,7 +182,7 @@ class _Look:
     def _runs_once(self) -> None:
         try:
             self._run(self.model, 1)
-        except Exception:  # whatever the user's code raises
+        except Exception:  # the user's code may raise anything
             self.least = smallest_batch(self.model, self._inputs)
             self._run(self.model, self.least)
 
@@ -196,9 +200,9 @@ class _Look:
         self._refuse(why_not_repeatable(self.model, Pass(self._inputs(self.least))))
 
     def _copies(self) -> None:
-        made = copy_model(self.model)
-        self._refuse(difference(self._now(self.model), self._now(made), "by the copy", CLOSE))
-        self.copy = made
+        model_copy = copy_model(self.model)
+        self._refuse(difference(self._now(self.model), self._now(model_copy), "by the copy", CLOSE))
+        self.copy = model_copy
 
     def _to_try(self) -> nn.Module:
         assert self.copy is not None
@@ -217,21 +221,23 @@ class _Look:
 
     def _saves(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / "model"
+            saved_folder = Path(folder) / "model"
             try:
                 save_model(
-                    place,
+                    saved_folder,
                     self._to_try(),
                     self.task.load_baseline(),
                     factory={"task": self.task.name},
                     example_inputs=self._inputs(self.least),
                     recipe_sha256=None,
                 )
-                loaded = load_model(place, self.task.build_model())
-            except UserError as error:  # the folder is gone when this is read
-                raise _RefusedError(str(error).replace(f"{place}/", "").replace(f"{place}: ", "")) from error
-        again = self._now(loaded.to(_device_of(self.model)))
-        self._refuse(difference(self._now(self.model), again, "by the loaded model", CLOSE))
+                loaded = load_model(saved_folder, self.task.build_model())
+            except UserError as error:  # the message must not name the folder, which is deleted
+                raise _RefusedError(
+                    str(error).replace(f"{saved_folder}/", "").replace(f"{saved_folder}: ", "")
+                ) from error
+        outputs = self._now(loaded.to(_device_of(self.model)))
+        self._refuse(difference(self._now(self.model), outputs, "by the loaded model", CLOSE))
 
     def _counts(self) -> None:
         counted = count_macs(self.model, self._inputs(self.least), self.least)
@@ -240,5 +246,5 @@ class _Look:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    """Returns where the first parameter is; the CPU where there is none."""
+    """Returns the device of the first parameter; the CPU if there is none."""
     return next((part.device for part in model.parameters()), torch.device("cpu"))

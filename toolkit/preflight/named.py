@@ -1,4 +1,4 @@
-"""The model that a command line names, with its task: built in, of a zoo, of a run, or the user's own."""
+"""Finds the model that a command line names, with its task: built-in, of a zoo, of a run, or the user's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolkit.zoo.settings import ZooModel
 
 
 class InspectedModel(NamedTuple):
-    """What is looked at: what it is called, its task, and the model; None is the task's own."""
+    """Holds the name, the task and the model to inspect; a model of None stands for the task's own."""
 
     name: str
     task: Task
@@ -28,20 +28,32 @@ class InspectedModel(NamedTuple):
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `find_model` reads."""
+    """Adds the arguments that `find_model` reads."""
     parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a task, a zoo model such as torchvision/resnet18, a run's folder"
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="name of a built-in task, such as tad-watch, a zoo model, such as torchvision/resnet18, or a run's folder",
     )
     add_task_file_argument(parser)
-    parser.add_argument("--arguments", metavar="JSON", help="of a zoo model, such as '{\"img_size\": 96}'")
-    parser.add_argument("--input-size", type=int, metavar="N", help="of a zoo model: side, tokens or samples")
+    parser.add_argument(
+        "--arguments",
+        metavar="JSON",
+        help="arguments of a zoo model's factory, such as '{\"img_size\": 96}' (default: none)",
+    )
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        metavar="N",
+        help="side of a zoo model's images or clips in pixels, or number of tokens or samples (default: the model's)",
+    )
 
 
 def find_model(args: argparse.Namespace) -> InspectedModel:
-    """Returns what the arguments above name.
+    """Returns the model that the parsed arguments name.
 
     Raises:
-        UserError: they name nothing, or nothing that can be built.
+        UserError: the arguments name no model, or one that cannot be built.
     """
     file, name = given_task_file(args), args.model
     if file is None and name is None:
@@ -65,10 +77,12 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
 
 
 def _saved(folder: Path, file: TaskFile | None) -> InspectedModel:
-    """The compressed model of a run, with its task."""
+    """Returns the compressed model of a run, with its task."""
     if not (folder / RUN_FILE).exists():
-        where = "a saved model holds no inputs to look at it with" if (folder / MANIFEST_FILE).exists() else "no run"
-        raise UserError(f"{folder}: has no {RUN_FILE} ({where}); give the folder of a run, a task or a zoo model")
+        reason = (
+            "a saved model alone holds no inputs to inspect it with" if (folder / MANIFEST_FILE).exists() else "no run"
+        )
+        raise UserError(f"{folder}: has no {RUN_FILE} ({reason}); give the folder of a run, a task or a zoo model")
     recipe = load_record(folder).recipe
     if file is not None:
         task = file.make()
@@ -84,9 +98,11 @@ def _saved(folder: Path, file: TaskFile | None) -> InspectedModel:
 
 def _arguments(text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        arguments = json.loads(text or "{}")
     except json.JSONDecodeError as error:
-        raise UserError(f"--arguments {text!r} is not JSON ({error}); such as '{{\"img_size\": 96}}'") from error
-    if not isinstance(found, dict):
-        raise UserError(f"--arguments {text!r} is not a JSON object; such as '{{\"img_size\": 96}}'")
-    return found
+        raise UserError(
+            f"--arguments {text!r} is not JSON ({error}); give an object such as '{{\"img_size\": 96}}'"
+        ) from error
+    if not isinstance(arguments, dict):
+        raise UserError(f"--arguments {text!r} is not a JSON object; give one such as '{{\"img_size\": 96}}'")
+    return arguments

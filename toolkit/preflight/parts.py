@@ -1,4 +1,4 @@
-"""Says of every block and of all channels of a model whether they can go, with the reasons against the others."""
+"""Says which blocks of a model can be dropped and which channels can be cut, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from toolkit.preflight.words import in_a_list
 
 
 def block_verdicts(model: nn.Module, inputs: tuple[Tensor, ...], others: Sequence[Path]) -> Iterator[PartVerdict]:
-    """Yields the blocks that can go, then what looks like a block and cannot; as the stage `block_drop` sees them.
+    """Yields the blocks that the stage `block_drop` can drop, then the modules that look like blocks but cannot go.
 
-    others: more ways to run the model than in eval mode on `inputs`.
+    others: ways to run the model beside eval mode on `inputs`.
     """
-    looked = look_for_blocks(model, inputs)
-    refused = looked.refused | faults_on_paths(model, looked.names, others)
-    for name in looked.names:
+    blocks = look_for_blocks(model, inputs)
+    refused = blocks.refused | faults_on_paths(model, blocks.names, others)
+    for name in blocks.names:
         if name not in refused:
             yield PartVerdict(name=name, can_go=True, kind="block")
-    for name, reason in (why_not_blocks(model, inputs, looked.names) | refused).items():
+    for name, reason in (why_not_blocks(model, inputs, blocks.names) | refused).items():
         yield PartVerdict(name=name, can_go=False, reason=reason, change=block_remedy(reason))
 
 

@@ -1,4 +1,4 @@
-"""What a preflight found, as data. Nothing here imports torch."""
+"""Holds the results of a preflight as data. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NEEDED: Final[tuple[Question, ...]] = (
     "repeats",
     "copies",
     "saves",
-)  # by every run
+)  # the questions that need a yes for every run
 
 
 class Answer(Data):
-    """The answer to a question about the whole model.
+    """Holds the answer to a question about the whole model.
 
-    reason: why it is "no", or what "not tried" waits for.
-    change: what would have to change for a "yes".
+    reason: why the answer is "no", or what "not tried" waits for.
+    change: what to change for a "yes".
     """
 
     question: Question
@@ -35,10 +35,11 @@ class Answer(Data):
 
 
 class PartVerdict(Data):
-    """A block, or channels that are cut together, by the name of the module or of the first layer.
+    """Says whether a block can be dropped, or channels that belong together can be cut.
 
+    name: the name of the block, or of the first layer whose channels these are.
     kind: "block", or the kind of channels: "conv", "mlp", "attention", "embedding"; empty where it is not known.
-    units: how many channels or heads there are; None for a block and where it is not known.
+    units: the number of channels or heads; None for a block and where it is not known.
     reason, change: as in `Answer`, where the part cannot go.
     """
 
@@ -51,8 +52,9 @@ class PartVerdict(Data):
 
 
 class Preflight(Data):
-    """All that was found. `macs` are multiply-adds of one example; None where they cannot be counted.
+    """Holds all results of a preflight.
 
+    macs: the multiply-adds of one example; None where they cannot be counted.
     batch_size: the number of examples of the question `several_examples`.
     """
 
@@ -66,9 +68,10 @@ class Preflight(Data):
     channels: tuple[PartVerdict, ...]
 
     def noes(self) -> list[Answer]:
+        """Returns all answers that are no."""
         return [answer for answer in self.answers if answer.answer == "no"]
 
     def in_the_way(self, *, trains: bool = False) -> list[Answer]:
-        """Returns the answers that keep every run from being made, and those of a run that trains."""
+        """Returns the noes that prevent every run, and with `trains` those that prevent a run that trains."""
         needed = (*NEEDED, "trains") if trains else NEEDED
         return [answer for answer in self.noes() if answer.question in needed]

@@ -1,4 +1,4 @@
-"""A preflight as a table and sentences for people. Nothing here imports torch."""
+"""Puts a preflight into a table and sentences. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from toolkit.base.console import Console
 from toolkit.preflight.report import Answer, PartVerdict, Preflight, Question
 
-MOST_NAMES = 6  # of modules in a sentence
+MOST_NAMES = 6  # names of modules in one sentence
 
 QUESTIONS: Final[dict[Question, str]] = {
     "one_example": "Does it run on one example?",
@@ -30,45 +30,53 @@ KINDS: Final = {
 }
 
 
-def show_preflight(found: Preflight, console: Console) -> None:
-    """Writes the table of questions, then what can go, then every refusal with its reason and its remedy."""
-    size = "multiply-adds not counted" if found.macs is None else f"{found.macs:,} multiply-adds for one example"
-    console.line(f"{found.model}: {found.num_params:,} parameters, {size}")
-    rows = [[QUESTIONS[one.question].format(batch_size=found.batch_size), _short(one, found)] for one in found.answers]
+def show_preflight(preflight: Preflight, console: Console) -> None:
+    """Prints the table of questions, the reasons for every no, and the parts that can go and those that cannot."""
+    size = (
+        "multiply-adds not counted" if preflight.macs is None else f"{preflight.macs:,} multiply-adds for one example"
+    )
+    console.line(f"{preflight.model}: {preflight.num_params:,} parameters, {size}")
+    rows = [
+        [QUESTIONS[answer.question].format(batch_size=preflight.batch_size), _short(answer, preflight)]
+        for answer in preflight.answers
+    ]
     console.table("", ["question", "answer"], rows)
-    for answer in found.answers:
+    for answer in preflight.answers:
         if answer.reason:
             console.line()
-            console.line(f"{QUESTIONS[answer.question].format(batch_size=found.batch_size)} {answer.answer}:")
+            console.line(f"{QUESTIONS[answer.question].format(batch_size=preflight.batch_size)} {answer.answer}:")
             console.line(f"  {answer.reason}")
         if answer.change:
             console.line(f"  To change: {answer.change}")
-    for title, parts in (("blocks that can be dropped", found.blocks), ("channels that can be cut", found.channels)):
+    for title, parts in (
+        ("blocks that can be dropped", preflight.blocks),
+        ("channels that can be cut", preflight.channels),
+    ):
         for line in _parts(title, parts):
             console.line(line)
 
 
-def one_line_of(found: Preflight) -> str:
-    """Returns what a run says of its preflight."""
-    told = [f"{one.question.replace('_', ' ')}: {_short(one, found)}" for one in found.answers]
-    return f"preflight: {', '.join(told)}"
+def one_line_of(preflight: Preflight) -> str:
+    """Returns all answers in one line, as a run prints them."""
+    answers = [f"{answer.question.replace('_', ' ')}: {_short(answer, preflight)}" for answer in preflight.answers]
+    return f"preflight: {', '.join(answers)}"
 
 
 def refusal_of(answers: Iterable[Answer], batch_size: int) -> str:
     """Returns the sentences with which a run is refused before any work."""
     return "\n".join(
-        f"{QUESTIONS[one.question].format(batch_size=batch_size)} No: {one.reason}. To change: {one.change}"
-        for one in answers
+        f"{QUESTIONS[answer.question].format(batch_size=batch_size)} No: {answer.reason}. To change: {answer.change}"
+        for answer in answers
     )
 
 
-def _short(answer: Answer, found: Preflight) -> str:
-    parts = {"blocks": found.blocks, "channels": found.channels}.get(answer.question)
+def _short(answer: Answer, preflight: Preflight) -> str:
+    parts = {"blocks": preflight.blocks, "channels": preflight.channels}.get(answer.question)
     if parts is None or answer.answer != "yes":
         return answer.answer
-    going = sum(part.can_go for part in parts)
-    what = "block" if answer.question == "blocks" else "group"
-    return f"{going} {what}{'' if going == 1 else 's'}"
+    count = sum(part.can_go for part in parts)
+    noun = "block" if answer.question == "blocks" else "group"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _parts(title: str, parts: tuple[PartVerdict, ...]) -> Iterator[str]:
@@ -97,6 +105,6 @@ def _listed(names: list[str]) -> str:
 
 
 def in_a_list(name: str, reason: str) -> str:
-    """Returns the reason so that it can be read behind a list of names that share it."""
-    told = reason.removeprefix(f"{name} ")
-    return f"it {told}" if told.startswith(("is ", "computes ")) else told
+    """Returns the reason without the name, so that it can follow a list of names that share it."""
+    rest = reason.removeprefix(f"{name} ")
+    return f"it {rest}" if rest.startswith(("is ", "computes ")) else rest

@@ -1,6 +1,6 @@
-"""Faults of meaning: a recipe that is well formed but cannot do what it says. Nothing here imports torch.
+"""Finds faults of meaning: a well-formed recipe may still ask for what cannot be done. Nothing here imports torch.
 
-Whatever cannot change the model is a fault here, before anything runs, unless the stage says `allow_no_change`.
+A stage that cannot change the model is a fault, before anything runs, unless the stage says `allow_no_change`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ OWN = "your own: give its file with --task FILE.py"
 
 
 def check(recipe: Recipe, card: TaskCard | None) -> list[Fault]:
-    """All faults of meaning, without lines. Without a card (a user's own task) only what holds for every task."""
+    """Returns all faults of meaning, without lines.
+
+    card: the task's card; None for a user's own task, for which only what holds for every task is checked.
+    """
     return check_stages(dict(enumerate(recipe.stages)), card) + check_measure(recipe.measure, recipe.device)
 
 
 def check_measure(measure: Measure, device: str) -> list[Fault]:
-    """What the run's device cannot do, as far as can be told on this machine."""
-    found = faults_of(measure.runtimes, measure.precisions, device)
-    return [Fault(("measure", *place), message) for place, message in found]
+    """Returns a fault for each runtime and precision that the run's device lacks, as far as this machine can tell."""
+    faults = faults_of(measure.runtimes, measure.precisions, device)
+    return [Fault(("measure", *place), message) for place, message in faults]
 
 
 def check_named(recipe: Recipe) -> list[Fault]:
-    """All faults of a recipe whose task is one of those that are known here or the user's own, without lines."""
+    """Returns all faults of a recipe, without lines; its task may be a built-in one or the user's own."""
     if recipe.own_task is not None:
         return check_own_task(recipe.task_name, recipe.model) + check(recipe, None)
     faults = check_task(recipe.task)
@@ -44,25 +47,26 @@ def check_named(recipe: Recipe) -> list[Fault]:
 
 
 def card_of(task: str | TaskSettings) -> TaskCard | None:
-    """Returns the card of a task, with what the task's settings tell; None for a user's own task."""
+    """Returns the card of a task, completed by the task's settings; None for a user's own task."""
     card = TASKS.get(task_name(task))
     return card if card is None or isinstance(task, str) else task.card(card)
 
 
 def check_same_task(recipe: Recipe, name: str) -> None:
-    """Raises UserError: the task that was made is not the one of the recipe."""
+    """Raises UserError where the task with this `name`, which was made, is not the task of the recipe."""
     if recipe.task_name != name:
         raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {name!r}")
 
 
 def check_own_task(task: str, model: ZooModel | None = None) -> list[Fault]:
-    """What can be said of the user's own task without it."""
+    """Returns the faults of a recipe for the user's own task, as far as they show without that task."""
     if task in TASKS:
         return [Fault(("task",), f"{shown(task)} is built in, so own_task says nothing about it; leave own_task out")]
     return check_model(task, model)
 
 
 def check_task(task: str | TaskSettings) -> list[Fault]:
+    """Returns the faults of a recipe's `task`: an unknown name, missing settings, or settings that are wrong."""
     name = task_name(task)
     if name not in TASKS:
         return [Fault(("task",), f"{shown(name)} is not a known task; choose one of: {', '.join(TASKS)}; {OWN}")]
@@ -76,7 +80,7 @@ def check_task(task: str | TaskSettings) -> list[Fault]:
 
 
 def check_model(task: str, model: ZooModel | None) -> list[Fault]:
-    """What can be said of a recipe's `model` without the zoo's library."""
+    """Returns the faults of a recipe's `model` that show without the zoo's library."""
     takes_model = task in TASKS and TASKS[task].takes_model
     if model is None:
         example = "name: torchvision/resnet18"
@@ -93,7 +97,11 @@ def check_model(task: str, model: ZooModel | None) -> list[Fault]:
 
 
 def check_stages(stages: Mapping[int, Stage], card: TaskCard | None) -> list[Fault]:
-    """As `check`, for some of a recipe's stages by their index, in order (the others have faults of form)."""
+    """Returns the faults of meaning of some of a recipe's stages; the other stages have faults of form.
+
+    stages: the stages by their index in the recipe, in order.
+    card: the task's card; None for a user's own task.
+    """
     faults: list[Fault] = []
     earlier: dict[int, StageSettings] = {}
     for index, stage in stages.items():

@@ -27,7 +27,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _measure_s(measure: Measure, costs: TaskCosts) -> float:
-    """Every split once, and the latency of this model and the dense one in turns, in every runtime and precision."""
+    """Returns the seconds of one measurement: every split once, and the timing of both models in every way."""
     ways = len(measure.precisions) * len(measure.runtimes)
     examples = sum(measure.batch_sizes) * (measure.repeats + measure.warmup) * 2 * ways
     return len(measure.splits) * costs.evaluate_s + examples * costs.forward_s

@@ -87,7 +87,7 @@ def did_you_mean(word: str, choices: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as a recipe would write it, on one line of at most 60 characters; a list or mapping by name."""
+    """Returns a value as a recipe would write it, in at most 60 characters; a list or mapping is only called that."""
     if isinstance(value, (dict, list)):
         return kind_of(value)
     if value is None:
@@ -98,7 +98,7 @@ def shown(value: Any) -> str:
 
 
 def _follows_from_another(detail: ErrorDetails) -> bool:
-    """Returns whether an error follows from another: pydantic also calls a list too short whose items are at fault."""
+    """Returns whether an error only follows from another: pydantic calls a list too short if its items are faulty."""
     return detail["type"] == "too_short" and len(detail["input"]) > 0
 
 

@@ -1,4 +1,4 @@
-"""Reads a recipe from strict YAML; all faults are reported at once, with file, line and the legal choices."""
+"""Reads a recipe from strict YAML, and reports all faults at once, with file, line and the legal choices."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from toolkit.zoo.settings import ZooModel
 def load_recipe(path: Path | str) -> Recipe:
     """Returns the recipe in the file at `path`, validated and checked.
 
-    The resolved recipe of a run is read too where the run's task was the user's own: `own_task` in it says so.
+    The resolved recipe of a run can be read even if the run's task was the user's own: its `own_task` says so.
 
     Raises:
-        RecipeError: the recipe has faults; the message holds all of them. A file that is not YAML has one fault alone.
+        RecipeError: the recipe has faults; the message holds all of them, or one alone if the file is not YAML.
     """
     return read_recipe(path)[0]
 
@@ -44,26 +44,29 @@ def load_recipe(path: Path | str) -> Recipe:
 def read_recipe(
     path: Path | str, own_task: TaskOrigin | None = None, device: Literal["cpu", "cuda"] | None = None
 ) -> tuple[Recipe, Lines]:
-    """As `load_recipe`, with the line of every value, for messages about a stage that fails later.
+    """Returns what `load_recipe` does, and the line of every value, for messages about a stage that fails later.
 
-    own_task: where the recipe's task comes from, if it is the user's own; the recipe that is returned says so.
-    device: where the recipe is to run, whatever it says itself.
+    own_task: where the recipe's task comes from, if it is the user's own; the returned recipe holds this note.
+    device: the device that replaces the recipe's own; None keeps it.
+
+    Raises:
+        RecipeError: as `load_recipe`.
     """
 
-    def told(recipe: Recipe) -> Recipe:
+    def completed(recipe: Recipe) -> Recipe:
         placed = recipe if device is None else recipe.model_copy(update={"device": device})
         return placed if own_task is None else placed.of_own_task(own_task)
 
     recipe, lines = read_settings(
         Path(path),
         Recipe,
-        lambda recipe: check_named(told(recipe)),
+        lambda recipe: check_named(completed(recipe)),
         check_form=_form_faults,
         check_sound_parts=lambda data: _checks_of_what_is_valid(
             data | ({} if device is None else {"device": device}), own_task is not None
         ),
     )
-    return told(recipe), lines
+    return completed(recipe), lines
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -77,7 +80,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _form_faults(data: dict[str, Any]) -> list[Fault]:
-    """Returns faults that pydantic lets pass: a missing `version`, which has a default in Python, and 1.0 or true."""
+    """Returns faults that pydantic does not see: a missing `version`, or one that is written as 1.0 or true."""
     if "version" not in data:
         return [Fault(("version",), f"missing; the keys here are: {', '.join(Recipe.model_fields)}")]
     version = data["version"]
@@ -87,7 +90,7 @@ def _form_faults(data: dict[str, Any]) -> list[Fault]:
 
 
 def _checks_of_what_is_valid(data: dict[str, Any], is_own_task: bool) -> list[Fault]:
-    """The faults of meaning in the sound parts of a recipe that has other faults too."""
+    """Returns the faults of meaning in the well-formed parts of a recipe that has faults of form."""
     return [*_checks_of_stages(data, is_own_task), *_checks_of_measure(data)]
 
 

@@ -1,4 +1,4 @@
-"""Reads settings from strict YAML; all faults are raised at once, with file, line and the legal choices."""
+"""Reads settings from strict YAML, and raises all faults at once, with file, line and the legal choices."""
 
 from __future__ import annotations
 

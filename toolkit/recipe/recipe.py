@@ -23,13 +23,22 @@ Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
 class Measure(Settings):
-    """What is measured after every stage. Latency: `repeats` samples per batch size, after `warmup` untimed calls.
+    """States what is measured after every stage.
 
-    It is measured in every one of `runtimes` (eager; compile: torch.compile; cuda_graph) with every one of `precisions`
-    (float32: TF32 off; tf32; bfloat16: weights, buffers and inputs are cast), the dense model in the same as the
-    compressed one; where one figure is shown, it is that of the first of both. The run's device must be able to do all
-    of it; on another device that is there, what it cannot do is left out. A model that computes something else in a
-    runtime or precision than in eager float32 is an error. Quality is always that of eager float32.
+    Latency is measured in every runtime with every precision; the dense model is timed in turns with the compressed one
+    and in the same way. Where a report has room for one figure, it shows the first runtime with the first precision.
+    The run's device must support all of them; on the machine's other device, those that it does not support are left
+    out. It is an error if a model's outputs in a runtime or precision are not those of eager float32. Quality is always
+    measured in eager float32.
+
+    batch_sizes: the numbers of examples per call; latency is measured with each of them.
+    threads: the number of CPU threads that compute while latency is measured.
+    repeats: the number of latency samples for each batch size, at least 3.
+    warmup: the number of untimed calls before the first sample.
+    splits: the splits of the data on which the quality is measured: `validation`, `test` or both.
+    precisions: the number types: `float32` (TF32 is off), `tf32` (CUDA alone; float32 with TF32 allowed in products of
+        matrices and convolutions) or `bfloat16` (weights, buffers and inputs are cast before anything is timed).
+    runtimes: what runs the model: `eager` (plain PyTorch), `compile` (torch.compile) or `cuda_graph` (CUDA alone).
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"precisions", "runtimes"})
@@ -57,9 +66,19 @@ class Measure(Settings):
 class Recipe(Settings):
     """States one run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
-    `task` is a name, or a mapping with the settings of a task that takes any. `model` is given for task `zoo`, whose
-    model it says, and for no other. `own_task` says that the task is the user's own; a run writes it, for its recipe to
-    be read again.
+    version: the version of the recipe format, which is 1.
+    name: the name of the run, which also names its folder: 1 to 80 letters, digits, `.`, `_` or `-`, of which the first
+        is a letter or digit.
+    task: the task, which brings the trained model, the data and the metric: its name, such as `tad-watch`; or, for a
+        task that takes settings, a mapping of its settings with its name under `type`.
+    own_task: the note that the task is made by the user's own code; null for a built-in task. A run writes it, so that
+        its recipe can be read again; people leave it out.
+    seed: the number that fixes all random choices of the run, a whole number from 0.
+    device: the device on which the stages compute and the quality is measured: `cpu` or `cuda`.
+    model: the model of a public zoo, for task `zoo` alone; null for every other task.
+    stages: the stages, which are applied in this order; each is a mapping with its kind under `type`. An empty list
+        measures the unmodified model.
+    measure: what is measured before the first stage and after every stage.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"model", "own_task"})
@@ -84,9 +103,9 @@ class Recipe(Settings):
         return self.model_copy(update={"own_task": origin})
 
     def is_same_but_for_its_task_file(self, other: Recipe) -> bool:
-        """Returns whether both say the same, whatever file makes the user's own task."""
-        one, two = (recipe.model_copy(update={"own_task": None}) for recipe in (self, other))
-        return one.sha256 == two.sha256
+        """Returns whether both recipes say the same, whatever file makes the user's own task."""
+        ours, theirs = (recipe.model_copy(update={"own_task": None}) for recipe in (self, other))
+        return ours.sha256 == theirs.sha256
 
     @property
     def family(self) -> Family:
@@ -98,12 +117,12 @@ class Recipe(Settings):
 
     @property
     def trains(self) -> bool:
-        """Whether a stage trains the model."""
+        """Returns whether one of the stages trains the model."""
         return any(stage.trains for stage in self.stages)
 
     @property
     def latency_shown(self) -> MeasurementKey:
-        """What the latency is of that is shown where there is room for one: on the run's device, the largest batch."""
+        """Returns the key of the latency to show where there is room for one: the run's device, the largest batch."""
         return MeasurementKey(
             runtime=self.measure.runtimes[0],
             device=self.device,

@@ -1,19 +1,43 @@
-"""Makes the JSON Schema of a recipe."""
+"""Makes the JSON Schema of a recipe, in which every key is described by the docstring of its class."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from toolkit.recipe.recipe import Recipe
 
+_MEANING = re.compile(r"^(?P<keys>\w+(?:, \w+)*): (?P<meaning>.+(?:\n[ \t]+\S.*)*)", flags=re.MULTILINE)
+
 
 def recipe_schema() -> dict[str, Any]:
-    """The schema of a recipe file. Stricter than the Python model: a file names every stage's type, and every top-level
-    key but those that came later.
+    """Returns the schema of a recipe file, which is stricter than the Python model.
+
+    A file must name the type of every stage, and every top-level key but those that were added after version 1.
     """
     schema = Recipe.model_json_schema()
     schema["required"] = [name for name in Recipe.model_fields if name not in Recipe.later]
     for definition in schema["$defs"].values():
         if "type" in definition.get("properties", {}):  # a definition that allows any JSON value has no properties
             definition["required"] = ["type", *definition.get("required", [])]
+            definition["properties"]["type"].setdefault(
+                "description", "the name of the stage or task whose settings these are"
+            )
+    for definition in (schema, *schema["$defs"].values()):
+        meanings = key_meanings(definition.get("description", ""))
+        for key, content in definition.get("properties", {}).items():
+            if key in meanings:
+                content.setdefault("description", meanings[key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def key_meanings(docstring: str) -> dict[str, str]:
+    """Returns what a docstring says of each key, in lines such as `key: meaning` or `key, other_key: meaning`.
+
+    Indented lines continue the meaning of the key above them.
+    """
+    return {
+        key: " ".join(match["meaning"].split())
+        for match in _MEANING.finditer(docstring)
+        for key in match["keys"].split(", ")
+    }

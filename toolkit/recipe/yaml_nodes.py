@@ -42,7 +42,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Document:
-    """Holds the content of a file as plain Python.
+    """Holds the content of a file as plain Python, and what is wrong with it.
 
     faults: the faults of form.
     refused: the paths of values that are left out of `data` because of a fault.
@@ -54,7 +54,7 @@ class Document:
     refused: frozenset[Place]
 
     def refuses(self, path: Place) -> bool:
-        """Returns whether the value at `path`, or one that holds it, is left out."""
+        """Returns whether the value at `path`, or a list or mapping that holds it, is left out of `data`."""
         return any(path[: len(place)] == place for place in self.refused)
 
 

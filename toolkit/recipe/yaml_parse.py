@@ -97,7 +97,7 @@ def _parser() -> YAML:
 
 
 def only_document(path: Path, message: str, line: int | None = None) -> RecipeError:
-    """Returns an error with one fault of the whole file."""
+    """Returns an error with a single fault, which is one of the whole file or of a `line`."""
     return RecipeError([Fault((), message, line)], path)
 
 

@@ -1,1 +1,1 @@
-"""Closed-form repair: refits linear and convolution layers by least squares after a cut."""
+"""Repairs models in closed form: refits linear and convolution layers by least squares after a cut."""

@@ -1,4 +1,4 @@
-"""BatchNorm statistics after a cut: estimated again on calibration data."""
+"""Estimates BatchNorm statistics again on calibration data after a cut."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from toolkit.repair.site import Site
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
-    """Returns those that keep running statistics, by name."""
+    """Returns the BatchNorm layers that keep running statistics, by name."""
     kind = nn.modules.batchnorm._BatchNorm
     named = model.named_modules()
-    return {name: one for name, one in named if isinstance(one, kind) and one.running_mean is not None}
+    return {name: norm for name, norm in named if isinstance(norm, kind) and norm.running_mean is not None}
 
 
 @torch.no_grad()
 def reestimate_batch_norms(model: nn.Module, batches: Iterable[Inputs], names: Sequence[str] | None = None) -> int:
-    """Replaces running means and variances by their plain averages over the batches; returns the number of layers.
+    """Replaces running means and variances by their plain averages over the batches.
 
-    names: the layers that are estimated again, in execution order, each of which runs once; the passes end behind the
-        last of them. None: all layers.
+    Everything but BatchNorm stays in eval mode. A layer that sees one value per channel keeps its statistics.
 
-    Everything but BatchNorm stays in eval mode. A layer that sees one value per channel keeps what it has.
+    names: the layers to estimate again, in execution order, each of which runs once; the passes end behind the last of
+        them. None stands for all layers.
+
+    Returns the number of layers whose statistics were replaced.
     """
-    there = batch_norms(model)
-    norms = [there[name] for name in (there if names is None else names)]
+    all_norms = batch_norms(model)
+    norms = [all_norms[name] for name in (all_norms if names is None else names)]
     if not norms:
         return 0
     momenta = [norm.momentum for norm in norms]
-    old = [{name: value.clone() for name, value in norm.named_buffers(recurse=False)} for norm in norms]
+    old_statistics = [{name: value.clone() for name, value in norm.named_buffers(recurse=False)} for norm in norms]
     too_few: set[int] = set()
     handles = [norm.register_forward_pre_hook(_noting_small(too_few)) for norm in norms]
     with evaluating(model):
@@ -50,21 +52,23 @@ def reestimate_batch_norms(model: nn.Module, batches: Iterable[Inputs], names: S
         finally:
             for handle in handles:
                 handle.remove()
-            for norm, momentum, before in zip(norms, momenta, old, strict=True):
+            for norm, momentum, statistics in zip(norms, momenta, old_statistics, strict=True):
                 norm.momentum = momentum
                 if id(norm) in too_few or not norm.num_batches_tracked:
-                    norm.load_state_dict(before, strict=False)
+                    norm.load_state_dict(statistics, strict=False)
     return sum(id(norm) not in too_few for norm in norms)
 
 
 def norms_to_reestimate(
     model: nn.Module, order: Sequence[str], first: str | None, sites: Sequence[Site]
 ) -> list[list[str]]:
-    """Returns which BatchNorms to estimate again before each site is fitted, and, as the last list, after all are.
+    """Returns the BatchNorms to estimate again before each site is fitted, and, as the last list, after the last site.
 
-    A repair aims at the unmodified model, so statistics are taken when everything before them is as it will stay. Those
-    before `first`, the first layer that a cut has changed, hold as they are (None: all do); those that are fitted with
-    a layer are that layer's. All lists are in execution order.
+    A repair aims at the unmodified model, so statistics are estimated once everything before them is final. A BatchNorm
+    that is fitted together with a layer is left out. All lists are in execution order.
+
+    order: the modules of the model in execution order.
+    first: the first layer that a cut has changed; BatchNorms before it keep their statistics. None keeps all.
     """
     start = len(order) if first is None else order.index(first)
     fitted = {site.joint.norm for site in sites}
@@ -78,7 +82,7 @@ def norms_to_reestimate(
 
 
 def _noting_small(too_few: set[int]):  # type: ignore[no-untyped-def]
-    """torch refuses to normalise one value per channel: such a layer runs in eval mode, and is noted."""
+    """Returns a hook that puts a layer with one value per channel into eval mode, as torch requires, and notes it."""
 
     def before(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         if args[0].numel() == args[0].shape[1]:

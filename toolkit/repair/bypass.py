@@ -1,15 +1,15 @@
-"""Closed-form repair by a stand-in: a linear map of the stream in the place of a block that goes.
+"""Repairs a dropped block in closed form by a bypass: a linear map of the stream in the block's place.
 
     min_{D, c}  || act(x + D x + c) - y ||^2
 
-x is the stream of the compressed model where the block was, y the reference's stream behind the block, or behind the
-last of the blocks after it that are gone too. The pull is towards the identity (D = 0, c = 0), so that the fitted error
-is never above that of dropping the block. The solution is improved, each time with the pull towards the one before,
-as long as the error on held-out data falls.
+x: the stream of the compressed model where the block was.
+y: the reference's stream behind the block, or behind the last of the following blocks that are dropped too.
+The fit is damped towards the identity (D = 0, c = 0), so that its error is never above that of dropping the block. It
+is repeated, each time damped towards the solution before, as long as the error on held-out data falls.
 
-Of rank r: D is cut to its best approximation in the metric of the data, D P P^T for the r leading eigenvectors P of
-D^T G D, with G the centred products of x (reduced-rank regression, Izenman 1975); then the layer that writes the stream
-is fitted again on what is left of its inputs.
+For rank r, D is replaced by its best approximation on the data, D P P^T with the r leading eigenvectors P of D^T G D,
+where G are the centred products of x (reduced-rank regression, Izenman 1975). Then the layer that writes the stream is
+fitted again on its reduced inputs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ Streams = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class BypassSite:
-    """A bypass to fit: `arguments` for the place of `block`, and what its output should be in the reference model."""
+    """Describes a bypass to fit.
+
+    block: the name of the block that the bypass replaces.
+    goal: where in the reference model the stream is that the bypass should give.
+    arguments: what the bypass is made from.
+    """
 
     block: str
     goal: ActivationPoint
@@ -46,9 +51,11 @@ class BypassSite:
 
 @dataclass(frozen=True)
 class FittedBypass:
-    """A bypass with its weights, in no model yet, and relative squared errors of the stream behind it.
+    """Holds a fitted bypass, which is in no model yet, and relative squared errors of the stream behind it.
 
-    The errors are before, with the identity in the block's place, and after; held out where it was asked for.
+    Each pair of errors is that with the identity in the block's place, and that with the bypass.
+
+    holdout_error: the errors on data that the bypass was not fitted to; None where there were none.
     """
 
     site: BypassSite
@@ -58,27 +65,35 @@ class FittedBypass:
 
     @property
     def is_worthwhile(self) -> bool:
-        """Whether the bypass does something, and does it on held-out data too."""
+        """Returns whether the bypass lowers the error, and does not raise it on held-out data."""
         pairs = [self.calibration_error, self.holdout_error or (1.0, 1.0)]
         return pairs[0][1] < pairs[0][0] and not pairs[1][1] > pairs[1][0]
 
 
 @dataclass
 class _Seen:
-    """What one set of data says of a site: the problem of the last layer, and sums over the stream's rows."""
+    """Collects one set of data for a site: the problem of the bypass's last layer, and products of the stream's rows.
+
+    products: X^T X for the rows of x with a one at their end; None where it is not needed.
+    """
 
     problem: Problem
-    products: Tensor | float | None = None  # of the rows of x with a one at their end; None where nobody asks for it
+    products: Tensor | float | None = None
 
     def add(self, bypass: LinearBypass, stream: Tensor, goal: Tensor, apart: _Seen | None = None) -> None:
-        """One batch more. apart: its problem takes the last eighth of the rows, where it is given."""
+        """Adds one batch.
+
+        stream: the stream before the block's place.
+        goal: the stream that the bypass should give.
+        apart: where it is given, its problem takes the last eighth of the rows.
+        """
         entry = bypass.entry(stream)
         rows = rows_of(bypass.last_layer, entry, stream.shape)
         parts = rows.inputs, rows.pick(stream), rows.pick(goal)
-        first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
-        self._take(*(part[:first] for part in parts))
-        if apart is not None and first < len(parts[0]):
-            apart._take(*(part[first:] for part in parts))
+        num_fitted = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
+        self._take(*(part[:num_fitted] for part in parts))
+        if apart is not None and num_fitted < len(parts[0]):
+            apart._take(*(part[num_fitted:] for part in parts))
         if self.products is not None:
             exact = rows.inputs.double()
             self.products = self.products + exact.T @ exact
@@ -97,7 +112,7 @@ def fit_bypasses(
     calibration: Iterable[Inputs],
     holdout: Iterable[Inputs],
 ) -> list[FittedBypass]:
-    """Fit a bypass for every site on its own, each as if the other blocks stayed. Neither model is changed.
+    """Returns a bypass for every site, each fitted as if the other blocks stayed; neither model is changed.
 
     Raises:
         StageError: the streams are not finite numbers, or not of one shape.
@@ -105,20 +120,20 @@ def fit_bypasses(
     calibration, holdout = list(calibration), list(holdout)
     together = [site for site in sites if site.arguments.behind == "nothing"]
     groups = [*([together] if together else []), *([site] for site in sites if site not in together)]
-    found: dict[BypassSite, FittedBypass] = {}
-    for group in groups:  # rows are kept where they have to be seen through an activation
-        full = {site: replace(site, arguments=_of_rank(site, None)) for site in group}
-        new = {site: _new(model, full[site]) for site in group}
+    results: dict[BypassSite, FittedBypass] = {}
+    for group in groups:  # a fit through an activation keeps its rows, so such sites are fitted one by one
+        full_sites = {site: replace(site, arguments=_of_rank(site, None)) for site in group}
+        new = {site: _new(model, full_sites[site]) for site in group}
         seen = [_gather(model, reference, new, data) for data in (calibration, holdout)]
-        fitted = {site: _fit(new[site], site, *(one[site] for one in seen)) for site in group}
-        found |= {site: one for site, one in fitted.items() if site.arguments.rank is None}
-        cut = {site: _cut(model, site, one, seen[0][site]) for site, one in fitted.items() if site not in found}
+        fitted = {site: _fit(new[site], site, *(data[site] for data in seen)) for site in group}
+        results |= {site: bypass for site, bypass in fitted.items() if site.arguments.rank is None}
+        cut = {site: _cut(model, site, full, seen[0][site]) for site, full in fitted.items() if site not in results}
         if cut:
-            again = [_gather(model, reference, cut, data) for data in (calibration, holdout)]
+            reduced_data = [_gather(model, reference, cut, data) for data in (calibration, holdout)]
             for site, bypass in cut.items():
-                written = _fit(bypass, site, *(one[site] for one in again))
-                found[site] = _never_worse(written, fitted[site])
-    return [found[site] for site in sites]
+                refitted = _fit(bypass, site, *(data[site] for data in reduced_data))
+                results[site] = _never_worse(refitted, fitted[site])
+    return [results[site] for site in sites]
 
 
 def _of_rank(site: BypassSite, rank: int | None) -> LinearBypassArguments:
@@ -126,59 +141,63 @@ def _of_rank(site: BypassSite, rank: int | None) -> LinearBypassArguments:
 
 
 def _new(model: nn.Module, site: BypassSite) -> LinearBypass:
-    made = make_stand_in(model.get_submodule(site.block), site.arguments)
-    assert isinstance(made, LinearBypass)
-    return made
+    bypass = make_stand_in(model.get_submodule(site.block), site.arguments)
+    assert isinstance(bypass, LinearBypass)
+    return bypass
 
 
 @torch.no_grad()
 def _gather(
     model: nn.Module, reference: nn.Module, bypasses: Mapping[BypassSite, LinearBypass], batches: Iterable[Inputs]
 ) -> dict[BypassSite, _Seen]:
-    """One pass of both models over the data for all sites at once."""
-    found = {site: _Seen(problem_of(_last(site, bypass))) for site, bypass in bypasses.items()}
+    """Returns the collected data of all sites, after one pass of both models over the batches."""
+    collected = {site: _Seen(problem_of(_last(site, bypass))) for site, bypass in bypasses.items()}
     for site, bypass in bypasses.items():
-        found[site].products = 0.0 if bypass.arguments.rank != site.arguments.rank else None  # the rank is to be cut
+        collected[site].products = (
+            0.0 if bypass.arguments.rank != site.arguments.rank else None
+        )  # needed to reduce the rank
     entries = {site: ActivationPoint(site.block, "input") for site in bypasses}
     for inputs in batches:
         streams = capture(model, inputs, set(entries.values()))
         goals = capture(reference, inputs, {site.goal for site in bypasses})
-        for site, seen in found.items():
+        for site, data in collected.items():
             stream, goal = streams[entries[site]], goals[site.goal]
             if stream.shape != goal.shape:
                 raise StageError(
-                    f"no bypass for {site.block}: the stream before it is {tuple(stream.shape)}, "
-                    f"and what it should become is {tuple(goal.shape)}"
+                    f"no bypass for {site.block}: the stream before it has shape {tuple(stream.shape)}, "
+                    f"but the stream that it should give has shape {tuple(goal.shape)}"
                 )
-            seen.add(bypasses[site], stream, goal)
-    return found
+            data.add(bypasses[site], stream, goal)
+    return collected
 
 
 def _last(site: BypassSite, bypass: LinearBypass) -> Site:
-    """The last layer of the bypass, as a layer of the bypass alone that joins the stream behind it."""
+    """Returns the site of the bypass's last layer, which is fitted within the bypass alone."""
     point = ActivationPoint(site.block, "output")
     return Site(bypass.last, point, site.goal, joint=Joint(behind=site.arguments.behind))
 
 
 def _fit(bypass: LinearBypass, site: BypassSite, calibration: _Seen, holdout: _Seen) -> FittedBypass:
-    """Writes the solution into the bypass; it is as it was where nothing is gained."""
-    found = improve(bypass, _last(site, bypass), calibration.problem, holdout.problem)
-    return FittedBypass(site, bypass, found.calibration_error, found.holdout_error)
+    """Fits the last layer of the bypass in place; it stays as it is where no fit lowers the error."""
+    improved = improve(bypass, _last(site, bypass), calibration.problem, holdout.problem)
+    return FittedBypass(site, bypass, improved.calibration_error, improved.holdout_error)
 
 
 @torch.no_grad()
 def fit_with_rows_apart(model: nn.Module, site: BypassSite, streams: Streams) -> FittedBypass:
-    """Fits one bypass where no data are held out: what an eighth of the rows, put apart, accepts of fits to the others
-    is done again on all of them. The held-out errors are those of the eighth.
+    """Returns one fitted bypass where no data are held out.
 
-    streams: by batch, the stream before the place of the block and what the stream behind it should become.
+    The fits are chosen on seven eighths of the rows, by the error on the last eighth, and then repeated on all rows.
+    The held-out errors are those of the last eighth.
+
+    streams: for each batch, the stream before the block's place, and the stream that the bypass should give.
     """
     full = replace(site, arguments=_of_rank(site, None))
     wide, seen = _fit_apart(_new(model, full), site, streams)
     if site.arguments.rank is None:
         return wide
-    written, _ = _fit_apart(_cut(model, site, wide, seen), site, streams)
-    return _never_worse(written, wide)
+    refitted, _ = _fit_apart(_cut(model, site, wide, seen), site, streams)
+    return _never_worse(refitted, wide)
 
 
 def _fit_apart(bypass: LinearBypass, site: BypassSite, streams: Streams) -> tuple[FittedBypass, _Seen]:
@@ -187,15 +206,15 @@ def _fit_apart(bypass: LinearBypass, site: BypassSite, streams: Streams) -> tupl
     seen.products = 0.0 if bypass.arguments.rank != site.arguments.rank else None
     for stream, goal in streams:
         seen.add(bypass, stream, goal, apart)
-    trial = improve(copy_model(bypass), last, seen.problem, apart.problem)
+    accepted = improve(copy_model(bypass), last, seen.problem, apart.problem)
     seen.problem.absorb(apart.problem)  # type: ignore[arg-type]  # both are of the site's kind
-    found = repeat(bypass, last, seen.problem, trial.moves)
-    return FittedBypass(site, bypass, found.calibration_error, trial.holdout_error), seen
+    repeated = repeat(bypass, last, seen.problem, accepted.moves)
+    return FittedBypass(site, bypass, repeated.calibration_error, accepted.holdout_error), seen
 
 
 @torch.no_grad()
 def _cut(model: nn.Module, site: BypassSite, full: FittedBypass, seen: _Seen) -> LinearBypass:
-    """A bypass of the site's rank that computes nearly what the full one does."""
+    """Returns a bypass of the site's rank that computes nearly what the full one does."""
     rank = site.arguments.rank
     assert rank is not None and isinstance(seen.products, Tensor)
     solution = solution_of(full.module.last_layer)  # [channels + 1, channels]
@@ -216,14 +235,14 @@ def _cut(model: nn.Module, site: BypassSite, full: FittedBypass, seen: _Seen) ->
 
 @torch.no_grad()
 def _never_worse(fitted: FittedBypass, full: FittedBypass) -> FittedBypass:
-    """The errors before are those of the identity; where the bypass has a larger one, it becomes the identity."""
-    before = full.calibration_error[0]
+    """Returns the bypass with the identity's errors as those before; if its own are larger, it becomes the identity."""
+    identity_error = full.calibration_error[0]
     elsewhere = None if full.holdout_error is None else full.holdout_error[0]
     after, held_out = fitted.calibration_error[1], fitted.holdout_error
-    if not after <= before:
+    if not after <= identity_error:
         for parameter in fitted.module.parameters():
             parameter.zero_()
-        after, held_out = before, None if elsewhere is None else (elsewhere, elsewhere)
+        after, held_out = identity_error, None if elsewhere is None else (elsewhere, elsewhere)
     if elsewhere is not None and held_out is not None:
         held_out = (elsewhere, held_out[1])
-    return replace(fitted, calibration_error=(before, after), holdout_error=held_out)
+    return replace(fitted, calibration_error=(identity_error, after), holdout_error=held_out)

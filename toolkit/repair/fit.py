@@ -1,15 +1,15 @@
-"""Closed-form repair: refit a linear layer by least squares so that what it feeds is again what it was.
+"""Repairs in closed form: refits a layer by least squares, so that the stream behind it is again the reference's.
 
 Width: the linear or convolution layer that reads pruned channels is refitted on the channels that are left. Depth: the
-last layer that joins the stream before a dropped block is refitted to imitate the block. Both are one problem: a
-`layer` whose output is added to the stream at some `point` of the network; the stream there should equal the
-`reference` model's at `goal`.
+last layer that joins the stream before a dropped block is refitted to imitate the block. Both are one problem: the
+output of a `layer` is added to the stream at some `point` of the network, where the stream should equal the reference
+model's at `goal`.
 
     min_W  || act(X W + rest) - goal ||^2  +  ridge || W - W_old ||^2,    rest = sum at the point - layer's part
 
-A BatchNorm that reads the layer alone is fitted with it. `act` is what stands between the sum and the point: nothing or
-a ReLU. The ridge pulls towards the weights that are there; how strongly is chosen by the error on data that the fit did
-not see. The fitted error is never above the old one, neither there nor on the data of the fit: else the weights stay.
+act: what stands between the sum and the point, nothing or a ReLU. A BatchNorm that alone reads the layer is fitted with
+it. The ridge damps towards the old weights; its strength is chosen by the error on data that the fit did not see. The
+error never rises, neither there nor on the data of the fit: otherwise the old weights stay.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ from toolkit.repair.through import ThroughActivation
 
 Problem = Normal | ThroughActivation
 
-APART = 8  # one in so many rows is put apart to choose the damping where no data are held out
+APART = 8  # one row in 8 is set apart to choose the damping where no data are held out
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """New weights of a layer, and relative squared errors of the stream before and after, on the data of the fit and,
-    where there were any, on held-out data. The held-out data choose the damping, so their error flatters a little.
+    """Holds new weights of a layer, and relative squared errors of the stream before and after.
 
+    calibration_error: the errors on the data of the fit.
+    holdout_error: the errors on held-out data, which are slightly too low, as these data choose the damping; None where
+        there were none.
     norm: new weights and statistics of the BatchNorm that was fitted with the layer.
     damping: how strongly the fit was damped; None where no fit helped and the weights are the old ones.
     """
@@ -57,13 +59,15 @@ class Fitted:
     damping: Damping | None = None
 
     def detail(self) -> Detail:
+        """Returns what a run records of the fit."""
         errors = {"calibration_error": self.calibration_error, "holdout_error": self.holdout_error}
-        known = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
+        by_name = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
         damping = None if self.damping is None else asdict(self.damping)
-        return {"layer": self.site.layer, **known, "damping": damping, "stayed": self.damping is None}
+        return {"layer": self.site.layer, **by_name, "damping": damping, "stayed": self.damping is None}
 
 
 def problem_of(site: Site) -> Problem:
+    """Returns an empty problem of the kind that a site needs."""
     return ThroughActivation(site.joint.behind) if site.is_through else Normal()
 
 
@@ -75,9 +79,11 @@ def add_rows(
     wanted: Tensor,
     apart: Problem | None = None,
 ) -> None:
-    """One batch more: `seen` are the model's activations as `look_at_model` gives them, `wanted` the goal.
+    """Adds one batch to the problem of a site.
 
-    apart: takes the rows of the last eighth of the batch's examples in the place of `problem`, where it is given.
+    seen: the model's activations, as `look_at_model` gives them.
+    wanted: the goal.
+    apart: where it is given, this problem takes the last eighth of the rows instead.
     """
     layer, output = model.get_submodule(site.layer), seen[ActivationPoint(site.layer, "output")]
     goal = channels_of(layer, wanted, site.channels) if site.channels else wanted
@@ -88,10 +94,10 @@ def add_rows(
         part = part * scale + offset
     stream, goal = (rows.pick(site.joint.like_output(each, output.shape)) for each in (seen[site.point], goal))
     parts = without_padding(rows.inputs, stream.double() - part, goal.double())
-    first = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
-    _add(problem, *(value[:first] for value in parts))
-    if apart is not None and first < len(parts[0]):
-        _add(apart, *(value[first:] for value in parts))
+    num_fitted = len(parts[0]) if apart is None else len(parts[0]) - len(parts[0]) // APART
+    _add(problem, *(value[:num_fitted] for value in parts))
+    if apart is not None and num_fitted < len(parts[0]):
+        _add(apart, *(value[num_fitted:] for value in parts))
 
 
 def _add(problem: Problem, inputs: Tensor, rest: Tensor, goal: Tensor) -> None:
@@ -104,7 +110,7 @@ def _add(problem: Problem, inputs: Tensor, rest: Tensor, goal: Tensor) -> None:
 def _gather(
     model: nn.Module, reference: nn.Module, sites: Sequence[Site], batches: Iterable[Inputs]
 ) -> dict[Site, Problem]:
-    """One pass of both models over the data for all sites at once, but for those whose sums have to be lifted."""
+    """Returns the problems of all sites after one pass of both models; sites with lifted sums take their own passes."""
     problems = {site: problem_of(site) for site in sites}
     plain = [site for site in sites if not site.joint.lift and site.goal_joint is None]
     goals = {site.goal for site in plain}
@@ -128,19 +134,19 @@ def fit_layers(
     calibration: Iterable[Inputs],
     holdout: Iterable[Inputs],
 ) -> list[Fitted]:
-    """Solve every site on its own, each as if the others stayed as they are. Nothing is changed yet.
+    """Returns new weights for every site, each fitted as if the others stayed; the model is not changed.
 
-    Sites whose rows have to be kept are solved one after another, so that only one site's rows are held at a time.
+    Sites whose rows must be kept are fitted one after another, so that only one site's rows are held at a time.
     """
     calibration, holdout = list(calibration), list(holdout)
     together = [site for site in sites if not site.joint.lift]
     groups = [*([together] if together else []), *([site] for site in sites if site.joint.lift)]
-    found: dict[Site, Fitted] = {}
+    results: dict[Site, Fitted] = {}
     for group in groups:
         fitted = _gather(model, reference, group, calibration)
         held_out = _gather(model, reference, group, holdout)
-        found |= {site: fit_site(model, site, fitted[site], held_out[site]) for site in group}
-    return [found[site] for site in sites]
+        results |= {site: fit_site(model, site, fitted[site], held_out[site]) for site in group}
+    return [results[site] for site in sites]
 
 
 def fit_site(
@@ -150,19 +156,23 @@ def fit_site(
     holdout: Problem | None = None,
     dampings: Sequence[Damping] | None = None,
 ) -> Fitted:
-    """Returns the layer's new weights. Nothing is changed yet.
+    """Returns the layer's new weights; the model is not changed.
 
-    The error is never above the error of the weights that are there, neither on the calibration data nor on those held
-    out; where every fit would lift one of them, be it by rounding to the layer's dtype, the old weights are returned.
+    The old weights are returned if every fit raises the error on the calibration data or on the held-out data, even if
+    only by rounding to the layer's number type.
 
-    dampings: those to try, the first that holds this is taken; chosen by the held-out data where they are not given.
+    holdout: the problem of the held-out data; None where there are none.
+    dampings: the dampings to try, of which the first is taken that raises no error; None lets the held-out data choose.
+
+    Raises:
+        StageError: the activations are not finite numbers.
     """
     layer = model.get_submodule(site.layer)
     old = folded_solution(model, site.layer, site.joint)
     choice = choose(problem, holdout, old, partial(held_solution, model, site.layer, site.joint), dampings)
     if not all(map(math.isfinite, (choice.error[0], (choice.error_elsewhere or choice.error)[0]))):
         raise StageError(f"activations around {site.layer} are not finite numbers; the model or its data is broken")
-    known = partial(
+    result = partial(
         Fitted,
         site,
         calibration_error=choice.error,
@@ -171,17 +181,18 @@ def fit_site(
     )
     if choice.damping is None:
         bias = getattr(layer, "bias", None)
-        return known(layer.get_parameter("weight").detach().clone(), None if bias is None else bias.detach().clone())
+        return result(layer.get_parameter("weight").detach().clone(), None if bias is None else bias.detach().clone())
     norm = None
     if site.joint.norm is not None:
         norm = unfolded_norm(model, site.joint.norm, choice.solution, problem)
-    return known(*unfolded_weights(model, site.layer, site.joint, choice.solution), norm=norm)
+    return result(*unfolded_weights(model, site.layer, site.joint, choice.solution), norm=norm)
 
 
 def fit_with_part_apart(model: nn.Module, site: Site, problem: Problem, apart: Problem) -> Fitted:
-    """Returns the layer's weights fitted to both problems, damped as does best on `apart` when fitted to the other.
+    """Returns the layer's weights fitted to both problems; the model is not changed.
 
-    The old weights are returned where no damping helps on `apart`. Neither problem may be used any more.
+    The damping is the one with the least error on `apart` when only `problem` is fitted. The old weights are returned
+    if no damping lowers that error. Neither problem may be used any more.
     """
     old = folded_solution(model, site.layer, site.joint)
     dampings = dampings_that_help(problem, apart, old, partial(held_solution, model, site.layer, site.joint))
@@ -191,7 +202,7 @@ def fit_with_part_apart(model: nn.Module, site: Site, problem: Problem, apart: P
 
 @torch.no_grad()
 def install(model: nn.Module, fitted: Fitted) -> None:
-    """Write fitted weights into the layer, and into the BatchNorm that was fitted with it."""
+    """Writes fitted weights into the layer, and into the BatchNorm that was fitted with it."""
     layer = model.get_submodule(fitted.site.layer)
     layer.get_parameter("weight").copy_(fitted.weight)
     if fitted.bias is not None:
@@ -204,7 +215,7 @@ def install(model: nn.Module, fitted: Fitted) -> None:
 
 @contextmanager
 def installed(model: nn.Module, fitted: Fitted | None) -> Iterator[None]:
-    """Fitted weights for the length of the block; the old ones come back."""
+    """Installs fitted weights for the length of the `with`, and restores the old ones; None installs nothing."""
     if fitted is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""A fit that is made again and again, each time pulled towards the one before, as long as held-out data gain by it.
+"""Repeats a fit, each time damped towards the solution before, as long as the error on held-out data falls.
 
-Targets that alternate with the fit come slowly to an end, so every improvement is stretched: the next one begins beyond
-the last by as much as went well so far.
+Targets that alternate with the fit converge slowly, so the steps are stretched: the next fit starts beyond the last
+solution, and farther each time that this succeeds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ MOST_IMPROVEMENTS = 12
 
 @dataclass(frozen=True)
 class Move:
-    """One fit: how far beyond the one before it begins, and how strongly it is damped (None: it stays there)."""
+    """Describes one fit of the sequence.
+
+    stretch: how far beyond the last solution it starts, in lengths of the last step.
+    damping: how strongly it is damped; None where the solution stays at the start.
+    """
 
     stretch: float
     damping: Damping | None
@@ -28,7 +32,10 @@ class Move:
 
 @dataclass(frozen=True)
 class Improved:
-    """Relative squared errors before and after all moves, on the data of the fit and on held-out data, if there are."""
+    """Holds the accepted moves, and relative squared errors before and after them.
+
+    holdout_error: the errors on held-out data; None where there are none.
+    """
 
     moves: tuple[Move, ...]
     calibration_error: tuple[float, float]
@@ -36,17 +43,20 @@ class Improved:
 
 
 def improve(model: nn.Module, site: Site, problem: Problem, holdout: Problem) -> Improved:
-    """Fits the layer of the site and writes it into the model; it is as it was where nothing is gained."""
+    """Fits the layer of the site repeatedly, and writes the best weights into the model.
+
+    The weights stay as they are where no fit lowers the error.
+    """
     first = best = fit_site(model, site, problem, holdout)
     stretch, step = 0.0, _weights(best)
     moves = [Move(0.0, best.damping)]
     for _ in range(MOST_IMPROVEMENTS):
         install(model, _moved(best, step, stretch))
-        better = fit_site(model, site, problem, holdout)
-        if _gains(better, best):
-            moves.append(Move(stretch, better.damping))
-            step = _weights(better) - _weights(best)
-            best, stretch = better, max(1.0, 2 * stretch)
+        fitted = fit_site(model, site, problem, holdout)
+        if _gains(fitted, best):
+            moves.append(Move(stretch, fitted.damping))
+            step = _weights(fitted) - _weights(best)
+            best, stretch = fitted, max(1.0, 2 * stretch)
         elif stretch == 0.0:
             break
         else:
@@ -55,15 +65,15 @@ def improve(model: nn.Module, site: Site, problem: Problem, holdout: Problem) ->
 
 
 def repeat(model: nn.Module, site: Site, problem: Problem, moves: tuple[Move, ...]) -> Improved:
-    """Makes the moves again on other data, as long as the error falls, and writes the end into the model."""
+    """Repeats the moves on other data as long as the error falls, and writes the best weights into the model."""
     first = best = _fit(model, site, problem, moves[0])
     step = _weights(best)
     for move in moves[1:]:
         install(model, _moved(best, step, move.stretch))
-        better = _fit(model, site, problem, move)
-        if not better.calibration_error[1] < best.calibration_error[1]:
+        fitted = _fit(model, site, problem, move)
+        if not fitted.calibration_error[1] < best.calibration_error[1]:
             break
-        best, step = better, _weights(better) - _weights(best)
+        best, step = fitted, _weights(fitted) - _weights(best)
     return _ended(model, moves, first, best)
 
 
@@ -90,7 +100,7 @@ def _moved(fitted: Fitted, step: Tensor, stretch: float) -> Fitted:
     return replace(fitted, weight=moved[:, :-1].reshape(fitted.weight.shape), bias=moved[:, -1].clone())
 
 
-def _gains(better: Fitted, best: Fitted) -> bool:
-    """Whether both errors fall."""
-    pairs = [(better.calibration_error, best.calibration_error), (better.holdout_error, best.holdout_error)]
+def _gains(fitted: Fitted, best: Fitted) -> bool:
+    """Returns whether the errors on both sets of data fall."""
+    pairs = [(fitted.calibration_error, best.calibration_error), (fitted.holdout_error, best.holdout_error)]
     return all(new is not None and old is not None and new[1] < old[1] for new, old in pairs)

@@ -1,11 +1,12 @@
-"""How the output of a layer joins the stream: what follows the layer, and what stands behind the addition.
+"""Finds how the output of a layer joins the stream: what follows the layer, and what follows the addition.
 
-In a post-activation ResNet a convolution is followed by BatchNorm, and the stream passes a ReLU after every addition:
-stream = relu(rest + norm(layer)). The sum before the ReLU is seen by lifting: a large constant that is added to the
-layer's end comes out of the ReLU unchanged, so the lifted stream less the constant is the sum.
+In a post-activation ResNet a convolution is followed by BatchNorm, and every addition by a ReLU:
+stream = relu(rest + norm(layer)). The sum before the ReLU is measured by lifting it: a large constant is added to the
+layer's end, so that the ReLU passes everything; the lifted stream less the constant is the sum.
 
 In ConvNeXt and in many transformers a fixed scale per channel (LayerScale) stands between layer and addition. It is
-found by what it does, whether it is a module or a parameter of the block: the stream moves by the scaled move.
+found by its effect, whether it is a module or a parameter of the block: if the layer's output is moved, the stream
+moves by the scaled move.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from toolkit.hooks.tensors import unlike
 from toolkit.repair.layers import plain_output
 from toolkit.repair.readers import reads_alone
 
-TOLERANCE = 1e-3  # of the largest value that is compared
-HEADROOM = 4.0  # how far above all values of the stream a lift is
+TOLERANCE = 1e-3  # share of the largest compared value by which equal values may differ
+HEADROOM = 4.0  # a lift is so many times the largest value of the stream
 
 BEHIND: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda total: total, "relu": torch.relu}
 
@@ -40,12 +41,13 @@ LAYOUTS: Final[dict[str, Callable[[Tensor, torch.Size], Tensor]]] = {
 
 @dataclass(frozen=True)
 class Joint:
-    """The end of a layer: `norm` is the BatchNorm that reads its output alone, `behind` what the sum passes.
+    """Describes how the output of a layer joins the stream.
 
-    lift: the constant to add to the layer's end so that the sum can be seen behind what it passes; 0 where it passes
-        nothing.
-    scale: what each channel of the layer's output is multiplied by before it is added; empty where it is not.
-    layout: how the stream's values lie next to the layer's output, one of `LAYOUTS`.
+    norm: the name of the BatchNorm that alone reads the layer's output; None if there is none.
+    behind: what the sum passes after the addition, one of `BEHIND`.
+    lift: the constant to add to the layer's end so that the sum can be measured behind a ReLU; 0 without a ReLU.
+    scale: the factor of each channel of the layer's output before the addition; empty if there is none.
+    layout: how the stream's dimensions are arranged compared with the layer's output, one of `LAYOUTS`.
     """
 
     norm: str | None = None
@@ -59,7 +61,7 @@ class Joint:
         return self.norm or layer
 
     def like_output(self, stream: Tensor, shape: torch.Size) -> Tensor:
-        """Returns a stream laid out as the layer's output, whose shape is given."""
+        """Returns a stream in the layout of the layer's output, which has this shape."""
         return LAYOUTS[self.layout](stream, shape)
 
 
@@ -68,7 +70,7 @@ PLAIN: Final = Joint()
 
 @contextmanager
 def shifted(module: nn.Module, shift: Tensor | float) -> Iterator[None]:
-    """The module's output is larger by `shift` for the length of the `with`."""
+    """Adds `shift` to the module's output for the length of the `with`."""
     handle = module.register_forward_hook(lambda _, __, output: output + shift)
     try:
         yield
@@ -78,7 +80,7 @@ def shifted(module: nn.Module, shift: Tensor | float) -> Iterator[None]:
 
 @contextmanager
 def lifted(model: nn.Module, layer: str, joint: Joint) -> Iterator[None]:
-    """The sum behind a joint is lifted for the length of the `with`, if it takes a lift to see it."""
+    """Lifts the sum of a joint for the length of the `with`, if the joint has a lift."""
     if not joint.lift:
         yield
         return
@@ -89,21 +91,22 @@ def lifted(model: nn.Module, layer: str, joint: Joint) -> Iterator[None]:
 def find_joint(
     model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs, order: Sequence[str]
 ) -> Joint | None:
-    """Returns how the output of `layer` joins the stream at `point`; None where it does not join it there.
+    """Returns how the output of `layer` joins the stream at `point`; None if it does not join it there.
 
-    It joins where the stream moves by exactly as much as the layer's end is moved, whatever the move: of itself, or
-    once the sum is lifted out of the reach of what it passes, which must then be one of `BEHIND`. The move may be
-    scaled by a fixed number per channel.
+    It joins the stream if the stream moves by exactly as much as the layer's end is moved, for any move: without a
+    lift, or with the sum lifted above the ReLU. The move may be scaled by a fixed factor per channel.
+
+    order: the modules of the model in execution order.
     """
     norm = norm_of(model, layer, inputs, order)
     end = ActivationPoint(norm or layer, "output")
-    before = capture(model, inputs, {point, end, ActivationPoint(layer, "output")})
-    if point not in before or end not in before:
+    activations = capture(model, inputs, {point, end, ActivationPoint(layer, "output")})
+    if point not in activations or end not in activations:
         return None
-    largest = max(float(value.abs().max()) for value in before.values())
+    largest = max(float(value.abs().max()) for value in activations.values())
     if not math.isfinite(largest):
         return None
-    for layout in _layouts(before[point], before[end]):
+    for layout in _layouts(activations[point], activations[end]):
         lift = 2.0 ** math.ceil(math.log2(HEADROOM * max(largest, 1e-3)))
         for height in (0.0, lift) if layout == "same" else (0.0,):
             behind = _behind(model, end, point, inputs, height, Joint(norm, layout=layout))
@@ -118,7 +121,7 @@ def find_joint(
 
 
 def _layouts(stream: Tensor, output: Tensor) -> list[str]:
-    """The ways in which a stream may hold what a layer puts out."""
+    """Returns the layouts in which a stream may hold the output of a layer."""
     if stream.shape == output.shape:
         return ["same"]
     fits = {
@@ -131,32 +134,32 @@ def _layouts(stream: Tensor, output: Tensor) -> list[str]:
 def _behind(
     model: nn.Module, end: ActivationPoint, point: ActivationPoint, inputs: Inputs, height: float, joint: Joint
 ) -> str | None:
-    """Returns what the sum passes if the stream follows the moves of the layer's end; None if it does not follow."""
-    before = capture(model, inputs, {point, end})
-    shape, module = before[end].shape, model.get_submodule(end.module)
-    scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(before[end]), module, len(shape))
-    moves = [move_like(before[end], seed) for seed in (0, 1)]
-    found = []
+    """Returns what the sum passes (a key of `BEHIND`) if the stream follows moves of the layer's end; else None."""
+    unmoved = capture(model, inputs, {point, end})
+    shape, module = unmoved[end].shape, model.get_submodule(end.module)
+    scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(unmoved[end]), module, len(shape))
+    moves = [move_like(unmoved[end], seed) for seed in (0, 1)]
+    moved = []
     for move in moves:
         with shifted(module, move + height):
-            found.append(joint.like_output(capture(model, inputs, {point})[point], shape))
-    if not moved_by((moves[1] - moves[0]) * scale, found[1] - found[0]):
+            moved.append(joint.like_output(capture(model, inputs, {point})[point], shape))
+    if not moved_by((moves[1] - moves[0]) * scale, moved[1] - moved[0]):
         return None
-    total = found[0] - moves[0] * scale - height
-    stream = joint.like_output(before[point], shape)
+    total = moved[0] - moves[0] * scale - height
+    stream = joint.like_output(unmoved[point], shape)
     return next((name for name in BEHIND if _same(BEHIND[name](total), stream)), None)
 
 
 def _scale_of(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inputs, layout: str) -> tuple[float, ...]:
-    """Returns by how much each channel of the layer's output moves the stream, for the move of every value; or ()."""
+    """Returns the factor with which each channel of the layer's output moves the stream; () if there is none."""
     module, end = model.get_submodule(layer), ActivationPoint(layer, "output")
-    before = capture(model, inputs, {point, end})
-    move = move_like(before[end])
+    unmoved = capture(model, inputs, {point, end})
+    move = move_like(unmoved[end])
     with shifted(module, move):
         after = capture(model, inputs, {point})[point]
     joint = Joint(layout=layout)
-    shape = before[end].shape
-    difference = (joint.like_output(after, shape) - joint.like_output(before[point], shape)).double()
+    shape = unmoved[end].shape
+    difference = (joint.like_output(after, shape) - joint.like_output(unmoved[point], shape)).double()
     dims = [dim for dim in range(len(shape)) if dim != channel_dim(module) % len(shape)]
     scale = (difference * move).sum(dims) / move.double().square().sum(dims).clamp(min=1e-30)
     if not moved_by(move * _along_channels(scale, module, len(shape)), difference) or not bool(scale.any()):
@@ -169,12 +172,12 @@ def _along_channels(values: Tensor, module: nn.Module, dims: int) -> Tensor:
 
 
 def _others(inputs: Inputs) -> Inputs:
-    """Inputs that differ from these in every pooled value: a gate, unlike a fixed scale, changes with them."""
+    """Returns inputs that differ from these in every pooled value: they change a gate, but no fixed scale."""
     return tuple(0.5 * part.flip(-1) if part.is_floating_point() else part.flip(-1) for part in inputs)
 
 
 def tail_of(model: nn.Module, layer: str, joint: Joint) -> tuple[Tensor, Tensor]:
-    """Returns scale and offset [channels] of what stands between the layer's output and the addition, in float64."""
+    """Returns scale and offset [channels] that are applied to the layer's output before the addition, in float64."""
     module = model.get_submodule(layer)
     if joint.norm is None:
         scales = joint.scale or [1.0] * num_outputs(module)
@@ -187,13 +190,13 @@ def tail_of(model: nn.Module, layer: str, joint: Joint) -> tuple[Tensor, Tensor]
 
 
 def move_like(output: Tensor, seed: int = 0) -> Tensor:
-    """Returns a random move of the size of an output's spread; the same one on every call."""
+    """Returns a random move of the size of an output's standard deviation; a seed always gives the same one."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
 
 
 def moved_by(move: Tensor, difference: Tensor) -> bool:
-    """Returns whether a stream's difference is the move that was made before it."""
+    """Returns whether a stream changed by exactly the move that was added to a layer's output."""
     return bool((difference - move).abs().max() <= TOLERANCE * move.abs().max())
 
 
@@ -204,10 +207,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) -> str | None:
-    """The BatchNorm with weights and statistics that reads the output of `layer`, which nothing else reads.
-
-    The fit of both together gives the layer's output another scale.
-    """
+    """Returns the BatchNorm, with weights and statistics, that alone reads the output of `layer`; None if none does."""
     following = order[order.index(layer) + 1 :][:1]
     if not following or order.count(following[0]) > 1:
         return None
@@ -222,16 +222,16 @@ def norm_of(model: nn.Module, layer: str, inputs: Inputs, order: Sequence[str]) 
 
 
 def has_own_weights(model: nn.Module, layer: str) -> bool:
-    """Whether the layer's weights are plain parameters that no other module shares: only such may be refitted."""
-    own = [model.get_submodule(layer)._parameters.get(name) for name in ("weight", "bias")]
-    if own[0] is None:
+    """Returns whether the layer's weights are plain parameters that no other module shares, as a refit requires."""
+    weights = [model.get_submodule(layer)._parameters.get(name) for name in ("weight", "bias")]
+    if weights[0] is None:
         return False
-    held = [value for module in model.modules() for value in module._parameters.values() if value is not None]
-    return all(sum(value is other for other in held) == 1 for value in own if value is not None)
+    in_model = [value for module in model.modules() for value in module._parameters.values() if value is not None]
+    return all(sum(value is other for other in in_model) == 1 for value in weights if value is not None)
 
 
 def computes_as_its_class(model: nn.Module, layer: str, joint: Joint, inputs: Inputs) -> bool:
-    """Whether the layer, and the BatchNorm behind it, do what the class says: a subclass may scale, pad or act too."""
+    """Returns whether the layer and its BatchNorm compute what their classes say: a subclass may do more."""
     module, norm = model.get_submodule(layer), joint.norm
     entry, end = ActivationPoint(layer, "input"), ActivationPoint(layer, "output")
     last = ActivationPoint(joint.end(layer), "output")

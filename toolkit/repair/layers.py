@@ -1,8 +1,9 @@
-"""Linear and convolution layers as one least-squares problem: rows of inputs, and the outputs at the same places."""
+"""Presents linear and convolution layers as one least-squares problem: rows of inputs, and the outputs for them."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,28 +15,36 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from toolkit.channels.layers import is_conv, is_grouped, is_transposed_linear
 
-PLACES_PER_INPUT = 4  # of a batch's outputs that a convolution is fitted to: neighbours say nearly the same
+PLACES_PER_INPUT = 4  # places per input that a convolution is fitted to in each batch: neighbours are nearly alike
 
-LEAST_PLACES = 1024  # where a batch has as many
+LEAST_PLACES = 1024  # places that are used at least, if a batch has so many
 
 
 @dataclass(frozen=True)
 class Rows:
-    """`inputs` [places, fan-in (+ 1 with a bias)]; `pick` takes outputs [places, channels] from a tensor like them."""
+    """Holds the inputs of a layer at some places, as rows.
+
+    inputs: [places, fan-in], with a column of ones at the end for a bias.
+    pick: gives the values [places, channels] at the same places of a tensor in the layout of the layer's output.
+    """
 
     inputs: Tensor
     pick: Callable[[Tensor], Tensor]
 
 
 def can_be_fitted(layer: nn.Module) -> bool:
+    """Returns whether a layer is of a class that can be refitted."""
     if isinstance(layer, nn.Linear) or is_transposed_linear(layer):
         return True
     return isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and not is_grouped(layer)
 
 
 def rows_of(layer: nn.Module, inputs: Tensor, output_shape: torch.Size, with_offset: bool = False) -> Rows:
-    """What `layer` reads for each of its outputs, for one batch; a column of ones at the end where it has a bias, or
-    where something behind it adds an offset (`with_offset`)."""
+    """Returns the rows of one batch: what a layer reads for each of its outputs.
+
+    with_offset: whether a column of ones is appended even if the layer has no bias, for an offset that is added behind
+        it.
+    """
     rows = _conv_rows(layer, inputs, output_shape) if isinstance(layer, _ConvNd) else _linear_rows(inputs)
     if getattr(layer, "bias", None) is None and not with_offset:
         return rows
@@ -43,10 +52,12 @@ def rows_of(layer: nn.Module, inputs: Tensor, output_shape: torch.Size, with_off
 
 
 def without_padding(*parts: Tensor) -> tuple[Tensor, ...]:
-    """Returns the rows [places, numbers of each part] that are finite in all parts: those of padding may be NaN.
+    """Returns the rows that are finite in all parts [places, ...]: rows of padding may be NaN.
 
-    Where no row is finite, all are returned: what is broken is found where the rows are used.
+    If no row is finite, all rows are returned, so that the code that uses them finds the fault.
     """
+    if all(math.isfinite(float(part.sum())) for part in parts):
+        return parts  # the usual case, found out several times faster than row by row
     finite = torch.stack([part.isfinite().all(1) for part in parts]).all(0)
     return parts if bool(finite.all()) or not bool(finite.any()) else tuple(part[finite] for part in parts)
 
@@ -56,7 +67,7 @@ def _linear_rows(inputs: Tensor) -> Rows:
 
 
 def _conv_rows(layer: _ConvNd, inputs: Tensor, output_shape: torch.Size) -> Rows:
-    """Patches at evenly spread places: as many as bound the time, several for each number in a patch."""
+    """Returns patches at evenly spaced places: PLACES_PER_INPUT for each number in a patch, which limits the time."""
     batch, spatial = output_shape[0], tuple(output_shape[2:])
     total = batch * torch.Size(spatial).numel()
     most = max(LEAST_PLACES, PLACES_PER_INPUT * layer.weight[0].numel())
@@ -77,7 +88,7 @@ def _conv_rows(layer: _ConvNd, inputs: Tensor, output_shape: torch.Size) -> Rows
 
 @torch.no_grad()
 def plain_output(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Returns what the layer's class makes of inputs: a subclass may scale, pad or act too."""
+    """Returns what the layer's class computes, without anything that a subclass adds."""
     if is_transposed_linear(layer):
         return inputs @ layer.get_parameter("weight") + layer.get_parameter("bias")
     base: Any = next(kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))
@@ -92,7 +103,7 @@ def matrix_of(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 def solution_of(layer: nn.Module) -> Tensor:
-    """The layer's weights as [fan-in (+ 1), outputs], in float64."""
+    """Returns the layer's weights, and its bias as the last row, as [fan-in (+ 1), outputs] in float64."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
     assert isinstance(weight, Tensor)
     parts = [matrix_of(layer, weight)]
@@ -102,7 +113,7 @@ def solution_of(layer: nn.Module) -> Tensor:
 
 
 def weights_from(layer: nn.Module, solution: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The inverse of `solution_of`, in the layer's own shape and type."""
+    """Returns weight and bias of a solution in the layer's shape and type: the inverse of `solution_of`."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
     assert isinstance(weight, Tensor)
     rows = solution if bias is None else solution[:-1]
@@ -111,5 +122,5 @@ def weights_from(layer: nn.Module, solution: Tensor) -> tuple[Tensor, Tensor | N
 
 
 def channels_of(layer: nn.Module, value: Tensor, kept: tuple[int, ...]) -> Tensor:
-    """`kept` output channels of a tensor that looks like the layer's output."""
+    """Returns the output channels `kept` of a tensor in the layout of the layer's output."""
     return value.index_select(1 if is_conv(layer) else -1, torch.tensor(kept, device=value.device))

@@ -1,4 +1,4 @@
-"""Ridge regression on streamed rows, pulled towards the solution that is there."""
+"""Solves ridge regressions on streamed rows, damped towards the old solution."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from toolkit.repair.damping import DEFAULT, Damping, damped_solve
 
 
 class Normal:
-    """One least-squares problem, in float64; rows are streamed in.
+    """Is one least-squares problem in float64, to which rows are added.
 
-    They are kept as they are while there are fewer of them than unknowns, and as sums of products from then on.
+    The rows themselves are kept while there are fewer of them than unknowns, and sums of their products from then on.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,12 @@ class Normal:
         self.scale = 0.0  # sum of goal^2
 
     def add(self, rows: Tensor, target: Tensor, goal: Tensor) -> None:
+        """Adds rows.
+
+        rows: [places, inputs], X.
+        target: [places, outputs], what X W should be.
+        goal: [places, outputs], the stream, whose energy relative errors refer to.
+        """
         self.scale += float(goal.double().square().sum())
         self._take([(rows.double(), target.double())])
 
@@ -50,7 +56,7 @@ class Normal:
         self.rows = []
 
     def error(self, solution: Tensor) -> float:
-        """Relative squared error of `solution` [inputs, outputs]."""
+        """Returns the relative squared error of a solution [inputs, outputs]."""
         if self.gram is None:
             total = sum(float((wanted - part @ solution).square().sum()) for part, wanted in self.rows)
         else:
@@ -60,7 +66,7 @@ class Normal:
         return total / max(self.scale, 1e-30)
 
     def output_moments(self, solution: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance [outputs] of X W, where the last column of X is ones."""
+        """Returns mean and variance [outputs] of X W; the last column of X must be ones."""
         gram = self.gram if self.gram is not None else sum(part.T @ part for part, _ in self.rows)
         assert isinstance(gram, Tensor)
         count = gram[-1, -1]
@@ -68,10 +74,11 @@ class Normal:
         return mean, ((solution * (gram @ solution)).sum(0) / count - mean.square()).clamp(min=0.0)
 
     def solve(self, old: Tensor, damping: Damping = DEFAULT) -> Tensor:
+        """Returns the solution [inputs, outputs], damped towards `old`."""
         return next(self.solutions(old, (damping,)))
 
     def solutions(self, old: Tensor, dampings: Sequence[Damping]) -> Iterator[Tensor]:
-        """Yields the solution for each damping; with few rows X the same one by way of X X^T."""
+        """Yields the solution for each damping; with few rows it is computed by way of X X^T."""
         if self.gram is None:
             part, wanted = (torch.cat(parts) for parts in zip(*self.rows, strict=True))
             missing, energy = wanted - part @ old, part.square().sum(0)

@@ -1,4 +1,4 @@
-"""Who reads what a module puts out: found by moving it while what one reader makes of it is held."""
+"""Finds which modules read the output of another: moves the output while the output of one reader is held."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import copied, map_tensors, stream_in, tensors_in
 
-NOISE = 1e-5  # of the largest value of an output: what two equal passes may differ by
+NOISE = 1e-5  # share of an output's largest value by which two equal passes may differ
 
 
 @torch.no_grad()
 def reads_alone(model: nn.Module, reader: str, source: str, inputs: Inputs) -> bool:
-    """Whether nothing but `reader` reads what `source` puts out, as far as the outputs of the model show.
+    """Returns whether nothing but `reader` reads the output of `source`, as far as the model's outputs show.
 
-    The first tensor of `source` is moved at random; while `reader` hands back what it did before, the outputs of the
-    model must stay. Both modules run once.
+    The first tensor that `source` returns is moved at random while `reader` returns what it did before: the outputs of
+    the model must not change. Both modules must run once.
     """
-    kept: list[Any] = []
+    recorded: list[Any] = []
 
-    def keep(_: nn.Module, __: object, output: Any) -> None:
-        kept.append(copied(output))
+    def record(_: nn.Module, __: object, output: Any) -> None:
+        recorded.append(copied(output))
 
     with (
         attributes_kept(model),
         without_fast_path(),
-    ):  # the path depends on hooks, and it computes a little else
-        handle = model.get_submodule(reader).register_forward_hook(keep)
+    ):  # the fast path depends on hooks, and its results differ slightly
+        handle = model.get_submodule(reader).register_forward_hook(record)
         try:
-            before = [value.clone() for value in tensors_in(model(*inputs))]
+            outputs = [value.clone() for value in tensors_in(model(*inputs))]
         finally:
             handle.remove()
-        if len(kept) != 1:
+        if len(recorded) != 1:
             return False
-        with _moved(model.get_submodule(source)), _held(model.get_submodule(reader), kept[0]):
-            after = tensors_in(model(*inputs))
-    return len(before) == len(after) and all(map(_are_alike, before, after))
+        with _moved(model.get_submodule(source)), _held(model.get_submodule(reader), recorded[0]):
+            moved_outputs = tensors_in(model(*inputs))
+    return len(outputs) == len(moved_outputs) and all(map(_are_alike, outputs, moved_outputs))
 
 
 def in_line(model: nn.Module, blocks: Collection[str], inputs: Inputs, order: Sequence[str]) -> set[str]:
-    """Returns the blocks that continue the stream of the module that runs right before them, and that alone read it.
+    """Returns the blocks that continue the stream of the module that runs right before them, and alone read it.
 
-    The first block of another branch of the network may run right behind this branch's last one, and a head may read
-    the stream before a block too.
+    Other blocks are the first of another branch, which may run right after the last block of this branch, and blocks
+    whose stream a head reads too.
 
     order: the modules of the model in execution order.
     """
@@ -63,20 +63,20 @@ def _continues(model: nn.Module, block: str, inputs: Inputs, order: Sequence[str
     ending = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
     sources = [name for name in ending if order.count(name) == 1 and not block.startswith(f"{name}.")]
     entry, outputs = ActivationPoint(block, "input"), {name: ActivationPoint(name, "output") for name in sources}
-    before = capture(model, inputs, {entry, *outputs.values()})
+    unmoved = capture(model, inputs, {entry, *outputs.values()})
     for name in sources:
-        if outputs[name] not in before or entry not in before or before[outputs[name]].shape != before[entry].shape:
+        if outputs[name] not in unmoved or entry not in unmoved or unmoved[outputs[name]].shape != unmoved[entry].shape:
             continue
         with _moved(model.get_submodule(name)):
-            after = capture(model, inputs, {entry})[entry]
-        if not torch.equal(before[entry], after):
+            moved = capture(model, inputs, {entry})[entry]
+        if not torch.equal(unmoved[entry], moved):
             return reads_alone(model, block, name, inputs)
     return False
 
 
 @contextmanager
 def _moved(module: nn.Module) -> Iterator[None]:
-    """The stream that the module puts out is moved by noise of the size of its spread."""
+    """Adds noise of the size of its standard deviation to the stream that the module returns."""
 
     def move(_: nn.Module, __: object, output: Any) -> Any:
         stream = stream_in(output)
@@ -107,5 +107,7 @@ def _noisy(tensor: Tensor) -> Tensor:
 def _are_alike(first: Tensor, second: Tensor) -> bool:
     if first.shape != second.shape or not first.is_floating_point() or not first.numel():
         return torch.equal(first, second)
-    first, second = (value.nan_to_num(0.0, 0.0, 0.0) for value in (first, second))  # whoever fits says what is broken
+    first, second = (
+        value.nan_to_num(0.0, 0.0, 0.0) for value in (first, second)
+    )  # a fit reports values that are not finite
     return bool((first - second).abs().max() <= NOISE * first.abs().max())

@@ -1,8 +1,8 @@
-"""Quick closed-form repair: one layer after another, with the part of the network before it computed once.
+"""Repairs one layer after another quickly: the part of the network before a layer is computed once.
 
-Blocks that are settled hand back what they put out before, batch by batch, and so do the reference's activations. The
-fits are those of `toolkit.repair.fit`; an eighth of the calibration data, put apart, chooses how strongly each is
-damped. Memory: up to two activations per block over the calibration data.
+Blocks that are final return their stored outputs, batch by batch, and the reference's activations are stored too. The
+fits are those of `toolkit.repair.fit`; an eighth of the calibration data is set apart to choose the damping of each.
+Memory: up to two activations per block over the calibration data.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ from toolkit.stand_ins.linear_bypass import LinearBypass
 
 GoalKey = tuple[ActivationPoint, str | None]
 
-Goals = list[dict[GoalKey, Tensor]]  # the reference's activations, by batch
+Goals = list[dict[GoalKey, Tensor]]  # the reference's activations in each batch
 
-Outputs = dict[tuple[str, int], Any]  # what a block puts out, by its name and the batch
+Outputs = dict[tuple[str, int], Any]  # (name of a block, number of a batch) -> output
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What repairs aim at: a reference, its activations as far as they were looked at, and outputs of its blocks."""
+    """Holds what repairs aim at.
+
+    reference: the unmodified model.
+    goals: its activations that were captured so far.
+    outputs: stored outputs of its blocks.
+    """
 
     reference: nn.Module
     goals: Goals
     outputs: Outputs
 
     def look_at(self, sites: set[Site], batches: Sequence[Inputs]) -> None:
-        """See to it that what the sites aim at is known: streams in one pass, lifted sums one by one."""
+        """Captures the goals of sites that are not known yet: streams in one pass, lifted sums one by one."""
         missing = {goal_key(site): site for site in sites if goal_key(site) not in self.goals[0]}
         plain = {site.goal for site in missing.values() if site.goal_joint is None}
         lifts = {key: site for key, site in missing.items() if site.goal_joint is not None}
@@ -50,8 +55,8 @@ class Aim:
         current: list[int] = []
         with ExitStack() as stack:
             for block in known - needed if missing else ():
-                kept = keeping(self.outputs, block, current)
-                stack.enter_context(forward_replaced(self.reference.get_submodule(block), kept))
+                stored = keeping(self.outputs, block, current)
+                stack.enter_context(forward_replaced(self.reference.get_submodule(block), stored))
             for number, inputs in enumerate(batches if missing else ()):
                 current[:] = [number]
                 if plain:
@@ -62,12 +67,18 @@ class Aim:
 
 
 def goal_key(site: Site) -> GoalKey:
-    """Returns what a goal is kept under: where it is, and of which layer's sum, where it is a sum."""
+    """Returns the key under which a goal is kept: its place, and the layer whose sum it is, if it is a sum."""
     return site.goal, None if site.goal_joint is None else site.layer
 
 
 class RepairSequence:
-    """Repairs of one model, in execution order. `known` are outputs of blocks that are as they will stay."""
+    """Repairs one model, in execution order.
+
+    batches: the calibration data.
+    blocks: the names of the blocks.
+    order: the modules of the model in execution order.
+    known: stored outputs of blocks that are final.
+    """
 
     def __init__(
         self,
@@ -82,25 +93,31 @@ class RepairSequence:
         self.order, self.known = order, known
 
     def look_at(self, sites: set[Site]) -> None:
+        """Captures the goals of sites that are not known yet."""
         self.aim.look_at(sites, self.batches)
 
     def fit(self, site: Site) -> None:
+        """Refits the layer of a site in the model."""
         install(self.model, self._fitted(site))
 
     def fit_with_bypass(self, fold: Site | None, site: BypassSite) -> LinearBypass | None:
-        """Refits the layer of `fold` and returns a bypass for the place of the block, or does one of both alone, as
-        leaves the least error; None where no bypass is to stand there.
+        """Refits the layer of `fold`, fits a bypass, or does both, whichever leaves the least error.
+
+        The refitted layer is written into the model; the bypass is only returned, or None if none is worthwhile.
+
+        fold: the layer before the block; None if there is none to refit.
+        site: the place of the block.
         """
-        found = None if fold is None else self._fitted(fold)
-        folded = None if found is None or found.damping is None else found
+        refitted = None if fold is None else self._fitted(fold)
+        folded = None if refitted is None or refitted.damping is None else refitted
         ways: list[tuple[float, Fitted | None, LinearBypass | None]] = []
         if folded is not None:
             ways.append((folded.calibration_error[1], folded, None))
-        for before in [None] if folded is None else [None, folded]:
-            with installed(self.model, before):
-                one = fit_with_rows_apart(self.model, site, self._streams(site))
-            if one.is_worthwhile:
-                ways.append((one.calibration_error[1], before, one.module))
+        for refit in [None] if folded is None else [None, folded]:
+            with installed(self.model, refit):
+                fitted = fit_with_rows_apart(self.model, site, self._streams(site))
+            if fitted.is_worthwhile:
+                ways.append((fitted.calibration_error[1], refit, fitted.module))
         if not ways:
             return None
         _, chosen, bypass = min(ways, key=lambda way: way[0])
@@ -109,9 +126,9 @@ class RepairSequence:
         return bypass
 
     def _streams(self, site: BypassSite) -> Streams:
-        """What enters the place of the block, and what should come out of it, by batch.
+        """Returns for each batch the stream before the block's place, and the stream that should be behind it.
 
-        Nothing is kept of what blocks put out on the way: a layer before the block may still be refitted.
+        No outputs of blocks are stored on the way: a layer before the block may still be refitted.
         """
         entry = ActivationPoint(site.block, "input")
         goal = Site(site.block, entry, site.goal)
@@ -136,7 +153,7 @@ class RepairSequence:
         return fit_with_part_apart(self.model, site, problem, apart)
 
     def reestimate(self, norms: Sequence[str]) -> None:
-        """Estimates the statistics of these BatchNorms again; they are in execution order."""
+        """Estimates the statistics of BatchNorms again; `norms` are in execution order."""
         if not norms:
             return
         current: list[int] = []
@@ -151,20 +168,28 @@ class RepairSequence:
 
     @contextmanager
     def _settled_kept(self, layer: str, current: list[int], known: Outputs | None = None) -> Iterator[None]:
-        """Blocks before the one with the layer hand back what is in `known`, where it is not given in `self.known`."""
+        """Makes the blocks before a layer return their stored outputs for the length of the `with`.
+
+        current: holds the number of the present batch.
+        known: the stored outputs, to which missing ones are added; None stands for `self.known`.
+        """
         known = self.known if known is None else known
         place = self.order.index(layer)
-        before = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
-        settled = [block for block in before if not layer.startswith(f"{block}.")]
+        earlier = [block for block in self.blocks if block in self.order and self.order.index(block) < place]
+        settled = [block for block in earlier if not layer.startswith(f"{block}.")]
         with ExitStack() as stack:
             for block in settled:
-                kept = keeping(known, block, current)
-                stack.enter_context(forward_replaced(self.model.get_submodule(block), kept))
+                stored = keeping(known, block, current)
+                stack.enter_context(forward_replaced(self.model.get_submodule(block), stored))
             yield
 
 
 def keeping(known: Outputs, block: str, current: list[int]) -> Callable[[Forward], Forward]:
-    """Compute a block's output for a batch once, and hand it back from then on."""
+    """Returns a replacement for a forward method, which computes a block's output once per batch and then returns it.
+
+    known: the outputs, which are added to.
+    current: holds the number of the present batch.
+    """
 
     def keeps(forward: Forward) -> Forward:
         def call(*args: Any, **kwargs: Any) -> Any:

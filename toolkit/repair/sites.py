@@ -1,4 +1,4 @@
-"""Where a linear layer's output joins the stream: found by shifting the output and watching what shifts with it."""
+"""Finds where a layer's output joins the stream: shifts the output, and looks which activations shift with it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from toolkit.repair.layers import can_be_fitted
 from toolkit.repair.readers import reads_alone
 from toolkit.repair.site import Site
 
-MOST_CANDIDATES = 12  # layers that are looked at for one block: more than blocks have
+MOST_CANDIDATES = 12  # layers that are tried for one block, more than blocks have
 
 
 def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> tuple[str, Joint] | None:
-    """The last layer before `block` that can be fitted and whose output joins the block's input, and how it does.
+    """Returns the last layer before `block` that can be fitted and joins the block's input, and its joint; else None.
 
-    Only the layers right before the block are tried: looking at each takes a few passes of the model.
+    Only the MOST_CANDIDATES layers right before the block are tried, as each takes a few passes of the model.
     """
-    before = reversed(order[: order.index(block)])
-    once = (name for name in before if order.count(name) == 1)
+    earlier = reversed(order[: order.index(block)])
+    once = (name for name in earlier if order.count(name) == 1)
     layers = (name for name in once if can_be_fitted(model.get_submodule(name)) and has_own_weights(model, name))
     for name in itertools.islice(layers, MOST_CANDIDATES):
         joint = find_joint(model, name, ActivationPoint(block, "input"), inputs, order)
@@ -47,26 +47,26 @@ def absorber(model: nn.Module, block: str, inputs: Inputs, order: list[str]) -> 
 def depth_site(
     model: nn.Module, block: str, inputs: Inputs, order: list[str], goal_block: str | None = None
 ) -> Site | None:
-    """How to make up for dropping `block`: the stream into it should become the reference's stream out of it.
+    """Returns the site that makes up for dropping `block`: the stream before it should become the one behind it.
 
-    There is no way where the stream before the block is read by more than the block.
+    It is None if no layer can be refitted, or if anything but the block reads the stream before the block.
 
-    goal_block: the block whose output in the reference is the goal, where blocks behind `block` are gone already.
+    goal_block: the block whose output in the reference is the goal, if blocks behind `block` are dropped already.
     """
-    found = absorber(model, block, inputs, order)
-    if found is None:
+    absorbing = absorber(model, block, inputs, order)
+    if absorbing is None:
         return None
-    layer, joint = found
-    if not reads_alone(model, block, joint.end(layer), inputs):  # what else reads the stream would get the block's
+    layer, joint = absorbing
+    if not reads_alone(model, block, joint.end(layer), inputs):  # other readers would get the stream behind the block
         return None
     goal = ActivationPoint(goal_block or block, "output")
     return Site(layer, ActivationPoint(block, "input"), goal, joint=joint)
 
 
 def last_gone_after(module: str, gone: Collection[str], dense_order: Sequence[str]) -> str:
-    """Returns the last of the blocks that follow `module` without a gap and are gone; `module` itself where none is.
+    """Returns the last of the dropped blocks that follow `module` without a gap; `module` itself if none follows.
 
-    gone: those that are `in_line` in the unmodified model; others may follow in time alone.
+    gone: the dropped blocks that are `in_line` in the unmodified model.
     dense_order: the modules of the unmodified model in execution order.
     """
     last = module
@@ -81,46 +81,45 @@ def last_gone_after(module: str, gone: Collection[str], dense_order: Sequence[st
 def joining_point(
     model: nn.Module, layer: str, block: str | None, inputs: Inputs, order: list[str]
 ) -> tuple[ActivationPoint, Joint] | None:
-    """Returns where the output of `layer` joins the stream, and how; None where the layer may not be refitted.
+    """Returns where the output of `layer` joins the stream, and how; None if the layer must not be refitted.
 
-    The stream is looked for at the inputs of the modules that follow inside `block`, then at the block's output, where
-    it may have passed an activation. Where it is not to be seen, the place is the layer's own output, behind the
-    BatchNorm that reads it alone.
+    The stream is searched at the inputs of the modules that follow inside `block`, then at the block's output, where it
+    may have passed an activation. If it is not found, the place is the layer's own output, behind the BatchNorm that
+    alone reads it.
 
-    block: the block that the layer is in; None: the module that holds the layer is taken for it.
+    block: the block that holds the layer; None stands for the module that holds the layer.
     """
     if not has_own_weights(model, layer):
         return None
-    own = ActivationPoint(layer, "output")
-    found: tuple[ActivationPoint, Joint] | None = None
+    place: tuple[ActivationPoint, Joint] | None = None
     block = block or layer.rpartition(".")[0]
     if block:
-        found = _stream_behind(model, layer, block, inputs, order)
-    if found is None:
+        place = _stream_behind(model, layer, block, inputs, order)
+    if place is None:
         norm = norm_of(model, layer, inputs, order) if order.count(layer) == 1 else None
-        found = (ActivationPoint(norm, "output"), Joint(norm)) if norm else (own, PLAIN)
-    return found if computes_as_its_class(model, layer, found[1], inputs) else None
+        place = (ActivationPoint(norm or layer, "output"), Joint(norm) if norm else PLAIN)
+    return place if computes_as_its_class(model, layer, place[1], inputs) else None
 
 
 def _stream_behind(
     model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]
 ) -> tuple[ActivationPoint, Joint] | None:
-    own = ActivationPoint(layer, "output")
-    # a module that is called again and again, as one ReLU of a whole block, is no place: which call would it be?
+    layer_output = ActivationPoint(layer, "output")
+    # a module that is called several times, as the only ReLU of a block may be, is no place: it has several inputs
     inside = [
         name for name in order[order.index(layer) + 1 :] if name.startswith(f"{block}.") and order.count(name) == 1
     ]
     points = [*(ActivationPoint(name, "input") for name in inside), ActivationPoint(block, "output")]
-    before = capture(model, inputs, {own, *points})
-    output = before[own]
+    unmoved = capture(model, inputs, {layer_output, *points})
+    output = unmoved[layer_output]
     shift = move_like(output)
     with shifted(model.get_submodule(layer), shift):
-        after = capture(model, inputs, points)
-    for point in points:  # nothing is added between the layer and a point that sees just its output
-        if point not in after or before[point].shape != output.shape:
+        moved = capture(model, inputs, points)
+    for point in points:  # nothing is added between the layer and a point that receives its output alone
+        if point not in moved or unmoved[point].shape != output.shape:
             continue
-        is_stream = not torch.equal(before[point], output)
-        if is_stream and moved_by(shift, after[point] - before[point]):
+        is_stream = not torch.equal(unmoved[point], output)
+        if is_stream and moved_by(shift, moved[point] - unmoved[point]):
             return point, PLAIN
     joint = find_joint(model, layer, points[-1], inputs, order) if order.count(layer) == 1 else None
     return None if joint is None or joint == PLAIN else (points[-1], joint)
@@ -131,12 +130,12 @@ def _is_in(name: str, block: str) -> bool:
 
 
 def rest_point(model: nn.Module, layer: str, block: str, inputs: Inputs, order: list[str]) -> ActivationPoint | None:
-    """Where inside `block` the stream can be seen that, plus the layer's output, is the block's output bit for bit."""
-    before = [name for name in order[: order.index(layer)] if _is_in(name, block) and order.count(name) == 1]
+    """Returns the point inside `block` where stream + layer output == block output bit for bit, or None."""
+    earlier = [name for name in order[: order.index(layer)] if _is_in(name, block) and order.count(name) == 1]
     ends = ActivationPoint(layer, "output"), ActivationPoint(block, "output")
-    seen = capture(model, inputs, {*(ActivationPoint(name, "input") for name in before), *ends})
+    seen = capture(model, inputs, {*(ActivationPoint(name, "input") for name in earlier), *ends})
     added, output = (seen[end] for end in ends)
-    for name in reversed(before):
+    for name in reversed(earlier):
         rest = seen.get(ActivationPoint(name, "input"))
         if rest is not None and rest.shape == added.shape and torch.equal(rest + added, output):
             return ActivationPoint(name, "input")
@@ -151,46 +150,57 @@ def reader_sites(
     aim_at: Callable[[str, ActivationPoint, Joint], tuple[ActivationPoint, Joint | None]],
     others: Sequence[str] = (),
 ) -> list[Site]:
-    """Of a model that is cut already: the layers to refit in execution `order`, and what each should aim at.
+    """Returns the sites of a model that is cut already: the layers to refit in execution order, with their goals.
 
-    `join` tells where and how a layer's output joins the stream, `aim_at` what that is to become in the reference.
-    Where outputs were cut too, sites name those that are left. `others` are refitted beside those that read less.
+    If a layer's outputs were cut too, its site names those that are left.
+
+    order: the modules of the model in execution order.
+    join: gives where and how a layer's output joins the stream; None if the layer must not be refitted.
+    aim_at: gives for a layer, its point and its joint what the stream there should become in the reference.
+    others: layers to refit beside those that read fewer channels.
     """
     changed = [choice for choice in choices if choice.changes]
-    kept = {
+    kept_channels = {
         slot.module: tuple(choice.kept(slot)) for choice in changed for slot in choice.group.slots if slot.role == "out"
     }
-    readers = {name for choice in changed for name in choice.group.consumers if name in order}  # not of training mode
+    readers = {
+        name for choice in changed for name in choice.group.consumers if name in order
+    }  # not those of training mode alone
     sites = []
     once = [name for name in readers if order.count(name) == 1]  # one fit cannot serve several calls
     fitted = {*(name for name in once if can_be_fitted(model.get_submodule(name))), *others}
     for layer in sorted(fitted, key=order.index):
-        found = join(layer)
-        if found is None:
+        place = join(layer)
+        if place is None:
             continue
-        point, joint = found
-        if joint.scale and layer in kept and len(joint.scale) > len(kept[layer]):
-            joint = replace(joint, scale=tuple(joint.scale[place] for place in kept[layer]))
+        point, joint = place
+        if joint.scale and layer in kept_channels and len(joint.scale) > len(kept_channels[layer]):
+            joint = replace(joint, scale=tuple(joint.scale[channel] for channel in kept_channels[layer]))
         goal, goal_joint = aim_at(layer, point, joint)
-        sites.append(Site(layer, point, goal, kept.get(layer, ()), joint, goal_joint))
+        sites.append(Site(layer, point, goal, kept_channels.get(layer, ()), joint, goal_joint))
     return sites
 
 
 def drifted_layers(
     model: nn.Module, first: str | None, order: Sequence[str], gone: Collection[str], dense_order: Sequence[str]
 ) -> list[str]:
-    """Returns the layers behind `first`, the first that reads fewer channels, or behind the first block that is gone if
-    that comes earlier: what they read is not what it was.
+    """Returns the layers whose inputs have changed: all behind `first` or behind the first dropped block.
 
-    Without those right before blocks that are gone: they may have taken over the work of those blocks.
+    Layers right before dropped blocks are left out: they may have been refitted to do the work of those blocks.
+
+    first: the first layer that reads fewer channels; None if there is none, and then no layer is returned.
+    gone: the dropped blocks.
+    dense_order: the modules of the unmodified model in execution order.
     """
     if first is None:
         return []
     home = first if first in dense_order else first.rpartition(".")[0]  # a bypass stands where its block stood
     start = min(map(dense_order.index, [home, *gone]))
-    once = [name for name in order if order.count(name) == 1 and name in dense_order]  # not those of a bypass
-    behind = [name for name in once if dense_order.index(name) > start]
-    layers = [name for name in behind if can_be_fitted(model.get_submodule(name))]
+    once = [
+        name for name in order if order.count(name) == 1 and name in dense_order
+    ]  # leaves out the layers of a bypass
+    later = [name for name in once if dense_order.index(name) > start]
+    layers = [name for name in later if can_be_fitted(model.get_submodule(name))]
 
     def ends_before_a_gap(layer: str) -> bool:
         place = dense_order.index(layer)
@@ -200,7 +210,7 @@ def drifted_layers(
 
 
 def first_reader(choices: Sequence[KeptUnits], order: Sequence[str]) -> str | None:
-    """Returns the first layer in execution `order` that reads fewer channels than it did."""
+    """Returns the first layer in execution `order` that reads fewer channels than before; None if none does."""
     readers = {name for choice in choices if choice.changes for name in choice.group.consumers}
     return min((name for name in readers if name in order), key=order.index, default=None)
 
@@ -213,13 +223,14 @@ def goal_of(
     dense_order: Sequence[str],
     dense_joint: Callable[[], Joint | None],
 ) -> tuple[ActivationPoint, Joint | None]:
-    """Returns what the stream at a reader's `point` is to become: where that is in the unmodified model, and its joint
-    there if it is the sum before an activation.
+    """Returns the goal of the stream at a layer's `point` in the unmodified model.
 
-    It is the same place, and the sum where there is one; or, where the blocks behind it are gone, the stream behind
-    those blocks.
+    It is the same point, with the layer's joint there if the goal is the sum before an activation. If blocks behind the
+    point are dropped, it is the stream behind the last of them.
 
-    dense_joint: finds how the layer joins the stream there in the unmodified model.
+    gone: the dropped blocks.
+    dense_order: the modules of the unmodified model in execution order.
+    dense_joint: finds how the layer joins the stream at the point in the unmodified model.
     """
     if point.side == "output" and point.module not in (layer, joint.norm):
         last = last_gone_after(point.module, gone, dense_order)
@@ -229,5 +240,5 @@ def goal_of(
 
 
 def home_of(layer: str, blocks: Iterable[str]) -> str | None:
-    """The block that the layer is in."""
+    """Returns the first of the blocks that holds the layer; None if none does."""
     return next((name for name in blocks if layer.startswith(f"{name}.")), None)

@@ -1,4 +1,4 @@
-"""Which dimension of a block's stream holds the channels: told by the layers that read the stream or write to it."""
+"""Finds which dimension of a block's stream holds the channels, by the layers that read or write the stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.stand_ins.linear_bypass import LinearBypassArguments, StreamLayer
 from toolkit.stand_ins.output import OutputStructure
 
-CONVOLUTIONS: Final[dict[int, StreamLayer]] = {3: "conv1d", 4: "conv2d", 5: "conv3d"}  # by the stream's dimensions
+CONVOLUTIONS: Final[dict[int, StreamLayer]] = {
+    3: "conv1d",
+    4: "conv2d",
+    5: "conv3d",
+}  # number of the stream's dimensions -> layer
 
 
 def bypass_arguments(
@@ -25,12 +29,12 @@ def bypass_arguments(
     behind: str,
     rank: int | None = None,
 ) -> LinearBypassArguments | None:
-    """Returns the arguments of a bypass for the place of `block`; None where it cannot be told what is a channel.
+    """Returns the arguments of a bypass in the place of `block`; None if the dimension of the channels is not known.
 
     structure, behind: how the block ends (see `toolkit.blocks.find.BlockEnd`).
 
     Raises:
-        ValueError: the rank is more than the stream's channels.
+        ValueError: the rank is larger than the number of channels.
     """
     stream, dim = _stream_of(model, block, inputs)
     if stream is None or dim is None:
@@ -41,10 +45,10 @@ def bypass_arguments(
 
 
 def _stream_of(model: nn.Module, block: str, inputs: Inputs) -> tuple[Tensor | None, int | None]:
-    """The stream that enters a block, and 1 or -1 for the dimension of its channels; None where it is not known.
+    """Returns the stream that enters a block, and the dimension of its channels, 1 or -1; None for what is not known.
 
-    A layer that reads the stream itself tells it. Where there is none, the layers whose outputs look like the stream
-    tell it if they agree: a block adds one of them to the stream.
+    The dimension is that of a layer that reads the stream itself. If no layer does, it is that of the layers whose
+    outputs have the stream's shape, if they agree: a block adds one of these outputs to the stream.
     """
     entry = ActivationPoint(block, "input")
     layers = {name: module for name, module in model.named_modules() if name.startswith(f"{block}.")}
@@ -58,17 +62,20 @@ def _stream_of(model: nn.Module, block: str, inputs: Inputs) -> tuple[Tensor | N
     def dims(side: str, *, exact: bool) -> set[int]:
         named = {name: seen.get(ActivationPoint(name, side)) for name in known}
         alike = {name: value for name, value in named.items() if value is not None and value.shape == stream.shape}
-        found = {known[name] for name, value in alike.items() if not exact or torch.equal(value, stream)}
-        return {dim for dim in found if dim == -1 or stream.dim() in CONVOLUTIONS}
+        possible = {known[name] for name, value in alike.items() if not exact or torch.equal(value, stream)}
+        return {dim for dim in possible if dim == -1 or stream.dim() in CONVOLUTIONS}
 
-    for found in (dims("input", exact=True), dims("output", exact=False)):
-        if len(found) == 1:
-            return stream, found.pop()
+    for possible in (dims("input", exact=True), dims("output", exact=False)):
+        if len(possible) == 1:
+            return stream, possible.pop()
     return stream, None
 
 
 def _dim_of(module: nn.Module) -> int | None:
-    """The dimension that holds the channels of what a layer reads and writes. A subclass of LayerNorm may move it."""
+    """Returns the dimension of the channels that a layer reads and writes; None if it is not known.
+
+    A subclass of LayerNorm may use another dimension, so it is not known there.
+    """
     if isinstance(module, nn.Linear) or is_conv(module):
         return channel_dim(module)
     if isinstance(module, (_BatchNorm, nn.GroupNorm)):

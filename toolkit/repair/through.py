@@ -1,8 +1,8 @@
-"""Least squares through an activation: min_W || act(R + X W) - G ||^2, by targets that alternate with the fit.
+"""Solves least squares through an activation, min_W || act(R + X W) - G ||^2, by alternating targets and fits.
 
-Where the goal is what the activation lets through, the sum should equal it; where the goal is the activation's floor,
-any sum below the floor will do, so the present one is kept if it is below and the floor is asked for if it is not. Each
-round is an ordinary least-squares problem with the same matrix; the error of the best round is never above the first.
+For a positive goal, the target of the sum is the goal. For a goal of 0, any sum below 0 will do: the target is the
+present sum if that is negative, and 0 otherwise. Each round is an ordinary least-squares problem with the same matrix;
+the best round is taken, so the error never rises.
 """
 
 from __future__ import annotations
@@ -16,23 +16,31 @@ from toolkit.repair.damping import DEFAULT, Damping, damped_solve
 from toolkit.repair.joint import BEHIND
 
 ROUNDS = 4
-MOST_BYTES = 2**27  # of X that is kept: what comes after that thins out what is there
+MOST_BYTES = 2**27  # bytes of X that are kept; if there are more, every second row is dropped
 CHUNK = 4096  # rows that are computed with in float64 at a time
 
 Rows = tuple[Tensor, Tensor, Tensor]  # X, R, G
 
 
 class ThroughActivation:
-    """One problem; rows are streamed in and kept in the type that they come in, evenly thinned out if they are many."""
+    """Is one problem to which rows are added; they are kept in their own number type, and thinned out if many.
+
+    behind: the activation, one of `toolkit.repair.joint.BEHIND`.
+    """
 
     def __init__(self, behind: str) -> None:
         self.behind = behind
         self.rows: list[Rows] = []
         self.stride = 1
-        self._gram: Tensor | None = None  # X^T X, once it was asked for
+        self._gram: Tensor | None = None  # X^T X, computed when it is first needed
 
     def add(self, rows: Tensor, rest: Tensor, goal: Tensor) -> None:
-        """rows [places, inputs]: X; rest [places, outputs]: the sum without the layer; goal: what should come out."""
+        """Adds rows.
+
+        rows: [places, inputs], X.
+        rest: [places, outputs], R, the sum without the layer.
+        goal: [places, outputs], G, the stream that should be behind the activation.
+        """
         kind = torch.promote_types(rows.dtype, torch.float32)
         self.rows.append(_thinned((rows, rest.to(kind), goal.to(kind)), self.stride))
         self._thin_out()
@@ -46,10 +54,10 @@ class ThroughActivation:
         self._gram = None
         while sum(part.nbytes for part, _, _ in self.rows) > MOST_BYTES:
             self.stride *= 2
-            self.rows = [_thinned(one, 2) for one in self.rows]
+            self.rows = [_thinned(part, 2) for part in self.rows]
 
     def error(self, solution: Tensor) -> float:
-        """Relative squared error of `solution` [inputs, outputs] behind the activation."""
+        """Returns the relative squared error of a solution [inputs, outputs] behind the activation."""
         missed = scale = 0.0
         for rows, rest, goal in self._chunks():
             missed += self._missed(rest + rows @ solution, goal)
@@ -60,7 +68,7 @@ class ThroughActivation:
         return float((BEHIND[self.behind](total) - goal).square().sum())
 
     def solve(self, old: Tensor, damping: Damping = DEFAULT) -> Tensor:
-        """Returns the best solution that the rounds came by, `old` among them."""
+        """Returns the best solution [inputs, outputs] of all rounds, of which `old` is the first."""
         gram = self._products(old)
         factor, fault = torch.linalg.cholesky_ex(gram + torch.diag(damping.ridge(gram.diagonal())))
         if int(fault):
@@ -68,15 +76,15 @@ class ThroughActivation:
         best = old
         least, pull = self._error_and_pull(old)
         for _ in range(ROUNDS):
-            found = best + torch.cholesky_solve(pull, factor)
-            error, pull = self._error_and_pull(found)
+            solution = best + torch.cholesky_solve(pull, factor)
+            error, pull = self._error_and_pull(solution)
             if not error < least:
                 break
-            best, least = found, error
+            best, least = solution, error
         return best
 
     def solutions(self, old: Tensor, dampings: Sequence[Damping]) -> Iterator[Tensor]:
-        """Yields what the first round comes to with each damping; its targets are the same for all."""
+        """Yields the solution of the first round for each damping; its targets are the same for all."""
         gram, (_, pull) = self._products(old), self._error_and_pull(old)
         for damping in dampings:
             yield old + damped_solve(gram, damping.ridge(gram.diagonal()), pull)
@@ -90,7 +98,7 @@ class ThroughActivation:
         return self._gram
 
     def output_moments(self, solution: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance [outputs] of X W."""
+        """Returns mean and variance [outputs] of X W."""
         count, total, squares = 0, torch.zeros_like(solution[0]), torch.zeros_like(solution[0])
         for rows, _, _ in self._chunks():
             outputs = rows @ solution
@@ -99,7 +107,7 @@ class ThroughActivation:
         return mean, (squares / count - mean.square()).clamp(min=0.0)
 
     def _error_and_pull(self, solution: Tensor) -> tuple[float, Tensor]:
-        """The relative squared error, and X^T (T - R - X W) for the targets T of this round."""
+        """Returns the relative squared error, and X^T (T - R - X W) for the targets T of this round."""
         missed, scale, pull = 0.0, 0.0, torch.zeros_like(solution)
         for rows, rest, goal in self._chunks():
             total = rest + rows @ solution
@@ -109,7 +117,7 @@ class ThroughActivation:
         return missed / max(scale, 1e-30), pull
 
     def _chunks(self) -> Iterator[Rows]:
-        """The rows in float64, a few at a time."""
+        """Yields the rows in float64, CHUNK at a time."""
         for rows, rest, goal in self.rows:
             for first in range(0, len(rows), CHUNK):
                 part = slice(first, first + CHUNK)

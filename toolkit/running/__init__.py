@@ -1,1 +1,1 @@
-"""The loop that applies the stages of a recipe and measures after each."""
+"""Runs recipes: applies stage after stage, and measures the model after each."""

@@ -1,4 +1,4 @@
-"""Binds a run to its baseline: it is tried before any work, and no run goes on with another one."""
+"""Binds a run to its baseline: tries the baseline before any work, and refuses to resume with another one."""
 
 from __future__ import annotations
 
@@ -19,45 +19,50 @@ from toolkit.tasks.rebuilt import check_rebuilt
 from toolkit.tasks.task import Task
 from toolkit.tasks.trial import inputs_of, smallest_batch
 
-# What the first step of a record says of the baseline, and what another value of it means.
+# Key of the first step of a record -> what differs from the begun run if the hash under this key differs.
 _MEANINGS = {"inputs_sha256": "example inputs", "weights_sha256": "weights", "baseline_sha256": "weights"}
 
 
 def origin_of(dense: nn.Module, inputs: tuple[Tensor, ...]) -> Detail:
-    """Returns hashes of the example inputs and of all tensors of the baseline, those that are plain attributes too."""
+    """Returns hashes of the example inputs and of all tensors of the baseline, even those in plain attributes."""
     state = [value for value in dense.state_dict().values() if isinstance(value, Tensor)]
-    beside = [value for module in dense.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    attributes = [value for module in dense.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return {
-        "baseline_sha256": tensors_sha256([*state, *dense.buffers(), *beside]),
+        "baseline_sha256": tensors_sha256([*state, *dense.buffers(), *attributes]),
         "inputs_sha256": tensors_sha256(inputs),
     }
 
 
 def check_origin(record: RunRecord, origin: Detail, out: Path) -> None:
-    """Checks that a run that goes on has the baseline that it began with; older records say less of theirs.
+    """Checks that a resumed run has the baseline and the example inputs that it began with.
+
+    Older records hold fewer hashes; what they do not hold is not checked.
+
+    origin: the hashes of the present baseline.
 
     Raises:
-        RecordError: it has another one.
+        RecordError: a hash differs from the recorded one.
     """
     if not record.steps:
         return
-    begun = record.baseline.detail
+    recorded = record.baseline.detail
     for key in ("weights_sha256", "baseline_sha256", "inputs_sha256"):
-        is_known = key in begun or key == "weights_sha256"
-        if is_known and begun.get(key) != origin.get(key):
+        is_known = key in recorded or key == "weights_sha256"
+        if is_known and recorded.get(key) != origin.get(key):
             raise RecordError(
-                f"{out / RUN_FILE} was begun with other {_MEANINGS[key]}; start afresh with another --out"
+                f"{out / RUN_FILE} was begun with other {_MEANINGS[key]}; start a new run with another --out"
             )
 
 
 def try_baseline(recipe: Recipe, task: Task, dense: nn.Module, device: torch.device) -> int:
-    """Tries the baseline out before any work; returns the number of examples that it takes at the least.
+    """Tries the baseline before any work, and returns the smallest number of examples that it takes per call.
 
     dense: the baseline, on `device`.
 
     Raises:
-        UserError: it does not run, is not what `build_model` builds, or cannot be measured as the recipe asks.
-        StageError: a stage has a target in multiply-adds, and they cannot be counted in full.
+        UserError: the baseline does not run, is not what `build_model` builds, or cannot be measured as the recipe
+            asks.
+        StageError: a stage has a target in multiply-adds, and the baseline's cannot be counted in full.
     """
 
     def inputs(size: int) -> tuple[Tensor, ...]:
@@ -67,12 +72,12 @@ def try_baseline(recipe: Recipe, task: Task, dense: nn.Module, device: torch.dev
     too_few = [size for size in recipe.measure.batch_sizes if size < smallest]
     if too_few:
         raise UserError(
-            f"measure.batch_sizes: {too_few[0]} is too few: the model takes {smallest} examples at the least"
+            f"measure.batch_sizes: {too_few[0]} is too few: the model takes at least {smallest} examples per call"
         )
     check_rebuilt(dense, _rebuilt(task, dense), inputs_of(task, smallest + 1), "what load_baseline gives")
     macs = count_macs(dense, inputs(smallest))
     if not macs.is_partial and not macs.total:
-        raise UserError("the model has no matrix product and no convolution, so that there is nothing to compress")
+        raise UserError("the model has no matrix product and no convolution, so there is nothing to compress")
     for index, stage in enumerate(recipe.stages):
         if macs.is_partial and stage.target_macs_ratio is not None:
             raise StageError(
@@ -84,10 +89,10 @@ def try_baseline(recipe: Recipe, task: Task, dense: nn.Module, device: torch.dev
 
 
 def _rebuilt(task: Task, dense: nn.Module) -> nn.Module:
-    """Returns a new model with the baseline's weights, in eval mode; saved models are made in this way.
+    """Returns a new model of `build_model` with the baseline's weights, in eval mode, as saved models are loaded.
 
     Raises:
-        UserError: there is none.
+        UserError: `build_model` fails or gives no module, or the weights do not fit.
     """
     with users_code(f"build_model of task {task.name!r} fails"):
         model = task.build_model()

@@ -1,4 +1,4 @@
-"""The first step of a run: the model is looked at before any work is done."""
+"""Checks a run's model before any work is done."""
 
 from __future__ import annotations
 
@@ -20,40 +20,43 @@ from toolkit.tasks.ways import paths_of
 
 
 def look_before(recipe: Recipe, task: Task, dense: nn.Module, console: Console) -> Preflight:
-    """Returns the preflight of the unmodified model `dense`, with those parts that the recipe cuts.
+    """Returns the preflight of the unmodified model `dense`; only blocks and channels that the recipe cuts are tried.
 
     Raises:
-        UserError: something is in the way of every run, or of the training that the recipe asks for.
+        UserError: something is in the way of every run, or of the training in the recipe.
     """
     cuts: dict[str, Question] = {"depth": "blocks", "width": "channels"}
     parts = [cuts[axis] for axis in dict.fromkeys(stage.axis for stage in recipe.stages) if axis in cuts]
-    found = preflight_of(task, dense, parts=parts)
-    console.line(one_line_of(found))
-    in_the_way = found.in_the_way(trains=recipe.trains)
+    preflight = preflight_of(task, dense, parts=parts)
+    console.line(one_line_of(preflight))
+    in_the_way = preflight.in_the_way(trains=recipe.trains)
     if in_the_way:
-        raise UserError(refusal_of(in_the_way, found.batch_size))
-    return found
+        raise UserError(refusal_of(in_the_way, preflight.batch_size))
+    return preflight
 
 
 def tell_folded(folded: Mapping[str, str], console: Console) -> None:
-    """Says which tensors are plain parameters from here on; `folded` is what `folded_task` gives."""
+    """Prints which computed tensors become plain parameters.
+
+    folded: by the name of the tensor, what has computed it so far; `folded_task` gives this.
+    """
     for kind in dict.fromkeys(folded.values()):
-        names = ", ".join(name for name, own in folded.items() if own == kind)
-        console.line(f"folded: {names}: computed by {kind} so far, parameters of their own from here on")
+        names = ", ".join(name for name, computed_by in folded.items() if computed_by == kind)
+        console.line(f"folded: {names}: computed by {kind} so far, plain parameters from here on")
 
 
 def check_baseline(task: Task, dense: nn.Module, inputs: tuple[Tensor, ...], console: Console) -> None:
-    """Checks what would otherwise be found after all the work: that the model repeats itself, and can be saved.
+    """Checks that the model repeats itself and can be saved, which would otherwise show after all the work.
 
     Raises:
-        UserError: it does not, or cannot.
+        UserError: two passes differ, or the model cannot be saved and loaded.
     """
     fault = why_not_repeatable(dense, Path(inputs))
     if fault is not None:
         raise UserError(
-            f"task {task.name!r}: {fault}; no cut could be proved and no saved model recognised: make it compute the "
-            "same for the same inputs in eval mode"
+            f"task {task.name!r}: {fault}; so no cut could be proved and no saved model recognised; make the model "
+            "compute the same for the same inputs in eval mode"
         )
     check_saving(dense, task.build_model().cpu(), inputs)
     for words in paths_of(task, dense, inputs[0].device).refused:
-        console.line(f"{words}, so that nothing is proved for it")
+        console.line(f"{words}, so nothing is proved for it")

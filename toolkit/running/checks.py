@@ -1,4 +1,4 @@
-"""Checks that a stage must pass: the model runs as before, its outputs are sound, and something has changed."""
+"""Checks a stage's result: the model still runs, its outputs are sound, and something has changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_outputs(
     """Checks that the model is in eval mode and gives finite outputs of the dense model's shapes at two batch sizes.
 
     inputs: gives the inputs for a number of examples.
-    smallest_batch: the first of the two numbers of examples, 1 for most models; the other is one more.
+    smallest_batch: the smaller of the two batch sizes, 1 for most models; the other is one more.
     others: more ways to run the dense model, on which the outputs must have its shapes too.
 
     Raises:
@@ -38,13 +38,13 @@ def check_outputs(
     if model.training:
         raise StageError("the stage left the model in training mode")
     for batch_size in (smallest_batch, smallest_batch + 1):
-        given = inputs(batch_size)
+        tensors = inputs(batch_size)
         with evaluating(model, dense):
-            new, old = tensors_in(model(*given)), tensors_in(dense(*given))
+            new, old = tensors_in(model(*tensors)), tensors_in(dense(*tensors))
         if not old:
             raise StageError("the dense model's outputs hold no tensor, so nothing can be checked")
         if [part.shape for part in new] != [part.shape for part in old]:
-            raise StageError(f"the outputs changed shape: {[tuple(p.shape) for p in new]}")
+            raise StageError(f"the outputs changed shape: {[tuple(part.shape) for part in new]}")
         if not all(bool(part.isfinite().all()) for part in new):
             raise StageError("the outputs are not finite numbers")
     for path in others:
@@ -55,11 +55,11 @@ def check_outputs(
             except FAULTS as error:
                 raise StageError(f"the model does not run {path.words} any more: {error}") from error
         if [part.shape for part in new] != [part.shape for part in old]:
-            raise StageError(f"the outputs changed shape {path.words}: {[tuple(p.shape) for p in new]}")
+            raise StageError(f"the outputs changed shape {path.words}: {[tuple(part.shape) for part in new]}")
 
 
 def check_changed(before: dict[str, Tensor], model: nn.Module, allow_no_change: bool) -> None:
-    """Checks that the model's state differs from the state `before`, unless no change is allowed.
+    """Checks that the model's state differs from the state before the stage, unless a stage without change is allowed.
 
     Raises:
         StageError: nothing has changed.
@@ -69,5 +69,5 @@ def check_changed(before: dict[str, Tensor], model: nn.Module, allow_no_change: 
     if same and not allow_no_change:
         raise StageError(
             "the stage changed nothing (ratios are of the unmodified model); "
-            "ask for more, or set allow_no_change: true if that is what you want"
+            "ask for more, or set allow_no_change: true if no change is what you want"
         )

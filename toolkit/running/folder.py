@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and when it may be written to."""
+"""Holds the layout of a run's folder, and refuses folders that must not be written to."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ STAGES_FOLDER = "stages"
 
 
 def begin_record(record: RunRecord, out: Path) -> None:
-    """Writes a fresh record and its recipe. What cannot be run at all has to be found before: nothing is to remain."""
+    """Writes the files of a new run; a run that is refused must be refused before, so that it leaves nothing behind."""
     write_atomically(out / RESOLVED_FILE, dump_recipe(record.recipe))
     record.save(out)
 
 
 def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
-    """Returns a fresh record for an empty folder, in which nothing is written yet, or the one to resume.
+    """Returns the record to resume, or a new record for an empty folder, in which nothing is written yet.
 
     Raises:
         UserError: `out` holds something already and `resume` is off.
-        RecordError: the record is damaged, of another recipe, or was begun in another environment.
+        RecordError: the record is damaged, belongs to another recipe, or was begun with another task file or in another
+            environment.
     """
     environment = describe_environment()
     if not resume:
@@ -50,12 +51,12 @@ def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
             f"{out / RUN_FILE} belongs to another recipe, or another version of it; "
             "choose another --out, or remove the folder"
         )
-    began, now = record.recipe.own_task, recipe.own_task
-    if began is not None and now is not None and began.is_other_than(now):
+    recorded_task, given_task = record.recipe.own_task, recipe.own_task
+    if recorded_task is not None and given_task is not None and recorded_task.is_other_than(given_task):
         raise RecordError(
-            f"{out / RUN_FILE} was begun with the task of {began.in_words()}, but this one is of {now.in_words()}: "
-            "it may make another model or read other data; go on with the file as it was, or start afresh with another "
-            "--out"
+            f"{out / RUN_FILE} was begun with the task of {recorded_task.in_words()}, but this one is of "
+            f"{given_task.in_words()}: it may make another model or read other data; restore the file as it was, or "
+            "start a new run with another --out"
         )
     if record.environment != environment:
         changed = [
@@ -63,5 +64,7 @@ def open_record(recipe: Recipe, out: Path, resume: bool) -> RunRecord:
             for name in type(environment).model_fields
             if getattr(record.environment, name) != getattr(environment, name)
         ]
-        raise RecordError(f"{out / RUN_FILE} was begun in another environment ({'; '.join(changed)}); start afresh")
+        raise RecordError(
+            f"{out / RUN_FILE} was begun in another environment ({'; '.join(changed)}); choose another --out"
+        )
     return record

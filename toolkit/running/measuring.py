@@ -1,4 +1,4 @@
-"""Measures a model of a run: multiply-adds, parameters, latency on every device that is there, quality."""
+"""Measures a model of a run: multiply-adds, parameters, latency on every device of the machine, quality."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from toolkit.tasks.task import Task
 
 
 def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, smallest_batch: int = 1) -> Measurement:
-    """Returns what `recipe.measure` asks for. Both models are on the recipe's device.
+    """Returns the measurement that `recipe.measure` asks for; both models are on the recipe's device.
 
-    smallest_batch: examples that the models take at the least.
+    smallest_batch: the smallest number of examples that the models take per call.
     """
     quality = tuple(evaluate(task, model, split) for split in recipe.measure.splits)
     inputs = tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch))
@@ -35,24 +35,24 @@ def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, smal
 
 
 def latency_keys(recipe: Recipe) -> list[MeasurementKey]:
-    """Returns what is timed: all that the recipe asks for, on the CPU and, where it is there, on CUDA.
+    """Returns the keys of all latencies that the recipe asks for, on the CPU and, if there is one, on CUDA.
 
-    The run's device comes first. What the run's own device cannot do was refused with the recipe. What the
-    other one cannot do is left out.
+    The run's device comes first. Runtimes and precisions that it lacks were refused with the recipe; those that the
+    other device lacks are left out.
     """
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     devices.sort(key=lambda device: device != recipe.device)
-    asked = recipe.measure
-    every = itertools.product(devices, asked.runtimes, asked.precisions, asked.batch_sizes)
+    settings = recipe.measure
+    combinations = itertools.product(devices, settings.runtimes, settings.precisions, settings.batch_sizes)
     keys = [
         MeasurementKey(runtime=runtime, device=device, precision=precision, batch_size=batch_size)
-        for device, runtime, precision, batch_size in every
+        for device, runtime, precision, batch_size in combinations
     ]
     return [key for key in keys if key.device == recipe.device or is_possible(key)]
 
 
 def _latencies(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -> Iterator[Latency]:
-    """Yields a latency for each key. On another device than the run's, copies are timed."""
+    """Yields the latency of each key; on a device that is not the run's, copies of the models are timed."""
     settings = recipe.measure
     for device, keys in itertools.groupby(latency_keys(recipe), key=lambda key: key.device):
         pair = [model, dense]

@@ -1,4 +1,4 @@
-"""The one loop: load the dense model, apply stage after stage, check, save, measure, record."""
+"""Runs a recipe: loads the dense model, then applies, checks, saves, measures and records stage after stage."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ def run(
     resume: bool = False,
     console: Console | None = None,
 ) -> RunRecord:
-    """Apply `recipe` and write `run.json`, `recipe.resolved.yaml`, `stages/` and `model/` under `out`.
+    """Applies a recipe, writes `run.json`, `recipe.resolved.yaml`, `stages/` and `model/`, and returns the record.
 
-    `task` is for a model of your own; without it the recipe's task is looked up among the built-in ones. A relative
-    path of weights in the recipe's model starts from `folder`; the command line gives the recipe's.
-    `out` defaults to `runs/<recipe name>`. `resume` continues after the last stage that was finished.
+    task: a task of your own; with None the recipe names a built-in task.
+    folder: what a relative path of weights in the recipe starts from; None stands for the current folder.
+    out: the folder that is written; None stands for `runs/<recipe name>`.
+    resume: whether to continue the run in `out` after its last finished stage.
 
     Raises:
         UserError: the recipe, the folder or the device cannot be used, a stage cannot meet its target, or memory is
@@ -78,14 +79,14 @@ def run(
                 console.line(f"{out} is already finished")
                 return record
             tell_folded(folded, console)
-            begun = _Run(recipe, task, dense.to(device).eval(), out, device, console)
-            begun.folded = tuple(folded)
-            check_baseline(task, begun.dense, begun.inputs(begun.smallest_batch), console)
+            progress = _Run(recipe, task, dense.to(device).eval(), out, device, console)
+            progress.folded = tuple(folded)
+            check_baseline(task, progress.dense, progress.inputs(progress.smallest_batch), console)
             if not record.steps:
-                looked = look_before(recipe, task, begun.dense, console)  # before anything is written
+                preflight = look_before(recipe, task, progress.dense, console)  # before anything is written
                 begin_record(record, out)
-                write_atomically(out / PREFLIGHT_FILE, looked.model_dump_json(indent=1) + "\n")
-            return begun.go(record, origin)
+                write_atomically(out / PREFLIGHT_FILE, preflight.model_dump_json(indent=1) + "\n")
+            return progress.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
 
@@ -109,7 +110,7 @@ def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
 
 
 def _origin(recipe: Recipe, folder: Path | None) -> Detail:
-    """What the record's first step says of weights that a recipe names."""
+    """Returns the hash of the weights file that the recipe names, if it names one, for the record's first step."""
     if recipe.model is None or recipe.model.weights is None:
         return {}
     return {"weights_sha256": file_sha256((folder or Path()) / recipe.model.weights)}
@@ -121,7 +122,7 @@ def _refuse(faults: list[Fault]) -> None:
 
 
 class _Run:
-    """One run in progress: what stays the same from step to step."""
+    """Holds what stays the same from step to step of one run in progress."""
 
     def __init__(
         self, recipe: Recipe, task: Task, dense: nn.Module, out: Path, device: torch.device, console: Console
@@ -174,14 +175,14 @@ class _Run:
         return self.out / STAGES_FOLDER / f"{index + 1:02d}-{self.recipe.stages[index].type}"
 
     def _rounds_folder(self, index: int) -> Path:
-        """Where a stage keeps its finished rounds while it runs."""
+        """Returns the folder where a stage keeps its finished rounds while it runs."""
         folder = self._stage_folder(index)
         return folder.with_name(f".{folder.name}.rounds")
 
     def _apply(self, index: int, model: nn.Module) -> tuple[nn.Module, Detail]:
-        """One stage, checked. What goes on is the model as it was saved and loaded, as after `resume`."""
+        """Applies and checks one stage; returns the model as saved and loaded again, and the stage's detail."""
         stage = self.recipe.stages[index]
-        before = state_of(model)
+        state_before = state_of(model)
         context = StageContext(
             dense=self.dense,
             dense_macs=self.dense_macs,
@@ -199,7 +200,7 @@ class _Run:
                 model, detail = STAGES[stage.type](model, self.task, stage, context)
             others = context.other_paths(self.task, self.dense)
             check_outputs(model, self.dense, self.inputs, self.smallest_batch, others)
-            check_changed(before, model, stage.allow_no_change or detail.kept_as_it_came())
+            check_changed(state_before, model, stage.allow_no_change or detail.kept_as_it_came())
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)
@@ -226,13 +227,13 @@ class _Run:
 
 
 def _summary(step: StepRecord, record: RunRecord) -> str:
-    found = step.measurement
-    ratio = found.macs.ratio_to(record.baseline.measurement.macs)
+    measurement = step.measurement
+    ratio = measurement.macs.ratio_to(record.baseline.measurement.macs)
     parts = ["the count of MACs is partial" if ratio is None else f"{ratio:.3f} of the dense MACs"]
-    for latency in found.latency:
+    for latency in measurement.latency:
         where = "" if latency.key.where == record.recipe.device else f" on {latency.key.where}"
         parts.append(f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}{where}")
-    parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in found.quality]
+    parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in measurement.quality]
     return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
 
 

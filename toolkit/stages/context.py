@@ -1,4 +1,4 @@
-"""What every stage is given besides the model, the task and its own configuration."""
+"""Defines what every stage is given besides the model, the task and its own settings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
 
 @dataclass(frozen=True)
 class StageContext:
-    """`dense` is the run's unmodified, trained model: the teacher, and what every ratio refers to.
+    """Holds what a run gives to each of its stages.
 
-    dense_macs, count_macs: multiply-adds of one example; None where the count is a partial one.
-    smallest_batch: examples that the model takes at the least; it takes any larger number too.
-    running: the number of examples in the batch that `batches` gave last; nothing before the first one.
+    dense: unmodified, trained model: the teacher, and the reference of every ratio.
+    dense_macs: multiply-adds of one example of `dense`, or None if the count is partial.
+    count_macs: returns the multiply-adds of one example, or None if the count is partial.
+    rounds: stores finished rounds, so that an interrupted stage can resume.
+    smallest_batch: smallest number of examples that the model accepts; any larger number works too.
+    running: number of examples in the batch that `batches` yielded last; empty before the first batch.
     """
 
     dense: nn.Module
@@ -40,14 +43,12 @@ class StageContext:
     device: torch.device
     seed: int
     console: Console
-    rounds: RoundStore = field(
-        default_factory=RoundStore
-    )  # where a stage of several rounds keeps those that are finished
+    rounds: RoundStore = field(default_factory=RoundStore)
     smallest_batch: int = 1
     running: list[int] = field(default_factory=list)
 
     def macs_ratio(self, model: nn.Module) -> float:
-        """Returns the share of the unmodified model's multiply-adds.
+        """Returns the multiply-adds of `model` as a share of those of the unmodified model.
 
         Raises:
             StageError: one of the counts is partial.
@@ -58,14 +59,20 @@ class StageContext:
         return ratio
 
     def known_macs_ratio(self, model: nn.Module) -> float | None:
-        """Returns the same; None where one of the counts is partial."""
+        """Returns the same share as `macs_ratio`, or None if one of the counts is partial."""
         if not self.dense_macs:
             return None
         macs = self.count_macs(model)
         return None if macs is None else macs / self.dense_macs
 
     def batches(self, task: Task, split: Split, batch_size: int = 16, *, limit: int | None = None) -> Iterator[Batch]:
-        """A fixed split's batches, or those of its first `limit` examples, with their inputs on the run's device."""
+        """Yields the batches of a split, which are the same at every call, on the device of the run.
+
+        limit: number of leading examples to use; None uses all.
+
+        Raises:
+            StageError: the task fails, yields something else than batches, or yields none.
+        """
         what, is_empty = f"batches of task {task.name!r} fails on {split!r}", True
         with users_code(what):
             batches = iter(task.batches(split, batch_size, limit=limit))
@@ -86,13 +93,14 @@ class StageContext:
             raise StageError(f"task {task.name!r} gives no batch for split {split!r}, which this stage needs")
 
     def inputs(self, task: Task, split: Split) -> Iterator[tuple[Tensor, ...]]:
+        """Returns an iterator over the inputs of the batches of a split."""
         return (batch.inputs for batch in self.batches(task, split))
 
     def other_paths(self, task: Task, model: nn.Module) -> tuple[Path, ...]:
         """Returns the ways to run the model beside eval mode on one example: training mode, and `other_inputs`.
 
         Raises:
-            UserError: the model does not run on one of the task's `other_inputs`.
+            UserError: the model does not run on one of the `other_inputs` of the task.
         """
         return paths_of(task, model, self.device).taken[1:]
 
@@ -102,10 +110,10 @@ class StageContext:
 
 
 class Apply(Protocol[Settings_contra, Detail_co]):
-    """Changes `model`, or returns another one; keeps output shape, mode, device and dtype.
+    """Changes `model` in place or returns another one, with the same output shapes, mode, device and dtype.
 
     Raises:
-        StageError: the target cannot be met; never a silent near miss.
+        StageError: the target cannot be met; a near miss is never accepted silently.
     """
 
     def __call__(
@@ -114,6 +122,7 @@ class Apply(Protocol[Settings_contra, Detail_co]):
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Returns the batch with inputs and targets on the device."""
     return Batch(tuple(part.to(device) for part in batch.inputs), _move(batch.targets, device))
 
 

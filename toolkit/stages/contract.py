@@ -1,7 +1,7 @@
-"""What the settings of every stage answer, so that nothing outside of a stage's folder has to name the stage.
+"""Defines what the settings of every stage answer, so that other folders need not know single stages.
 
-Nothing here imports torch. To add a stage: its folder with `settings.py` (a subclass of `StageSettings`) and
-`apply.py`, its place in `stages/settings.py` and in `stages/registry.py`, and a recipe that uses it.
+Nothing here imports torch. To add a stage: its folder with `settings.py` (a subclass of `StageSettings`), `detail.py`
+and `apply.py`, its place in `stages/settings.py` and in `stages/registry.py`, and a recipe that uses it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ OF_UNMODIFIED = "ratios are of the unmodified model"
 
 
 class StageSettings(Settings):
-    """Base of the settings of every stage.
+    """Is the base of the settings of every stage.
 
-    type: the name of the stage in recipes; a subclass narrows it to one literal, its default.
-    axis: what the stage cuts: blocks (depth), channels (width), or work that depends on the input (dynamic). None for
-        a stage that cuts nothing. The family of a recipe and the lines about slower models follow from it.
-    detail: the class of what the stage leaves in the record.
-    if_slower: what to try instead where the stage made the model slower; said to the user.
+    type: name of the stage in recipes; a subclass narrows it to one literal, its default.
+    axis: what the stage cuts: blocks (depth), channels (width), or work that depends on the input (dynamic). None for a
+        stage that cuts nothing. It decides the family of a recipe.
+    detail: class of what the stage writes into the record.
+    if_slower: advice to the user if the model became slower.
     """
 
     type: str
@@ -38,51 +38,52 @@ class StageSettings(Settings):
 
     @property
     def target_macs_ratio(self) -> float | None:
-        """The share of the unmodified multiply-adds that the stage is to reach; None if it has no such target."""
+        """Returns the share of the unmodified multiply-adds to reach, or None if the stage has no such target."""
         return None
 
     @property
     def num_dropped(self) -> int:
-        """The number of blocks that the settings say will be dropped; 0 where they do not say."""
+        """Returns the number of blocks that the settings say will be dropped, or 0 if they do not say."""
         return 0
 
     @property
     def trains(self) -> bool:
-        """Whether the stage takes gradient steps."""
+        """Says whether the stage takes gradient steps."""
         return False
 
     def in_words(self) -> str:
-        """Returns what the stage does in one phrase for people; without a subclass's own words, its settings."""
+        """Returns in one phrase what the stage does; without a subclass's own words, its settings."""
         settings = self.model_dump(mode="json", exclude={"type"})
         return ", ".join(f"{name} = {value}" for name, value in settings.items())
 
     def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
-        """Yields what keeps the stage from doing what it says: the place within its settings, and the message.
+        """Yields why the stage cannot do what its settings say: the place within the settings, and the message.
 
-        card: what is known of the task; None for a user's own task.
-        earlier: the sound stages before this one, by their index in the recipe.
+        card: what is known of the task, or None for a user's own task.
+        earlier: the earlier stages without faults, by their index in the recipe.
         """
         yield from ()
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
-        """Returns the seconds that the stage takes on 2 idle CPU cores, when it begins with `num_blocks` blocks.
+        """Returns the estimated seconds of the stage on 2 idle CPU cores.
 
-        dense_blocks: the number of blocks of the unmodified model.
+        num_blocks: number of blocks when the stage begins.
+        dense_blocks: number of blocks of the unmodified model.
         """
         return 0.0
 
     def estimated_drops(self, num_blocks: int, dense_blocks: int) -> int:
-        """Returns how many of the `num_blocks` blocks that are left the stage drops, as far as its settings tell."""
+        """Returns how many of the `num_blocks` remaining blocks the stage drops, as far as its settings tell."""
         return 0
 
 
 def useless_macs_ratio(asked: float | None, earlier: Earlier) -> Iterator[StageFault]:
-    """Yields a fault if a share of the multiply-adds is reached before the stage that asks for it begins."""
-    reached, by = 1.0, "the unmodified model is at 1.0"
+    """Yields a fault if the share of multiply-adds is already reached when the stage begins."""
+    reached, reason = 1.0, "the unmodified model is at 1.0"
     for index, stage in earlier.items():
         target = stage.target_macs_ratio
         if target is not None and target < reached:
-            reached, by = target, f"stage {index} is to reach {target} already"
+            reached, reason = target, f"stage {index} is to reach {target} already"
     if asked is not None and asked >= reached:
-        message = f"{asked} would change nothing: {OF_UNMODIFIED}, and {by}; go below {reached}"
+        message = f"{asked} would change nothing: {OF_UNMODIFIED}, and {reason}; go below {reached}"
         yield ("macs_ratio",), f"{message} or set allow_no_change: true"

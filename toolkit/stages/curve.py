@@ -1,4 +1,4 @@
-"""How a training went, as stages record it and say it."""
+"""Records how a training went, and says it on the console."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.training.fit import FitConfig
 
 
 def training_of(result: FitResult, config: FitConfig, task: Task, console: Console, title: str) -> TrainingDetail:
-    """Returns the record of a training, with a point for every validation, and writes what was kept on the console."""
+    """Returns the record of a training, with a point for every validation, and prints which weights were kept."""
     detail = TrainingDetail(
         steps=result.steps,
         stopped=result.stopped,

@@ -1,7 +1,7 @@
-"""What stages leave in the record, as types, and the views of it that reports draw. Nothing here imports torch.
+"""Defines what stages write into the record, and the views of it that reports draw. Nothing here imports torch.
 
-A detail is plain JSON and enough to redo the step without choosing again. Keys that a class here does not know are
-kept: records may come from an older or a newer version.
+A detail is plain JSON and enough to repeat the step without choosing again. Unknown keys are kept, because records may
+come from an older or a newer version.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-FEW_EXAMPLES: Final = 100  # below it, and without an interval, a difference is said to be uncertain
+FEW_EXAMPLES: Final = 100  # with fewer, and without an interval, a difference is called uncertain
 
 TEACHER_ONLY: Final = (
     "the inputs are made up and have no labels, so that the training only distils the unmodified model: the figures "
@@ -19,22 +19,23 @@ TEACHER_ONLY: Final = (
 
 
 class Recorded(BaseModel):
-    """Base of details and their parts."""
+    """Is the base of details and their parts."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Change(Recorded):
-    """A figure before and after something was done."""
+    """Holds a number before and after a change."""
 
     before: float
     after: float
 
 
 class RepairDamping(Recorded):
-    """How strongly a fit was pulled towards the old weights: `share` of the energy of a layer's inputs.
+    """Says how strongly a least-squares fit was pulled towards the old weights.
 
-    of: whose energy: every input's "own", or the "mean" or the "largest" of all inputs.
+    share: damping as a share of the energy of a layer's inputs.
+    of: the energy meant: each input's "own", or the "mean" or "largest" of all inputs.
     """
 
     share: float
@@ -42,10 +43,10 @@ class RepairDamping(Recorded):
 
 
 class RepairErrors(Recorded):
-    """Relative squared errors of a layer's output, before and after its least-squares repair; 0 is no error.
+    """Holds the relative squared errors of a layer's output before and after its least-squares repair; 0 is no error.
 
-    damping: the one that was chosen by the held-out error; None where the weights stayed, and in older records.
-    stayed: whether no fit helped, so that the weights are the old ones.
+    damping: damping with the lowest held-out error; None if the weights stayed, and in older records.
+    stayed: whether no fit helped, so that the old weights were kept.
     """
 
     layer: str
@@ -56,7 +57,7 @@ class RepairErrors(Recorded):
 
 
 class CurvePoint(Recorded):
-    """A moment of a training: `loss` is the mean since the point before, `validation` the task's metric."""
+    """Holds one validation of a training: the mean training loss since the last one, and the task's metric."""
 
     step: int
     loss: float | None = None
@@ -64,9 +65,9 @@ class CurvePoint(Recorded):
 
 
 class StartPoint(Recorded):
-    """How good the model was on validation data before the first step of a training.
+    """Holds the quality of the model on validation data before the first training step.
 
-    margin: half of the 95 % interval of that figure; None where the task gives no interval.
+    margin: half of the 95 % interval of `validation`, or None if the task gives no interval.
     """
 
     validation: float
@@ -74,7 +75,7 @@ class StartPoint(Recorded):
     margin: float | None = None
 
     def noise_words(self, difference: float) -> str:
-        """Returns what the number of examples makes of a difference of this size."""
+        """Returns a phrase that says how certain a difference of this size is with this number of examples."""
         if self.margin is not None and abs(difference) < self.margin:
             return (
                 f"; the 95 % interval of one such figure on {self.num_examples} examples is ±{self.margin:.4f}, "
@@ -86,14 +87,15 @@ class StartPoint(Recorded):
 
 
 class TrainingDetail(Recorded):
-    """How a training went. `stopped` is "max_steps", "patience" or "broken"; the weights of `kept_step` were kept.
+    """Holds how a training went.
 
-    kept_step: 0 is the model as it came into the training.
-    start: how good that was; None in older records, whose trainings did not look at it.
-    select: what was kept, the "best" or the "last" weights.
-    metric: of the validation figures.
+    stopped: "max_steps", "patience" or "broken".
+    kept_step: step whose weights were kept; 0 is the model before the training.
+    start: quality before the training; None in older records.
+    select: which weights were to be kept, the "best" or the "last".
+    metric: name of the validation metric.
     failure: what broke the training.
-    teacher_only: the task has no labels, so that the training could only distil.
+    teacher_only: whether the task has no labels, so that the training could only distil.
     """
 
     steps: int
@@ -107,27 +109,27 @@ class TrainingDetail(Recorded):
     teacher_only: bool | None = None
 
     def outcome(self) -> str | None:
-        """Returns which weights were kept and why, in one sentence; None for older records."""
+        """Returns in one sentence which weights were kept and why, or None for older records."""
         if self.start is None:
             return None
-        told = {point.step: point.validation for point in self.curve if point.validation is not None}
-        words = self._as_it_came(told) if self.kept_step == 0 else self._trained(told)
+        validations = {point.step: point.validation for point in self.curve if point.validation is not None}
+        words = self._as_it_came(validations) if self.kept_step == 0 else self._trained(validations)
         return f"{words}; {TEACHER_ONLY}" if self.teacher_only else words
 
-    def _as_it_came(self, told: dict[int, float]) -> str:
+    def _as_it_came(self, validations: dict[int, float]) -> str:
         assert self.start is not None
         came = f"{self.metric} {self.start.validation:.4f} on validation as it came"
         broken = f"after {self.steps} steps the training broke down ({self.failure})" if self.failure else ""
-        if not told:
+        if not validations:
             return f"kept the model as it came: {broken}; a lower learning_rate may help"
-        best = max(told.values())
+        best = max(validations.values())
         noise = self.start.noise_words(best - self.start.validation)
         trained = f"{best:.4f} at best in {self.steps} steps of training{noise}"
         return f"kept the model as it came: {came}, {trained}{f'; {broken}' if broken else ''}"
 
-    def _trained(self, told: dict[int, float]) -> str:
+    def _trained(self, validations: dict[int, float]) -> str:
         assert self.start is not None
-        value = told.get(self.kept_step or 0, self.start.validation)
+        value = validations.get(self.kept_step or 0, self.start.validation)
         difference = value - self.start.validation
         which = (
             "the last weights, as select: last says"
@@ -141,9 +143,10 @@ class TrainingDetail(Recorded):
 
 
 class Round(Recorded):
-    """One round of choosing what to remove. `scores`: of every candidate that was left, removed alone.
+    """Holds one round of choosing what to remove.
 
-    `all_dropped`: what went, several where all are chosen at once.
+    scores: score of every remaining candidate, removed alone.
+    all_dropped: everything that was removed; where it is empty, only the best candidate, `dropped`, was removed.
     """
 
     scores: dict[str, float | None]
@@ -152,12 +155,12 @@ class Round(Recorded):
 
     @property
     def gone(self) -> tuple[str, ...]:
-        """All that went in this round; `dropped` is the first of them."""
+        """Returns everything that was removed in this round, `dropped` first."""
         return self.all_dropped or (self.dropped,)
 
 
 class BlockScores(Recorded):
-    """How blocks were chosen, round by round. `criterion_words` says what a score is."""
+    """Holds how blocks were chosen, round by round; `criterion_words` says what a score is."""
 
     criterion_words: str
     higher_is_better: bool
@@ -166,12 +169,12 @@ class BlockScores(Recorded):
 
     @property
     def gone(self) -> tuple[str, ...]:
-        """All that went, in this order."""
+        """Returns all removed blocks in the order of their removal."""
         return tuple(block for turn in self.rounds for block in turn.gone)
 
 
 class GroupWidth(Recorded):
-    """Channels that are cut together: widths of the unmodified model, before the stage, as asked for, and kept."""
+    """Holds the width of a group: in the unmodified model, before the stage, asked for (unrounded), and kept."""
 
     name: str
     kind: str
@@ -182,23 +185,24 @@ class GroupWidth(Recorded):
 
 
 class CutGroup(GroupWidth):
-    """`indices`: the channels that were kept, numbered as before the stage, at the layer that the stage counts them at.
+    """Holds a cut group with the channels that were kept.
 
-    channel_prune counts them at the group's last reader, torch_pruning at the outputs of the layer that it names.
+    indices: kept channels, numbered as before the stage. channel_prune numbers them at the group's last reader,
+        torch_pruning at the outputs of the layer that it names.
     """
 
     indices: tuple[int, ...] = ()
 
 
 class Target(Recorded):
-    """A share of the unmodified model's that was asked for, and what came of it; None where it cannot be counted."""
+    """Holds the share of the unmodified model that was asked for, and the one that was reached, where it is known."""
 
     asked: float | None = None
     achieved: float | None
 
 
 class KeptChannels(Recorded):
-    """Which channels were kept. `kind_words` says in words what each kind of channel is."""
+    """Holds which channels were kept; `kind_words` names each kind of channel."""
 
     importance: str
     groups: tuple[GroupWidth, ...]
@@ -206,7 +210,7 @@ class KeptChannels(Recorded):
 
 
 class StageDetail(Recorded):
-    """Base of what a stage leaves in the record. Reports ask it for views; a stage answers those that it has."""
+    """Is the base of what a stage writes into the record; reports ask it for views."""
 
     def block_scores(self) -> BlockScores | None:
         """Returns how blocks were chosen, if the stage chose any."""
@@ -225,12 +229,12 @@ class StageDetail(Recorded):
         return None
 
     def kept_as_it_came(self) -> bool:
-        """Returns whether the stage chose to hand on the very model that it was given."""
+        """Says whether the stage chose to return the very model that it was given."""
         training = self.training()
         return training is not None and training.kept_step == 0
 
     def has_view(self) -> bool:
-        """Returns whether reports can draw something of this detail."""
+        """Says whether reports can draw something of this detail."""
         views = (self.block_scores(), self.kept_channels(), self.training())
         return bool(self.repair_errors()) or any(view is not None for view in views)
 

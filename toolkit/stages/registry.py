@@ -1,4 +1,4 @@
-"""The stages, by the `type` that recipes name them with."""
+"""Maps the `type` of a stage in a recipe to the function that applies the stage."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The stages that a recipe can name, and their settings. Nothing here imports torch.
+"""Lists the stages that a recipe can name, with their settings. Nothing here imports torch.
 
-Every ratio is of the **unmodified** model, so its meaning does not depend on a stage's position.
+Every ratio refers to the **unmodified** model, so its meaning does not depend on the position of a stage.
 """
 
 from __future__ import annotations

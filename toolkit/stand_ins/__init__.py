@@ -1,1 +1,1 @@
-"""Stand-ins: modules that may stand in a compressed model where a block stood, from a closed list."""
+"""Holds the stand-ins: the closed list of modules that may replace a block in a compressed model."""

@@ -1,6 +1,6 @@
-"""What every stand-in answers. To add one: a file with its arguments and its module, and its place in the registry.
+"""States what every stand-in must offer. A new one takes a file for its arguments and module, and a registry entry.
 
-A stand-in is known by its type and plain arguments, which a saved model keeps; its weights are kept like all others.
+A saved model keeps the type and the plain arguments of a stand-in, and its weights like those of any module.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from toolkit.stand_ins.output import OutputStructure
 
 
 class StandInArguments(Settings):
-    """Base of the arguments of every stand-in: plain data, which may come from a file of anybody's.
+    """Is the base of the arguments of stand-ins: plain data, which may come from an untrusted file.
 
     type: the name of the stand-in in the registry; a subclass narrows it to one literal, its default.
-    structure: how the block that stood there hands back its tensor.
+    structure: how the replaced block returns its tensor.
     """
 
     type: str
@@ -30,14 +30,15 @@ class StandInArguments(Settings):
 
 
 class StandIn(nn.Module, ABC):
-    """Stands where a residual block was: `carry` takes the stream on, whatever else the block was given and returned.
+    """Replaces a residual block, whatever the block was given and returned; `carry` computes the stream behind it.
 
-    The output has the block's own structure: its stream, what the block was given and hands on, and None for every
-    other entry. The stream is the first floating-point tensor that comes in. The plain attributes of
-    the block and its submodules can still be read (nn.TransformerEncoder reads `layers[0].self_attn.batch_first`).
+    The output has the structure of the block's: it holds the stream, what the block was given and returned unchanged,
+    and None for every other entry. The stream is the first floating-point tensor among the inputs. The plain attributes
+    of the block and its submodules can still be read (nn.TransformerEncoder reads `layers[0].self_attn.batch_first`).
 
-    arguments: what the stand-in was made from. Width that is cut later shows in the weights, as in any other module.
-    device, dtype: of its weights, if it has any.
+    block: the block that is replaced.
+    arguments: what the stand-in is made from; channels that are cut later show in the weights alone.
+    device, dtype: device and number type of its weights, if it has any.
     """
 
     def __init__(self, block: nn.Module, arguments: StandInArguments, device: torch.device, dtype: torch.dtype) -> None:
@@ -55,17 +56,18 @@ class StandIn(nn.Module, ABC):
         """Returns the multiply-adds that `carry` takes for a stream of this shape, batch included."""
 
     def fault(self) -> str | None:
-        """Returns in which way the weights are not what the arguments, and what was cut since, make of them."""
+        """Returns in words what is wrong with the shapes of the weights; None if they agree with one another."""
         return None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the stream behind the stand-in in the structure of the block's output."""
         stream = stream_in((args, kwargs))
         assert stream is not None
         return self.arguments.structure.wrap(self.carry(stream), args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return super().__getattr__(name)  # the stand-in's own layers come before what is left of the block
+            return super().__getattr__(name)  # the stand-in's own layers come before the attributes of the block
         except AttributeError:
             remains = self.__dict__.get("remains")
             if not hasattr(remains, name):
@@ -74,6 +76,6 @@ class StandIn(nn.Module, ABC):
 
 
 def _plain_attributes(module: nn.Module) -> SimpleNamespace:
-    kept = (bool, int, float, str, tuple, type(None))
-    values = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, kept)}
+    plain = (bool, int, float, str, tuple, type(None))
+    values = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, plain)}
     return SimpleNamespace(**values, **{name: _plain_attributes(child) for name, child in module.named_children()})

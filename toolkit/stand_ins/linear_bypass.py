@@ -1,11 +1,12 @@
-"""The stand-in `linear_bypass`: one linear map of the stream's channels, at every position the same.
+"""Holds the stand-in `linear_bypass`: one linear map of the stream's channels, the same at every position.
 
     full:        y = act(x + D x + c)        C C multiply-adds for each position
-    of rank r:   y = act(x + U V x + c)      2 r C
+    of rank r:   y = act(x + U V x + c)      2 r C multiply-adds for each position
 
-`act` is what the stream passes after every addition (a ReLU in post-activation ResNets), or nothing. The map is kept as
-the identity plus a correction: with zeros it is the identity, weight decay pulls towards that, and the stream before
-and behind it has the same channels, so that both are cut together.
+C: the channels of the stream.
+act: what the stream passes after every addition, a ReLU in post-activation ResNets, or nothing.
+The map is the identity plus a correction. With a correction of 0 it is the identity, towards which weight decay pulls.
+The stream has the same channels before and behind it, so that both are cut together.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda t
 
 
 class LinearBypassArguments(StandInArguments):
-    """`layer`: linear where the stream has its channels in the last dimension, a convolution where in the second.
+    """Holds the arguments of a bypass.
 
-    channels: of the stream when the bypass was made. rank: of the correction; None is full. behind: what the sum
-    passes.
+    layer: linear if the last dimension of the stream holds the channels, a convolution if the second does.
+    channels: the channels of the stream when the bypass was made.
+    rank: the rank of the correction; None is full rank.
+    behind: what the sum passes.
     """
 
     type: Literal["linear_bypass"] = "linear_bypass"
@@ -52,13 +55,18 @@ class LinearBypassArguments(StandInArguments):
     @model_validator(mode="after")
     def _rank_fits(self) -> LinearBypassArguments:
         if self.rank is not None and self.rank > self.channels:
-            raise ValueError(f"rank {self.rank} is more than the {self.channels} channels of the stream")
+            raise ValueError(
+                f"rank {self.rank} is more than the {self.channels} channels of the stream; choose a smaller one"
+            )
         return self
 
 
 @final
 class LinearBypass(StandIn):
-    """`map` is the correction; of rank r, `down` reads the stream and `up` writes it. New ones add nothing."""
+    """Adds a linear correction to the stream; a new bypass adds 0.
+
+    The correction of full rank is the layer `map`; that of rank r is `down`, which reads the stream, and then `up`.
+    """
 
     arguments: LinearBypassArguments
 
@@ -71,10 +79,10 @@ class LinearBypass(StandIn):
         def layer(inputs: int, outputs: int, bias: bool) -> nn.Module:
             options = {} if arguments.layer == "linear" else {"kernel_size": 1}
             kind = LAYERS[arguments.layer]
-            made: nn.Module = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            new_layer: nn.Module = nn.utils.skip_init(  # type: ignore[no-untyped-call]
                 kind, inputs, outputs, bias=bias, device=device, dtype=dtype, **options
             )
-            return made
+            return new_layer
 
         if rank is None:
             self.map = layer(width, width, bias=True)
@@ -85,35 +93,39 @@ class LinearBypass(StandIn):
 
     @property
     def first(self) -> str:
-        """The name of the layer that reads the stream."""
+        """Returns the name of the layer that reads the stream."""
         return "map" if self.arguments.rank is None else "down"
 
     @property
     def last(self) -> str:
-        """The name of the layer whose output is added to the stream."""
+        """Returns the name of the layer whose output is added to the stream."""
         return "map" if self.arguments.rank is None else "up"
 
     @property
     def last_layer(self) -> nn.Module:
+        """Returns the layer whose output is added to the stream."""
         return self.get_submodule(self.last)
 
     def entry(self, stream: Tensor) -> Tensor:
-        """Returns what the last layer reads."""
+        """Returns what the last layer reads of a stream."""
         read: Tensor = stream if self.last == "map" else self.down(stream)
         return read
 
     def carry(self, stream: Tensor) -> Tensor:
+        """Returns the corrected stream."""
         return ACTIVATIONS[self.arguments.behind](stream + self.last_layer(self.entry(stream)))
 
     def macs(self, shape: Sequence[int]) -> int:
+        """Returns the multiply-adds of the correction for a stream of this shape, batch included."""
         weights = [part for part in self.parameters() if part.dim() > 1]
         dim = 1 if weights[0].dim() > 2 else -1
         return math.prod(shape) // shape[dim] * sum(part.numel() for part in weights)
 
     def fault(self) -> str | None:
+        """Returns which layer's weights do not have the shape that the layer states; None if all do."""
         for name, layer in self.named_children():
             outputs, inputs = layer.get_parameter("weight").shape[:2]
-            said = tuple(value for key, value in vars(layer).items() if key in (*_INPUTS, *_OUTPUTS))
-            if said != (inputs, outputs):
-                return f"{name} is to map {said[0]} channels to {said[1]}, and its weights map {inputs} to {outputs}"
+            stated = tuple(value for key, value in vars(layer).items() if key in (*_INPUTS, *_OUTPUTS))
+            if stated != (inputs, outputs):
+                return f"{name} must map {stated[0]} channels to {stated[1]}, but its weights map {inputs} to {outputs}"
         return None

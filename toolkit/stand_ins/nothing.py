@@ -1,4 +1,4 @@
-"""The stand-in `nothing`: the block is gone, and the stream passes."""
+"""Holds the stand-in `nothing`: the block is removed, and the stream passes unchanged."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from toolkit.stand_ins.contract import StandIn, StandInArguments
 
 
 class NothingArguments(StandInArguments):
+    """Holds the arguments of the stand-in `nothing`."""
+
     type: Literal["nothing"] = "nothing"
 
 
 @final
 class Nothing(StandIn):
-    """Hands the stream on as it is; no parameters, no work."""
+    """Passes the stream on unchanged; it has no parameters and takes no time."""
 
     def carry(self, stream: Tensor) -> Tensor:
+        """Returns the stream itself."""
         return stream
 
     def macs(self, shape: Sequence[int]) -> int:
+        """Returns 0."""
         return 0

@@ -1,7 +1,7 @@
-"""How a block hands back its tensor, so that a stand-in can hand it back in the same way.
+"""Describes how a block returns its tensor, so that a stand-in can return it in the same way.
 
-What came in with the same place and shape goes out: of a block that returns (x, mask) the stand-in hands on the mask
-that it was given. What nothing that came in can take the place of is None.
+An input of the same place and shape stands for an output: for a block that returns (x, mask), the stand-in returns the
+mask that it was given. An output that no input can stand for is None.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from torch import Tensor
 from toolkit.base.settings import Settings
 from toolkit.hooks.tensors import entries_of, equal, rebuilt, stream_in, tensors_in
 
-Place = tuple[int | str, ...]  # number or name of an argument, and then the number or key of a part of it
+Place = tuple[int | str, ...]  # number or name of an argument, and for a part of it the number or key of the part
 
 _MOST_ENTRIES = 64
 
 
 class HandedOn(Settings):
-    """Entry number `at` of an output is what came in at `place`."""
+    """Says that entry number `at` of an output is the input at `place`."""
 
     at: Annotated[int, Field(ge=0, lt=_MOST_ENTRIES)]
     place: Annotated[Place, Field(min_length=1, max_length=2)]
 
 
 class OutputStructure(Settings):
-    """How a block hands back its tensor: alone, or at `index` of `length` outputs, named by `keys` if they have names.
+    """Describes how a block returns its stream: alone, or as one of several entries.
 
-    handed: the entries that the block was given. like: the argument that is a container of the output's own type, of
-    which a copy goes out; the types of other containers with names are not kept, their names are.
+    kind: the kind of container; "tensor" if the stream is returned alone.
+    length: the number of entries.
+    index: the position of the stream among the entries.
+    keys: the names of the entries; empty if they have none.
+    handed: the entries that are inputs of the block.
+    like: the argument that is a container of the output's own type, of which a copy is returned; None if there is none.
+        The types of other containers with names are not kept, but their names are.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"handed", "like"})
@@ -50,24 +55,25 @@ class OutputStructure(Settings):
     def of(
         cls, output: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, names: Sequence[str] = ()
     ) -> tuple[OutputStructure, Tensor] | None:
-        """Returns the structure and the stream of an output, as the block returns it when it is called with these.
+        """Returns the structure and the stream of a block's output; None if it has no tensor or cannot be rebuilt.
 
-        None when the output cannot be rebuilt, or has no tensor. names: what the block calls its positional arguments.
+        args, kwargs: what the block was called with.
+        names: the block's names of its positional arguments.
         """
         if isinstance(output, Tensor):
             return cls(), output
-        kind, found = _kind_of(output), entries_of(output)
-        stream = stream_in(found[1]) if found is not None else None
-        if kind is None or found is None or len(found[1]) > _MOST_ENTRIES:
+        kind, named_entries = _kind_of(output), entries_of(output)
+        stream = stream_in(named_entries[1]) if named_entries is not None else None
+        if kind is None or named_entries is None or len(named_entries[1]) > _MOST_ENTRIES:
             return None
-        keys, entries = found
+        keys, entries = named_entries
         index = next((at for at, entry in enumerate(entries) if entry is stream), None)
         if stream is None or index is None or (kind not in ("tuple", "list") and not all(map(_is_name, keys))):
             return None
         named = keys if kind not in ("tuple", "list") else ()
-        given = list(_given(args, kwargs or {}))
+        arguments = list(_given(args, kwargs or {}))
         entering = stream_in((args, kwargs or {}))
-        others = [(place, value) for place, value in given if value is not entering]
+        others = [(place, value) for place, value in arguments if value is not entering]
         handed = []
         for at, entry in enumerate(entries):
             place = (
@@ -75,33 +81,39 @@ class OutputStructure(Settings):
             )
             if place is not None:
                 handed.append({"at": at, "place": place})
-        like = next((place[0] for place, one in given if _is_like(one, output) and len(place) == 1), None)
-        made = {"kind": kind, "length": len(entries), "index": index, "keys": named, "handed": handed, "like": like}
-        return cls.model_validate(made, strict=False), stream
+        like = next((place[0] for place, value in arguments if _is_like(value, output) and len(place) == 1), None)
+        fields = {"kind": kind, "length": len(entries), "index": index, "keys": named, "handed": handed, "like": like}
+        return cls.model_validate(fields, strict=False), stream
 
     def lost(self, output: Any) -> list[int | str]:
-        """Returns where an output of the block has something that a stand-in has nothing for."""
-        found = entries_of(output)
-        if isinstance(output, Tensor) or found is None:
+        """Returns the keys of the entries of a block's output that a stand-in cannot return."""
+        named_entries = entries_of(output)
+        if isinstance(output, Tensor) or named_entries is None:
             return []
-        there = {self.index, *(one.at for one in self.handed)}
+        returned = {self.index, *(entry.at for entry in self.handed)}
         return [
-            key for at, (key, entry) in enumerate(zip(*found, strict=True)) if entry is not None and at not in there
+            key
+            for at, (key, entry) in enumerate(zip(*named_entries, strict=True))
+            if entry is not None and at not in returned
         ]
 
     @property
     def keeps_its_type(self) -> bool:
+        """Returns whether a stand-in returns a container of the block's own type."""
         return self.kind in ("tensor", "tuple", "list") or self.like is not None
 
     def wrap(self, tensor: Tensor, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        """`tensor` in this structure, beside what is handed on; every other entry is None."""
+        """Returns the stream `tensor` in this structure, with the inputs that are handed on; other entries are None.
+
+        args, kwargs: what the stand-in was called with.
+        """
         if self.kind == "tensor":
             return tensor
-        given = kwargs or {}
-        known = {one.at: _at(one.place, args, given) for one in self.handed} | {self.index: tensor}
-        entries = [known.get(at) for at in range(self.length)]
+        keywords = kwargs or {}
+        known_entries = {entry.at: _at(entry.place, args, keywords) for entry in self.handed} | {self.index: tensor}
+        entries = [known_entries.get(at) for at in range(self.length)]
         if self.like is not None:
-            return rebuilt(_at((self.like,), args, given), entries)
+            return rebuilt(_at((self.like,), args, keywords), entries)
         if self.kind == "mapping":
             return _NamedOutputs(zip(self.keys, entries, strict=True))
         if self.kind in ("named_tuple", "dataclass"):
@@ -123,21 +135,21 @@ def _is_name(key: Any) -> bool:
     return isinstance(key, str)
 
 
-def _is_like(one: Any, output: Any) -> bool:
-    """Whether an argument is a container with names of the output's type and with the same names."""
-    if type(one) is not type(output) or _kind_of(output) in ("tuple", "list", None):
+def _is_like(argument: Any, output: Any) -> bool:
+    """Returns whether an argument is a container with names, of the output's type and with the same names."""
+    if type(argument) is not type(output) or _kind_of(output) in ("tuple", "list", None):
         return False
-    first, second = entries_of(one), entries_of(output)
+    first, second = entries_of(argument), entries_of(output)
     return first is not None and second is not None and first[0] == second[0]
 
 
 def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[Place, Any]]:
-    """All arguments, and the parts of those that are containers, with their places."""
+    """Yields all arguments, and the parts of those that are containers, with their places."""
     arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     for name, value in arguments:
         yield (name,), value
-        found = entries_of(value)
-        for key, part in zip(*found, strict=True) if found is not None else ():
+        named_parts = entries_of(value)
+        for key, part in zip(*named_parts, strict=True) if named_parts is not None else ():
             if isinstance(key, int | str):
                 yield (name, key), part
 
@@ -150,8 +162,10 @@ def _source(
     names: Sequence[str],
     args: Sequence[Any],
 ) -> Place | None:
-    """Where an entry of the output came in: the same object, else what has the same place and shape, else what has the
-    same numbers."""
+    """Returns the place of the input that an entry of the output is; None if it is none.
+
+    It is the same object, else an input of the same place and shape, else an input with the same numbers.
+    """
     given = list(given)
     same = [place for place, value in given if value is entry and not isinstance(entry, bool | int | float | str)]
     alike = [(place, value) for place, value in given if _is_alike(value, entry)]
@@ -161,45 +175,49 @@ def _source(
 
 
 def _is_place(place: Place, at: int, key: Sequence[str], names: Sequence[str], args: Sequence[Any]) -> bool:
-    """Whether an argument, or a part of one, has the number or the name of an entry of the output."""
+    """Returns whether an argument, or a part of one, has the number or the name of an entry of the output."""
     last = place[-1]
-    called = names[last] if len(place) == 1 and isinstance(last, int) and last < len(names) else last
+    name = names[last] if len(place) == 1 and isinstance(last, int) and last < len(names) else last
     if key:
-        return called == key[0]
+        return name == key[0]
     if len(place) == 1 and isinstance(last, str) and last in names:
         return names.index(last) == at
     return last == at
 
 
 def _is_alike(value: Any, entry: Any) -> bool:
-    """Whether two values hold tensors of the same shapes and types, or are the same plain value."""
+    """Returns whether two values hold tensors of the same shapes and types, or are the same plain value."""
     if type(value) is not type(entry):
         return False
     first, second = tensors_in(value), tensors_in(entry)
     if not second:
         return isinstance(entry, bool | int | float | str) and value == entry
-    return [(one.shape, one.dtype) for one in first] == [(one.shape, one.dtype) for one in second]
+    return [(part.shape, part.dtype) for part in first] == [(part.shape, part.dtype) for part in second]
 
 
 def _at(place: Place, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What came in at a place. Raises LookupError where nothing did."""
+    """Returns the input at a place.
+
+    Raises:
+        LookupError: there is no such input.
+    """
     value = args[place[0]] if isinstance(place[0], int) else kwargs[place[0]]
     if len(place) == 1:
         return value
-    found = entries_of(value)
-    if found is None:
+    named_parts = entries_of(value)
+    if named_parts is None:
         raise LookupError(f"argument {place[0]} of a dropped block has no part {place[1]}")
-    return dict(zip(*found, strict=True))[place[1]]
+    return dict(zip(*named_parts, strict=True))[place[1]]
 
 
 @cache
 def _named(kind: str, keys: tuple[str, ...]) -> Any:
-    """A type with these names, in the place of one that a saved model cannot name."""
+    """Returns a type with these names; it replaces a type that a saved model cannot name."""
     return namedtuple("Outputs", keys) if kind == "named_tuple" else dataclasses.make_dataclass("Outputs", keys)
 
 
 class _NamedOutputs(dict[str, Any]):
-    """A mapping that can also be read by attribute and by place, as the model outputs of transformers are."""
+    """Is a mapping that can also be read by attribute and by position, like the model outputs of transformers."""
 
     def __getattr__(self, name: str) -> Any:
         if name in self:

@@ -1,4 +1,4 @@
-"""The closed list of stand-ins, by the names that saved models use. Nothing else is ever built from a file."""
+"""Holds the closed list of stand-ins, by the names in saved models; nothing else is ever built from a file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ STAND_INS: Final[dict[str, Any]] = {"nothing": Nothing, "linear_bypass": LinearB
 def make_stand_in(block: nn.Module, arguments: StandInArguments, *, without_memory: bool = False) -> StandIn:
     """Returns a new stand-in for a block, with weights of the block's type on the block's device.
 
-    without_memory: its weights lie on the meta device, whatever the arguments ask for.
+    without_memory: whether its weights lie on the meta device instead.
     """
     device, dtype = place_of(block)
-    made: StandIn = STAND_INS[arguments.type](
+    stand_in: StandIn = STAND_INS[arguments.type](
         block, arguments, torch.device("meta") if without_memory else device, dtype
     )
-    return made
+    return stand_in
 
 
 def place_of(block: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Returns where the weights of a block lie and their type; the defaults where it has none."""
+    """Returns the device and the number type of a block's weights; CPU and float32 if it has none."""
     first = next((part for part in block.parameters() if part.is_floating_point()), None)
     return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)

@@ -1,1 +1,1 @@
-"""Tasks: a model, its data and its metric, behind one protocol; a card says what can be known without torch."""
+"""Holds the tasks: a model, its data and its metric behind one protocol, and a card that needs no torch."""

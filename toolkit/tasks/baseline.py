@@ -1,4 +1,4 @@
-"""Trained baselines: weights as safetensors beside the record of how they were made."""
+"""Reads trained baselines: weights as safetensors, beside the record of their training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RECORD_FILE = "training.json"
 
 
 def read_baseline(folder: Path) -> dict[str, Tensor] | None:
-    """The weights that `python -m toolkit.train --out folder` wrote; None if there is no such folder.
+    """Returns the weights that `python -m toolkit.train --out folder` wrote; None if there is no such folder.
 
     Raises:
-        UserError: the folder is there but its weights are not those of its record.
+        UserError: a file is missing or damaged, or the weights are not those of the record.
     """
     if not folder.exists():
         return None
@@ -35,11 +35,23 @@ def read_baseline(folder: Path) -> dict[str, Tensor] | None:
             raise UserError(f"{folder / WEIGHTS_FILE}: damaged, its SHA-256 is not the one in {RECORD_FILE}")
         return load(content)
     except (OSError, ValidationError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a trained baseline: {error}") from error
+        raise UserError(f"{folder}: not the folder of a trained baseline: {error}") from error
 
 
 class TrainConfig(Settings):
-    """How a baseline is trained: AdamW, warm-up + cosine, averaged weights, the best validation is kept."""
+    """States how a baseline is trained: with AdamW, warm-up + cosine and averaged weights; the best ones are kept.
+
+    version: the version of this format, which is 1.
+    task: the name of the task.
+    seed: fixes the initial weights and the order of the examples.
+    max_steps, warmup_steps: numbers of optimiser steps.
+    batch_size: examples per step.
+    learning_rate: the largest learning rate, which warm-up ends with.
+    weight_decay: weight decay of AdamW, on matrices and kernels only.
+    ema_decay: decay of the averaged weights; 0 turns averaging off.
+    validate_every: the number of steps between two validations.
+    patience: the number of validations without improvement after which training stops; null never stops it.
+    """
 
     version: Version
     task: str
@@ -55,13 +67,19 @@ class TrainConfig(Settings):
 
 
 class BaselinePoint(Data):
+    """Holds one point of the training curve: the mean training loss since the last point, and the validation metric."""
+
     step: int
     loss: float
     validation: float
 
 
 class TrainRecord(Data):
-    """How a trained baseline came to be; lies beside its weights."""
+    """Records how a baseline was trained; the record lies beside the weights.
+
+    best_step: the step whose weights were kept.
+    test: the metric on the test split; None unless `--test` was given.
+    """
 
     command: str
     config: TrainConfig
@@ -71,4 +89,4 @@ class TrainRecord(Data):
     best_step: int
     curve: tuple[BaselinePoint, ...]
     validation: Quality
-    test: Quality | None  # evaluated once, after training, only on demand
+    test: Quality | None

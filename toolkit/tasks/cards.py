@@ -1,4 +1,4 @@
-"""The tasks that a recipe can name. Nothing here imports torch: a card says what a recipe may ask of its task."""
+"""Lists the built-in tasks by their cards, which say what a recipe may ask of them. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ def own_model_tasks() -> list[str]:
 
 
 def any_model_task() -> TaskCard:
-    """Returns the card of the task whose model a recipe says."""
+    """Returns the card of the task for which a recipe names any model."""
     return next(card for card in TASKS.values() if card.takes_model)
 
 
 def has_labels(name: str) -> bool:
-    """Returns whether a task learns from labels; a user's own task is taken to."""
+    """Returns whether a task learns from labels, which a user's own task is assumed to do."""
     return name not in TASKS or TASKS[name].has_labels
 
 
 def make_task(task: str | TaskSettings, model: ZooModel | None = None, folder: Path | None = None) -> Task:
-    """The task of that name or with those settings, with its data and trained model at hand.
+    """Returns a built-in task, whose data and trained model are at hand.
 
-    `model` is for a task whose model the recipe says; a relative path in it, or in the settings, starts from `folder`
-    (None: the current one).
+    task: the name of the task, or its settings.
+    model: the model, for the task whose model a recipe names; None for every other task.
+    folder: what relative paths in the model or the settings start from; None stands for the current folder.
 
     Raises:
-        UserError: there is no such task, or it cannot be made of that model or with those settings.
+        UserError: there is no such task, or it cannot be made of this model or with these settings.
     """
     name = task if isinstance(task, str) else task.type
     if name not in TASKS:
@@ -54,5 +55,5 @@ def make_task(task: str | TaskSettings, model: ZooModel | None = None, folder: P
         raise UserError(f"task {name!r} needs settings: {card.settings.__name__}(...)")
     module, attribute = card.factory.split(":")
     make = getattr(importlib.import_module(module), attribute)
-    made: Task = make(model, folder) if model is not None else make() if isinstance(task, str) else make(task, folder)
-    return made
+    built: Task = make(model, folder) if model is not None else make() if isinstance(task, str) else make(task, folder)
+    return built

@@ -1,4 +1,4 @@
-"""A ready task for a classifier of your own: a model, data, cross-entropy, accuracy."""
+"""Holds a ready task for a classifier of your own: a model, data, cross-entropy, accuracy."""
 
 from __future__ import annotations
 
@@ -21,21 +21,27 @@ from toolkit.tasks.trial import smallest_batch
 
 FROM_TRAINING: tuple[Split, ...] = ("score", "calibration", "holdout")
 
-MOST_FIXED_EXAMPLES = 512  # of each of those, unless told
+MOST_FIXED_EXAMPLES = 512  # in each of these splits, unless `fixed_examples` says otherwise
 
 NUM_TRIED = 16  # examples that the trained model is tried on before any work
 
 
 class ClassificationTask(Classifier):
-    """A `Task` around any module that gives logits [B, classes], or an object with such `logits` (transformers).
+    """Makes a `Task` of any model that gives logits [B, classes], or an object with such `logits` (transformers).
 
-    `build_model` builds the architecture, `trained` are its trained weights or a trained model. Data are tensors
-    (inputs..., labels), or datasets whose items are (inputs..., label), the same at every reading. Labels are whole
-    numbers from 0; a model of one logit tells class 1 from class 0. `augmented` are the same training examples with
-    random augmentation, read by training alone. What `trained` has frozen (requires_grad) is not trained.
+    Labels are whole numbers from 0. A model of one logit tells class 1 (above 0) from class 0. The splits for scoring,
+    calibration and holdout are disjoint random parts of `train`.
 
-    The fixed splits for scoring, calibration and holdout are disjoint draws of `fixed_examples` each from `train`,
-    by `seed`; validation and test are only measured on. `other_inputs` are as in `Task`.
+    build_model: builds the architecture.
+    trained: the trained weights or a trained model; parameters that a model has frozen (requires_grad) stay frozen.
+    train, validation, test: tensors (inputs..., labels), or datasets whose items are (inputs..., label) and the same
+        whenever they are read.
+    augmented: the examples of `train` in the same order, with random augmentation; only training reads them.
+    name: the name of the task, which recipes give.
+    protected: names of modules whose widths must not change.
+    fixed_examples: the number of examples in each of the three splits; None takes a third of `train`, up to 512.
+    seed: fixes the draw of the three splits.
+    other_inputs: as in `Task`.
     """
 
     def __init__(
@@ -53,7 +59,11 @@ class ClassificationTask(Classifier):
         seed: int = 0,
         other_inputs: Sequence[tuple[Tensor, ...]] = (),
     ) -> None:
-        """Raises UserError: weights, data or labels cannot be used, or the baseline is not the trained model."""
+        """Checks weights, data and labels, and compares the rebuilt baseline with the trained model.
+
+        Raises:
+            UserError: weights, data or labels cannot be used, or the baseline is not the trained model.
+        """
         self.name, self.protected, self.build_model = name, protected, build_model
         self.other_inputs = tuple(other_inputs)
         if train is test or train is validation or validation is test:
@@ -75,11 +85,12 @@ class ClassificationTask(Classifier):
             "test": ExampleSet("test", test),
         }
         count = min(MOST_FIXED_EXAMPLES, len(self._train) // 3) if fixed_examples is None else fixed_examples
-        self._splits = _draw(self._train, count, seed) | {split: (own, own.all) for split, own in measured.items()}
+        self._splits = _draw(self._train, count, seed) | {split: (data, data.all) for split, data in measured.items()}
         self._check_data(measured)
         self._check_model(trained)
 
     def load_baseline(self) -> nn.Module:
+        """Returns the model with its trained weights, in eval mode on the CPU."""
         model = self._built()
         load_state(model, self._weights, self._versions)
         for key, part in model.named_parameters():
@@ -94,16 +105,16 @@ class ClassificationTask(Classifier):
         return model
 
     def _check_data(self, measured: Mapping[Split, ExampleSet]) -> None:
-        """Tries the data out. Raises UserError: items, labels, or splits that share examples."""
+        """Reads a few items, and checks that items and labels are usable and that no two splits share examples."""
         for data in (self._train, *measured.values()):
             data.check(repeats=True)
         if self._augmented is not self._train:
             self._augmented.check(repeats=False)
         training = {data.name: data.data for data in (self._train, self._augmented)}
-        check_apart({**training, **{split: own.data for split, own in measured.items()}}, alike=training)
+        check_apart({**training, **{split: examples.data for split, examples in measured.items()}}, alike=training)
 
     def _check_model(self, trained: nn.Module | Mapping[str, Tensor]) -> None:
-        """Tries the baseline out. Raises UserError: it does not run, gives no logits, or is not the trained model."""
+        """Checks that the baseline runs, gives logits, and computes what the trained model does."""
         baseline = self.load_baseline()
         self._smallest_batch = smallest_batch(baseline, self.example_inputs)
         examples, places = self._splits["score"]
@@ -111,21 +122,24 @@ class ClassificationTask(Classifier):
         logits = logits_of(try_model(baseline, batch.inputs), len(batch.targets))
         _check_logits(logits, batch.targets)
         classes = max(logits.shape[1], BINARY_CLASSES)
-        for data in {id(own): own for own in (self._augmented, *(own for own, _ in self._splits.values()))}.values():
+        examples_of_splits = (data for data, _ in self._splits.values())
+        for data in {id(data): data for data in (self._augmented, *examples_of_splits)}.values():
             data.classes = classes
             data.check(repeats=False)
         if isinstance(trained, nn.Module):
             check_rebuilt(trained, baseline, batch.inputs, "the model given as `trained`")
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Real examples, those of the scoring split, over again where there are too few."""
+        """Returns the inputs of examples of the scoring split, which are repeated where there are too few."""
         examples, places = self._splits["score"]
         return examples.batch(_repeated(places, batch_size)).inputs
 
     def num_examples(self, split: Split) -> int:
+        """Returns the number of examples in a split."""
         return len(self._splits[split][1])
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        """Yields the examples of a split in order; no batch is smaller than the model takes."""
         examples, places = self._splits[split]
         places = places[:limit]
         batch_size, first = max(batch_size, self._smallest_batch), 0
@@ -136,7 +150,7 @@ class ClassificationTask(Classifier):
             first += size
 
     def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
-        """Epoch after epoch, shuffled; what is left over of an epoch is not used, as batch normalisation wants it."""
+        """Yields shuffled epochs without end; an incomplete last batch is left out, as BatchNorm needs full ones."""
         generator = torch.Generator().manual_seed(seed)
         total = len(self._augmented)
         places = torch.randperm(total, generator=generator)[: max(1, round(share * total))]
@@ -163,30 +177,30 @@ def _repeated(places: Sequence[int], count: int) -> list[int]:
 def _weights_of(trained: Any, built: nn.Module) -> Mapping[str, Tensor]:
     """Returns the trained weights by name.
 
-    built: a model to load them into.
+    built: a model of `build_model`; the weights are loaded into it.
 
     Raises:
-        UserError: they do not fit. The message says what to pass instead.
+        UserError: the weights do not fit; the message says what to pass instead.
     """
     is_module = isinstance(trained, nn.Module)
     weights, what = (trained.state_dict(), "trained.state_dict()") if is_module else (trained, "trained")
-    own = built.state_dict()
+    expected = built.state_dict()
     try:
         load_state(built, weights)
-    except Exception as error:  # whatever was given in the place of weights
+    except Exception as error:  # the user may have given anything instead of weights
         wrapped = [name for name in ("module", "_orig_mod") if isinstance(getattr(trained, name, None), nn.Module)]
         if is_module and wrapped:
             raise UserError(f"trained is {described(trained)} around the model: pass trained.{wrapped[0]}") from error
-        plain_weights(weights, own, what)
+        plain_weights(weights, expected, what)
         raise UserError(f"the weights do not fit what build_model builds: {told(error)}") from error
     is_plain = all(isinstance(value, Tensor) for value in weights.values())
-    if is_plain and all(own[name].dtype == value.dtype for name, value in weights.items() if name in own):
+    if is_plain and all(expected[name].dtype == value.dtype for name, value in weights.items() if name in expected):
         return dict(weights)
-    return plain_weights(weights, own, what)
+    return plain_weights(weights, expected, what)
 
 
 def _check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raises UserError: the trained model's outputs are no finite numbers, or are probabilities and no logits."""
+    """Raises UserError where the trained model's outputs are not finite, or are probabilities instead of logits."""
     if not bool(logits.isfinite().all()):
         raise UserError(
             f"the trained model's outputs on {len(logits)} training examples are not finite numbers (NaN or infinite); "

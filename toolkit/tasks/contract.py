@@ -1,7 +1,7 @@
-"""What can be known of every task without importing it, so that nothing outside of a task's folder has to name it.
+"""States what a task's card and settings hold, so that no file outside a task's folder has to name the task.
 
-Nothing here imports torch. To add a task: its folder with a card, its place in `tasks/cards.py`, and a recipe. A card
-may name a class of settings; a recipe then says `task: {type: NAME, ...}` instead of `task: NAME`.
+Nothing here imports torch. A new task takes a folder with a card, a place in `tasks/cards.py`, and a recipe. If the
+card names a class of settings, a recipe says `task: {type: NAME, ...}` instead of `task: NAME`.
 """
 
 from __future__ import annotations
@@ -17,44 +17,51 @@ TaskFault = tuple[tuple[str | int, ...], str]
 
 @dataclass(frozen=True)
 class TaskCosts:
-    """Seconds on 2 CPU cores with the dense model, for estimates only."""
+    """Holds seconds on 2 CPU cores with the dense model, for estimates only."""
 
-    start_s: float  # load the data and the trained model
-    evaluate_s: float  # one split
-    score_pass_s: float  # score one block
+    start_s: float  # to load the data and the trained model
+    evaluate_s: float  # to evaluate one split
+    score_pass_s: float  # to score one block
     recover_step_s: float  # one fine-tuning step
-    prune_s: float  # collect statistics, prune and repair, once
+    prune_s: float  # to collect statistics, prune and repair, once
     forward_s: float  # one example through the model
 
     def training_s(self, steps: int, validate_every: int) -> float:
-        """Returns the seconds of a training, with a validation after every `validate_every` steps and at its end."""
+        """Returns the seconds of a training that validates after every `validate_every` steps and at its end."""
         return steps * self.recover_step_s + math.ceil(steps / validate_every) * self.evaluate_s
 
 
 class TaskSettings(Settings):
-    """Base of the settings of a task that takes any. `type` is the name of the task; a subclass narrows it."""
+    """Is the base of the settings of a task.
+
+    type: the name of the task; a subclass narrows it to one literal.
+    """
 
     type: str
 
     def faults(self) -> Iterator[TaskFault]:
-        """Yields what keeps the task from being made, as far as it can be told without data: place and message."""
+        """Yields place and message of each fault of the settings that shows without the data."""
         yield from ()
 
     def card(self, card: TaskCard) -> TaskCard:
-        """Returns the task's card with what these settings tell: the number of blocks, the kinds of channel, costs."""
+        """Returns the task's card completed by these settings: number of blocks, kinds of channel, costs."""
         return card
 
 
 @dataclass(frozen=True)
 class TaskCard:
-    """What can be known of a task without importing it; None where it depends on the recipe.
+    """Says what is known of a task without importing it; None stands for what depends on the recipe.
 
-    factory: "module:callable". The callable takes no arguments; with `settings`, it takes them and the folder that
-        relative paths start from; with `takes_model`, it takes the recipe's model and that folder.
+    summary: what the task is, in a few words.
+    factory: "module:callable". The callable takes no arguments; with `settings`, it takes the settings and the folder
+        that relative paths start from; with `takes_model`, it takes the recipe's model and that folder.
+    num_blocks: the number of blocks that can be dropped.
+    criteria: the criteria that block_drop can use.
+    metric: the name of the metric.
     kinds: the kinds of channel that can be pruned.
     settings: the class of the settings that a recipe may give the task.
-    takes_model: the recipe says the model of this task under its key `model`.
-    has_labels: the targets come from data. Where they come from the unmodified model, a training only distils.
+    takes_model: whether the recipe names the model of this task under its key `model`.
+    has_labels: whether the targets come from data; where they come from the unmodified model, training only distils.
     """
 
     name: str

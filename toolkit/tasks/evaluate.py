@@ -1,4 +1,4 @@
-"""Evaluates a model on a task's split, with a metric that is a number or a clear error, and averages losses."""
+"""Evaluates models on the splits of a task, refuses metrics that are unusable, and averages losses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ SHARES = ("accuracy", "precision", "recall", "F1", "f1", "AUC", "auc", "mAP", "I
 
 
 def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
-    """`task.evaluate` with the model in eval mode, whose own mode comes back; `limit` as in `Task.evaluate`.
+    """Returns what `task.evaluate` gives with the model in eval mode; the model's own mode is restored.
+
+    limit: as in `Task.evaluate`.
 
     Raises:
-        StageError: the task gave no usable metric: an error, something else than a `Quality`, a value that is not
-            finite or not within its own bounds, or one of another split or metric.
+        StageError: the task gave no usable metric: it raised an error, or returned something else than a `Quality`, a
+            value that is not finite or not within its own bounds, or a value of another split or metric.
         UserError: the device is out of memory.
     """
     options = {} if limit is None else {"limit": limit}
@@ -36,46 +38,47 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
         users_code(f"evaluate of task {task.name!r} fails on {split!r}"),
     ):
         try:
-            found: Any = task.evaluate(model, split, **options)
+            quality: Any = task.evaluate(model, split, **options)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = first["loc"][0] if first["loc"] else "it"
+            first_error = error.errors()[0]
+            place = first_error["loc"][0] if first_error["loc"] else "it"
             raise StageError(
-                f"{_no_metric(task, split)}: {place} is {first['input']!r}; the model or its data is broken"
+                f"{_no_metric(task, split)}: {place} is {first_error['input']!r}; the model or its data is broken"
             ) from error
-    fault = _fault(found, task, split, limit)
+    fault = _fault(quality, task, split, limit)
     if fault:
         raise StageError(f"{_no_metric(task, split)}: {fault}")
-    assert isinstance(found, Quality)
-    return found
+    assert isinstance(quality, Quality)
+    return quality
 
 
 def _no_metric(task: Task, split: Split) -> str:
     return f"task {task.name!r} gave no usable metric on {split!r}"
 
 
-def _fault(found: Any, task: Task, split: Split, limit: int | None) -> str:
-    """Returns what is wrong with an answer of `Task.evaluate`, in words; an empty text if nothing is."""
-    if not isinstance(found, Quality):
+def _fault(quality: Any, task: Task, split: Split, limit: int | None) -> str:
+    """Returns what is wrong with a result of `Task.evaluate`, in words; an empty text if nothing is."""
+    if not isinstance(quality, Quality):
         return (
-            f"evaluate gives {described(found)}; it must return toolkit.measure.results.Quality(metric=..., split=..., "
-            "value=..., num_examples=...), whose value is a float"
+            f"evaluate gives {described(quality)}; it must return a toolkit.measure.results.Quality(metric=..., "
+            "split=..., value=..., num_examples=...), whose value is a float"
         )
-    if (found.metric, found.split) != (task.metric, split):
-        return f"it is {found.metric!r} on {found.split!r}; evaluate must give {task.metric!r} on {split!r}"
+    if (quality.metric, quality.split) != (task.metric, split):
+        given = f"{quality.metric!r} on {quality.split!r}"
+        return f"it is {given}; evaluate must give {task.metric!r} on {split!r}"
     most = task.num_examples(split) if limit is None else min(limit, task.num_examples(split))
-    if not 1 <= found.num_examples <= most:
-        return f"it says that it is of {found.num_examples} examples, and there are {most}"
-    if found.metric in SHARES and not 0.0 <= found.value <= 1.0:
-        return f"{found.metric} is {found.value:g}; it is a share, from 0 to 1"
-    if found.interval is not None and not found.interval[0] <= found.value <= found.interval[1]:
-        return f"{found.value:g} is outside of its own interval, {found.interval[0]:g} to {found.interval[1]:g}"
+    if not 1 <= quality.num_examples <= most:
+        return f"its num_examples is {quality.num_examples}; the split has 1 to {most}"
+    if quality.metric in SHARES and not 0.0 <= quality.value <= 1.0:
+        return f"{quality.metric} is {quality.value:g}; it is a share, from 0 to 1"
+    if quality.interval is not None and not quality.interval[0] <= quality.value <= quality.interval[1]:
+        return f"{quality.value:g} is outside of its own interval, {quality.interval[0]:g} to {quality.interval[1]:g}"
     return ""
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Iterable[Batch], loss: Callable[[Any, Any], Tensor | float]) -> float:
-    """Returns the mean loss over all examples of the batches. The model is run as it is, in its own mode.
+    """Returns the mean loss over all examples of the batches; the model runs in its present mode.
 
     loss: gives the mean loss of one batch from the model's outputs and the targets.
     """

@@ -1,4 +1,4 @@
-"""Data of a classifier as batches: rows of tensors, or items of a data set, whose last part is the label."""
+"""Makes batches of a classifier's data: of rows of tensors, or of items of a data set, whose last part is the label."""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ from toolkit.tasks.task import Batch
 
 Examples = Dataset[Any] | Sequence[Tensor]
 
-NUM_TRIED = 8  # items of a data set that are read before any work, from its beginning and its end
+NUM_TRIED = 8  # items of a data set that are read before any work, half from its beginning and half from its end
 
 ITEMS = "an item must be a tuple (inputs..., label)"
 
 
 class ExampleSet:
-    """One split of the data. `classes` is the range of labels that are let through; None until it is known."""
+    """Holds one split of the data.
+
+    name: the name of the split in messages.
+    all: the positions of all examples.
+    classes: the number of classes, which labels are checked against; None until it is known.
+    """
 
     def __init__(self, name: str, data: Examples) -> None:
-        """Raises UserError: the data are empty, or not what `batch` can make batches of."""
+        """Checks the form of the data.
+
+        Raises:
+            UserError: the data are empty, or nothing that batches can be made of.
+        """
         self.name = name
         self.data: Dataset[Any] = data if isinstance(data, Dataset) else _rows(name, data)
         if not isinstance(self.data, Sized):
@@ -42,10 +51,11 @@ class ExampleSet:
         return len(self.all)
 
     def batch(self, places: Sequence[int]) -> Batch:
-        """Returns the examples at these places.
+        """Returns the examples at these positions.
 
         Raises:
-            UserError: an item cannot be read or is none, items do not go into one batch, or a label is none.
+            UserError: an item cannot be read or has a wrong form, items do not fit into one batch, or a label is not
+                one of a class.
         """
         if isinstance(self.data, TensorDataset):
             *inputs, labels = (tensor[list(places)] for tensor in self.data.tensors)
@@ -54,33 +64,37 @@ class ExampleSet:
         return Batch(tuple(inputs), class_labels(labels, self.name, self.classes))
 
     def check(self, *, repeats: bool) -> None:
-        """Checks all labels of tensors, and reads a few items of a data set.
+        """Checks all labels of tensors, or reads a few items of a data set.
 
-        repeats: an item must be the same when it is read again.
+        repeats: whether an item must be the same when it is read again.
 
         Raises:
-            UserError: as `batch`, or an item is not the same again.
+            UserError: as `batch`, or an item differs when it is read again.
         """
         if isinstance(self.data, TensorDataset):
             class_labels(self.data.tensors[-1], self.name, self.classes)
             return
         places = sorted({*self.all[: NUM_TRIED // 2], *self.all[-NUM_TRIED // 2 :]})
-        read = self.batch(places)
+        batch = self.batch(places)
         if not repeats:
             return
-        again = self.batch(places)
-        pairs = zip(tensors_in((read.inputs, read.targets)), tensors_in((again.inputs, again.targets)), strict=True)
-        if any(not torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)) for one, other in pairs):
+        batch_again = self.batch(places)
+        pairs = zip(
+            tensors_in((batch.inputs, batch.targets)),
+            tensors_in((batch_again.inputs, batch_again.targets)),
+            strict=True,
+        )
+        if any(not torch.equal(*map(torch.nan_to_num, pair)) for pair in pairs):
             raise UserError(
-                f"items of {self.name} are not the same when they are read again, so that no two figures could be "
-                "compared; give random augmentation as `augmented`, which training alone reads"
+                f"items of {self.name} are not the same when they are read again, so no two figures could be compared; "
+                "give random augmentation as `augmented`, which only training reads"
             )
 
     def _collated(self, places: Sequence[int]) -> list[Any]:
         items = [self._item(place) for place in places]
         try:
             parts = list(default_collate([tuple(item) for item in items]))
-        except Exception as error:  # it raises what it likes
+        except Exception as error:  # default_collate and the items may raise anything
             raise UserError(self._why_no_batch(places, items, error)) from error
         for number, part in enumerate(parts[:-1]):
             if not isinstance(part, Tensor):
@@ -101,17 +115,17 @@ class ExampleSet:
         raise UserError(f"item {place} of {self.name} is {described(item)}; {ITEMS}{wrap}")
 
     def _why_no_batch(self, places: Sequence[int], items: Sequence[Sequence[Any]], error: Exception) -> str:
-        """Returns which items do not go together, in words."""
+        """Returns in words which items do not fit into one batch."""
         for place, item in zip(places, items, strict=True):
-            unlike = f"items {places[0]} and {place} of {self.name} do not go into one batch"
+            unlike = f"items {places[0]} and {place} of {self.name} do not fit into one batch"
             if len(item) != len(items[0]):
                 return f"{unlike}: they have {len(items[0])} and {len(item)} parts; all must have as many"
-            for number, (first, part) in enumerate(zip(items[0], item, strict=True)):
-                kinds = getattr(first, "shape", type(first)), getattr(part, "shape", type(part))
+            for number, (first_part, part) in enumerate(zip(items[0], item, strict=True)):
+                kinds = getattr(first_part, "shape", type(first_part)), getattr(part, "shape", type(part))
                 if kinds[0] != kinds[1]:
                     return (
-                        f"{unlike}: part {number} is {described(first)} and {described(part)}; pad or crop them to "
-                        "one size"
+                        f"{unlike}: part {number} is {described(first_part)} and {described(part)}; pad or crop them "
+                        "to one size"
                     )
         parts = ", ".join(map(described, items[0]))
         return f"items of {self.name} cannot be made a batch of ({told(error)}): item {places[0]} is {parts}; {ITEMS}"

@@ -1,4 +1,4 @@
-"""A task whose model computes weights from others, seen as one whose model has plain weights of the same values."""
+"""Presents a task whose model computes weights from others as a task whose model has plain weights of those values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from toolkit.tasks.trial import load_baseline
 
 
 class FoldedTask:
-    """The task that it is made of, but for its models, in which the tensors of `folded` are parameters of their own.
+    """Wraps a task, in whose models the tensors of `folded` become plain parameters.
 
-    folded: what computed each of these tensors, by name, as `computed_tensors` says it.
+    folded: what computed each tensor, by the tensor's name, as `computed_tensors` gives it.
     """
 
     def __init__(self, task: Task, folded: dict[str, str]) -> None:
@@ -24,23 +24,23 @@ class FoldedTask:
         return getattr(self._task, name)
 
     def build_model(self) -> nn.Module:
-        """As in `Task`, folded."""
+        """Returns the task's untrained model with plain parameters."""
         model = self._task.build_model()
         fold_tensors(model, self.folded)
         return model
 
     def load_baseline(self) -> nn.Module:
-        """As in `Task`, folded."""
+        """Returns the task's trained model with plain parameters."""
         model = self._task.load_baseline()
         fold_all(model)
         return model
 
 
 def folded_task(task: Task) -> tuple[Task, dict[str, str]]:
-    """Returns the task with plain weights, and what was folded; the task itself where its model computes none.
+    """Returns the task with plain weights, and what computed them; the task itself if its model computes none.
 
     Raises:
-        UserError: what computes a weight cannot be taken away.
+        UserError: the code that computes a weight cannot be removed.
     """
     folded = computed_tensors(load_baseline(task))
     return (cast("Task", FoldedTask(task, folded)), folded) if folded else (task, {})

@@ -1,4 +1,4 @@
-"""What may be the labels of classes, and what their faults are: said with the shape, type and range that were found."""
+"""Checks labels of classes, and names their faults with their shape, type and range."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from toolkit.base.errors import UserError
 from toolkit.hooks.trial import described
 
-IGNORED = (-100, -1, 255)  # what losses and data sets mark examples by that are to be left out
+IGNORED = (-100, -1, 255)  # values by which losses and data sets mark examples to leave out
 
 OWN_TASK = "write a Task of your own, with its loss and its metric (toolkit.Task)"
 
@@ -19,24 +19,24 @@ def class_labels(labels: Any, name: str, classes: int | None = None) -> Tensor:
     """Returns labels as int64 [N].
 
     labels: whole numbers or truth values, one per example.
-    name: of the data in messages.
+    name: the name of the data in messages.
     classes: the number of classes; None where it is not known yet, so that no range is checked.
 
     Raises:
-        UserError: they are not labels of classes, or not within 0 to `classes` - 1.
+        UserError: the labels are not those of classes, or not within 0 to `classes` - 1.
     """
     if not isinstance(labels, Tensor):
         raise UserError(f"labels of {name} are {described(labels)}; {_whole_numbers(None)}")
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
-        raise UserError(f"labels of {name} are {_found(labels)}; {_shape_fault(labels)}")
+        raise UserError(f"labels of {name} are {_description(labels)}; {_shape_fault(labels)}")
     if classes is not None and len(labels):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
-            raise UserError(f"labels of {name} are {_found(labels)}; {_range_fault(labels, low, high, classes)}")
+            raise UserError(f"labels of {name} are {_description(labels)}; {_range_fault(labels, low, high, classes)}")
     return labels.long()
 
 
-def _found(labels: Tensor) -> str:
+def _description(labels: Tensor) -> str:
     if not labels.numel() or labels.is_complex():
         return described(labels)
     low, high = labels.min().item(), labels.max().item()
@@ -57,13 +57,13 @@ def _shape_fault(labels: Tensor) -> str:
     if bool(labels.isnan().any()):
         return f"some are NaN, and {rule}"
     if not _is_whole(labels):
-        return f"they look like those of a regression, for which this task has no metric: {OWN_TASK}"
+        return f"they look like the targets of a regression, for which this task has no metric: {OWN_TASK}"
     steps = ("labels", ".squeeze(1)" if labels.ndim == 2 else "", ".long()" if labels.is_floating_point() else "")
     return f"{rule}: pass {''.join(steps)}"
 
 
 def _row_fault(labels: Tensor) -> str:
-    """What is wrong with several numbers per example."""
+    """Returns what is wrong with labels of several numbers per example, in words."""
     rows = labels.double()
     is_binary = bool(((rows == 0) | (rows == 1)).all())
     sums_to_one = bool(((rows.sum(1) - 1).abs() < 1e-3).all())

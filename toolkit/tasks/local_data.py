@@ -1,4 +1,4 @@
-"""Data that do not ship: found in the folder that TOOLKIT_DATA names, read without pickle, and known by a checksum."""
+"""Reads data that do not ship from the folder that TOOLKIT_DATA names, without pickle, and checks their checksum."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROOT_VARIABLE = "TOOLKIT_DATA"
 
 
 def find_data(file: Path, what: str, how_to_get: str) -> Path:
-    """Returns where `file` lies below the folder that the environment variable names.
+    """Returns the path of a file below the folder that TOOLKIT_DATA names.
 
     what: the name of the data in messages, a plural.
     how_to_get: a clause that tells the user where the official source is and what to do.
 
     Raises:
-        UserError: the variable is not set, or the folder has no such file.
+        UserError: the variable is not set, or the folder does not have the file.
     """
     root = os.environ.get(ROOT_VARIABLE)
     if not root:
@@ -39,7 +39,7 @@ def find_data(file: Path, what: str, how_to_get: str) -> Path:
 
 
 def read_arrays(path: Path, how_to_get: str) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of an npz file; nothing is unpickled.
+    """Returns the arrays of an npz file by name; nothing is unpickled.
 
     Raises:
         UserError: the file cannot be read as plain arrays.
@@ -52,7 +52,7 @@ def read_arrays(path: Path, how_to_get: str) -> dict[str, NDArray[Any]]:
 
 
 def checksum(arrays: Arrays) -> str:
-    """SHA-256 over names, types, shapes and values, in order of name: how they are zipped makes no difference."""
+    """Returns the SHA-256 over names, types, shapes and values in order of name, however the arrays are compressed."""
     return bytes_sha256(
         part
         for name in sorted(arrays)
@@ -64,7 +64,7 @@ def checksum(arrays: Arrays) -> str:
 
 
 def check_arrays(path: Path, arrays: Arrays, sha256: str, how_to_get: str) -> None:
-    """Raises UserError: the arrays that were read from `path` are not those of the checksum."""
-    found = checksum(arrays)
-    if found != sha256:
-        raise UserError(f"{path}: the SHA-256 of its arrays is {found}, expected {sha256}; {how_to_get}")
+    """Raises UserError where the arrays that were read from `path` do not have the expected checksum."""
+    actual = checksum(arrays)
+    if actual != sha256:
+        raise UserError(f"{path}: the SHA-256 of its arrays is {actual}, expected {sha256}; {how_to_get}")

@@ -1,4 +1,4 @@
-"""Where a task of the user's own comes from, as recipes keep it. Nothing here imports torch."""
+"""Holds the note in a recipe that says which code made the user's own task. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from toolkit.base.settings import Settings
 
 
 class TaskOrigin(Settings):
-    """A note that the task is the user's own; a recipe with it can be read without the task, but not run.
+    """Notes that the user's own code makes the task; without that code, the recipe can be read but not run.
 
-    `file`: the name of the Python file that made the task, without its folder; `function`: the one in it that was
-    called; `sha256`: of the file. All are null for a task that came from a Python program. Nothing is ever imported
-    because of this note: the file is named again on the command line (`--task`).
+    All keys are null for a task that came from a Python program. Nothing is ever imported because of this note: the
+    file is named again on the command line (`--task`).
+
+    file: the name of the Python file that made the task, without its folder.
+    function: the name of the function in the file that returned the task.
+    sha256: the SHA-256 of the file.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"file", "function", "sha256"})
@@ -24,15 +27,15 @@ class TaskOrigin(Settings):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     def in_words(self) -> str:
-        """Returns `my_task.py:make_task (SHA-256 0123456789ab...)`, or that the task came from a program."""
+        """Returns the origin in words: `my_task.py:make_task (SHA-256 0123456789ab...)`, or `a Python program`."""
         if self.file is None:
             return "a Python program"
         return f"{self.file}:{self.function} (SHA-256 {(self.sha256 or 'unknown')[:12]}...)"
 
     def is_other_than(self, other: TaskOrigin) -> bool:
-        """Returns whether both are files and these are not one and the same function of one and the same file.
+        """Returns whether both origins are files, and differ in the content of the file or in the function.
 
-        The name of the file may differ: a moved file is the same.
+        Two files of the same content are the same file, whatever their names: a file may be moved.
         """
-        both = self.sha256 is not None and other.sha256 is not None
-        return both and (self.sha256, self.function) != (other.sha256, other.function)
+        are_files = self.sha256 is not None and other.sha256 is not None
+        return are_files and (self.sha256, self.function) != (other.sha256, other.function)

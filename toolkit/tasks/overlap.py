@@ -1,4 +1,4 @@
-"""Finds examples that two splits share: rows of tensors by content, items of data sets by what they are made of."""
+"""Finds examples that two splits share: rows of tensors by content, items of data sets by their origin."""
 
 from __future__ import annotations
 
@@ -12,51 +12,52 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from toolkit.base.errors import UserError
 
-CHUNK_BYTES = 2**26  # of rows that are hashed at a time
+CHUNK_BYTES = 2**26  # bytes of rows that are hashed at a time
 
-# Lists that data sets of torchvision and others keep their files in, one entry per item.
+# Attributes in which data sets of torchvision and others list their files, one entry per item.
 LISTS_OF_FILES = ("samples", "imgs")
 
 
 def check_apart(splits: Mapping[str, Any], alike: Collection[str] = ()) -> None:
     """Checks that no two splits share an example.
 
-    splits: data sets by their name.
-    alike: names of splits that are made of the same examples.
+    Data may repeat by nature: as many shared examples are allowed as the repeats within the first of two splits make
+    likely.
 
-    Rows that repeat within the first of two splits as often as they are shared are taken for what such data are like.
+    splits: data sets by the name of the split.
+    alike: names of splits that may share all examples, such as `train` and its augmented form.
 
     Raises:
         UserError: two splits share examples.
     """
     origins = {name: origins_of(data) for name, data in splits.items()}
     names = list(splits)
-    for place, first in enumerate(names):
-        known = set(origins[first])
-        for second in names[place + 1 :]:
+    for position, first in enumerate(names):
+        first_origins = set(origins[first])
+        for second in names[position + 1 :]:
             if first in alike and second in alike:
                 continue
-            shared = [where for where, origin in enumerate(origins[second]) if origin in known]
+            shared = [number for number, origin in enumerate(origins[second]) if origin in first_origins]
             if len(shared) > _expected(origins[first], len(origins[second])):
-                where = ", ".join(map(str, shared[:3]))
+                numbers = ", ".join(map(str, shared[:3]))
                 more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
                 raise UserError(
                     f"{first} and {second} share {len(shared)} of the {len(origins[second])} examples of {second} "
-                    f"(numbers {where}{more} of {second}): they must be different data, or no figure means anything; "
-                    "take them out of one of the two"
+                    f"(numbers {numbers}{more} of {second}): they must be different data, or no figure means anything; "
+                    "remove these examples from one of the two"
                 )
 
 
 def origins_of(data: Any) -> list[Hashable]:
-    """Returns for every item what it is made of: equal where two items are the same example.
+    """Returns the origin of every item; two items of equal origin are the same example.
 
-    Rows of tensors go by the content of the inputs (the last tensor holds the labels), items of a Subset or a
-    concatenation by those of the data set behind it, items of a data set with a list of files by the entry there, and
-    all others by the data set and the number.
+    The origin is: for rows of tensors, a hash of the inputs (the last tensor holds the labels); for items of a Subset
+    or a concatenation, the origin in the data set behind it; for items of a data set with a list of files, the entry in
+    the list; for all others, the data set and the item's number.
     """
     if isinstance(data, Subset):
-        behind = origins_of(data.dataset)
-        return [behind[int(index)] for index in data.indices]
+        originals = origins_of(data.dataset)
+        return [originals[int(index)] for index in data.indices]
     if isinstance(data, ConcatDataset):
         return [origin for part in data.datasets for origin in origins_of(part)]
     if isinstance(data, TensorDataset):
@@ -69,14 +70,17 @@ def origins_of(data: Any) -> list[Hashable]:
 
 
 def _expected(origins: Sequence[Hashable], count: int) -> float:
-    """How many of `count` examples may be found among `origins` by chance, where examples repeat by nature."""
+    """Returns how many of `count` examples may be found in `origins` by chance, where data repeat by nature.
+
+    It is twice the expected number, by the share of `origins` that occur more than once, plus 3 standard deviations.
+    """
     times = Counter(origins)
     twins = sum(number for number in times.values() if number > 1) / len(origins)
     return 0.0 if twins == 0 else 2 * twins * count + 3 * (twins * count + 1) ** 0.5
 
 
 def _row_hashes(tensors: Sequence[Tensor]) -> list[Hashable]:
-    """64 bits per row, of all tensors together: sums of products of the row's words with odd random numbers."""
+    """Returns a hash of 64 bits for each row of all tensors: the sum of its words times odd random numbers."""
     total = torch.zeros(len(tensors[0]), dtype=torch.int64)
     for number, tensor in enumerate(tensors):
         rows = tensor.detach().cpu().contiguous().reshape(len(tensor), -1)

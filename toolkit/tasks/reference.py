@@ -1,4 +1,4 @@
-"""How a recipe refers to its task: by name, or by a mapping with settings. Nothing here imports torch."""
+"""Holds the type of a recipe's `task`: a name, or a mapping with settings. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _tag(value: Any) -> str | None:
 
 
 def _reference() -> Any:
-    """The type of a recipe's `task`: text alone where no task takes settings."""
+    """Returns the type of a recipe's `task`; it is text alone if no task takes settings."""
     if not _SETTINGS:
         return _Name
     tagged: list[Any] = [Annotated[_Name, Tag(BY_NAME)]]

@@ -1,4 +1,4 @@
-"""The Task protocol: the only description of "what is being compressed". Stages know a model through this alone."""
+"""Holds the Task protocol, which describes what is compressed; stages know a model through this alone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 from toolkit.measure.results import Quality, Timeline
 
-# score: choosing what to cut; calibration: closed-form repair; holdout: its error on data it was not fitted to.
-# All three are training data, fixed by the task.
+# score: data to choose what to cut; calibration: data to fit repairs to; holdout: data to check repairs with.
+# All three are parts of the training data that the task fixes.
 Split = Literal["score", "calibration", "holdout", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Positional `inputs` of the model (first dimension is the batch), and whatever the losses compare with."""
+    """Holds the inputs of a batch and its targets.
+
+    inputs: the positional inputs of the model; their first dimension is the batch.
+    targets: whatever the losses compare outputs with.
+    """
 
     inputs: tuple[Tensor, ...]
     targets: Any
@@ -25,64 +29,72 @@ class Batch:
 
 @dataclass(frozen=True)
 class AlignmentOptions:
-    """How predictions are compared.
+    """Says how predictions are compared.
 
-    `class_loss` is for class logits: a KL divergence per class (bernoulli, right for sigmoid heads) or over the classes
-    (softmax); None is the task's own form. `segment_loss` is for segments: 1 - DIoU, or 1 - GIoU.
+    temperature: what logits are divided by; the divergence is multiplied by its square.
+    class_loss: the KL divergence of class logits: per class (bernoulli, the form for sigmoid heads) or over the classes
+        (softmax); None is the task's own form.
+    segment_loss: the loss of segments: 1 - DIoU or 1 - GIoU.
     """
 
-    temperature: float = 1.0  # logits are divided by it, the divergence is multiplied by its square
+    temperature: float = 1.0
     class_loss: Literal["bernoulli", "softmax"] | None = None
     segment_loss: Literal["diou", "giou"] = "diou"
 
 
 class Task(Protocol):
-    """A model, its data and its metric (higher is better).
+    """Is a model with its data and its metric, of which a higher value is better.
 
-    A task may also have `other_inputs`, a sequence of inputs of any batch size, of other lengths or that take other
-    branches of the model than the example inputs: every cut and every drop is proved on them too.
+    A task may also have `other_inputs`, a sequence of further inputs, each a tuple of tensors of any batch size. They
+    differ from the example inputs in length, or take other branches of the model. Every cut and drop is proved on them
+    too.
+
+    name: the name of the task, which recipes give.
+    metric: the name of the metric.
+    protected: names of modules whose widths must not change.
     """
 
     name: str
     metric: str
-    protected: tuple[str, ...]  # module names whose widths may not change
+    protected: tuple[str, ...]
 
     def build_model(self) -> nn.Module:
-        """The unmodified architecture, with untrained weights."""
+        """Returns the unmodified architecture with untrained weights."""
 
     def load_baseline(self) -> nn.Module:
-        """The trained, unmodified model, in eval mode on the CPU."""
+        """Returns the trained, unmodified model, in eval mode on the CPU."""
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Inputs of the right shapes for tracing and timing; the same on every call."""
+        """Returns inputs of the right shapes for tracing and timing, the same on every call."""
 
     def num_examples(self, split: Split) -> int:
-        """How many examples, in the sense of the metric (images, whole streams), a fixed split has."""
+        """Returns how many examples, as the metric counts them (images, whole streams), a fixed split has."""
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
-        """One pass over a fixed split, always in the same order; `limit`: over that many examples of it only.
+        """Yields a fixed split once, always in the same order.
 
-        The examples and batches of a smaller limit come first in those of a larger one.
+        limit: the number of examples to yield; None yields all. A larger limit begins with the examples and the batches
+            of a smaller one.
         """
 
     def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
-        """Endless training batches, fixed by the seed; from that share of the training data, also fixed by it."""
+        """Yields training batches without end, from a share of the training data; the seed fixes both."""
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The task's own training loss, a scalar: the mean over the batch."""
+        """Returns the task's own training loss, a scalar: the mean over the batch."""
 
     def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
-        """How far the student's outputs are from the teacher's: scalars by name, each 0 when the outputs are equal.
+        """Returns how far the student's outputs are from the teacher's: scalars by name, 0 for equal outputs.
 
-        `class` and `segment` are the names that the align stage has weights for; others count once.
+        The stage `align` has weights for the names `class` and `segment`; terms of other names have weight 1.
         """
 
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
-        """The metric on a split, or on the first `limit` examples of it, as for `batches`.
+        """Returns the metric on a split, or on its first `limit` examples, as `batches` yields them.
 
-        Calls the model itself, `model(...)`, over the same batches every time. The model's mode and device are left
+        It calls the model itself, `model(...)`, on the same batches every time, and leaves the model's mode and device
         as they were.
         """
 
     def timeline(self, model: nn.Module) -> Timeline | None:
-        """One test example to show in the report, or None where there is nothing to show."""
+        """Returns one test example to show in the report; None if there is nothing to show."""

@@ -1,4 +1,4 @@
-"""A Python file of the user's that makes a task; named on the command line, never by a recipe.
+"""Reads and runs the user's Python file that makes a task; the command line names the file, and a recipe never does.
 
 Nothing here imports torch: a command that only reads a recipe is as fast with such a file as without.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FUNCTION: Final = "make_task"
 
-DATA: Final = ("name", "metric", "protected")  # members of a task that are values
+DATA: Final = ("name", "metric", "protected")  # members of a task that are no methods
 
 METHODS: Final = (
     "build_model",
@@ -46,7 +46,11 @@ SEE: Final = "the members of a task are listed in toolkit/tasks/task.py; Classif
 
 @dataclass(frozen=True)
 class TaskFile:
-    """The file as it was read. It is hashed and run from these bytes, so that the hash is of what was run."""
+    """Holds the file as it was read; it is hashed and run from the same bytes, so that the hash is of what runs.
+
+    function: the name of the function that makes the task.
+    source: the content of the file.
+    """
 
     path: Path
     function: str
@@ -54,10 +58,11 @@ class TaskFile:
 
     @property
     def origin(self) -> TaskOrigin:
+        """Returns the note about this file that recipes keep."""
         return TaskOrigin(file=self.path.name, function=self.function, sha256=bytes_sha256([self.source]))
 
     def make(self) -> Task:
-        """Runs the file and calls its function. What the file imports is looked for beside it too, as Python does.
+        """Runs the file, calls its function, and returns the task; the file may import what lies beside it.
 
         Raises:
             UserError: the file or the function raises, there is no such function, or it returns no task. The message
@@ -67,10 +72,10 @@ class TaskFile:
         make = getattr(module, self.function, None)
         if not callable(make):
             functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-            own = [name for name in functions if getattr(module, name).__module__ == module.__name__]
+            defined_here = [name for name in functions if getattr(module, name).__module__ == module.__name__]
             raise UserError(
-                f"{self.path} has no function {self.function!r}; its functions are: {', '.join(own) or 'none'}; "
-                f"name one with --task {self.path}:FUNCTION"
+                f"{self.path}: has no function {self.function!r}; its functions are: "
+                f"{', '.join(defined_here) or 'none'}; choose one with --task {self.path}:FUNCTION"
             )
         needed = _needed_arguments(make)
         if needed:
@@ -89,7 +94,11 @@ class TaskFile:
         return module
 
     def compiled(self) -> CodeType:
-        """Returns the code of the file. Raises UserError: it is not Python."""
+        """Returns the compiled code of the file.
+
+        Raises:
+            UserError: the file is not Python.
+        """
         try:
             return compile(self.source, str(self.path), "exec")
         except SyntaxError as error:
@@ -103,16 +112,16 @@ class TaskFile:
             return work()
         except (Exception, SystemExit) as error:
             place = self._place_of(error)
-            told = str(error) if isinstance(error, UserError) else one_line(error)
-            raise UserError(f"{place}: {told}") from error
+            message = str(error) if isinstance(error, UserError) else one_line(error)
+            raise UserError(f"{place}: {message}") from error
 
     def _place_of(self, error: BaseException) -> str:
-        """The last line of this file that was running, and of another file of the user's that it had called."""
+        """Returns the last line of this file that ran, and that of another file of the user's that it called."""
         frames = extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
-        own = f"{self.path}:{lines[-1]}" if lines else str(self.path)
+        in_this_file = f"{self.path}:{lines[-1]}" if lines else str(self.path)
         last = place_of(error)
-        return own if last is None or own.endswith(last) else f"{own} (in {last})"
+        return in_this_file if last is None or in_this_file.endswith(last) else f"{in_this_file} (in {last})"
 
     def _checked(self, made: Any) -> Task:
         if made is None:
@@ -126,22 +135,24 @@ class TaskFile:
             )
         for name in ("name", "metric"):
             if not isinstance(getattr(made, name), str) or not getattr(made, name):
-                raise UserError(f"{self.path}: the task's {name} is {getattr(made, name)!r}; it must be a text")
+                raise UserError(
+                    f"{self.path}: the task's {name} is {getattr(made, name)!r}; it must be a text that is not empty"
+                )
         if not isinstance(made.protected, tuple) or not all(isinstance(name, str) for name in made.protected):
             raise UserError(f"{self.path}: the task's protected is {made.protected!r}; it must be a tuple of texts")
         if made.name in TASKS:
             raise UserError(
-                f"{self.path}: the task is called {made.name!r}, as a built-in one is; give it another name"
+                f"{self.path}: the task's name {made.name!r} is that of a built-in task; give it another name"
             )
         task: Task = made
         return task
 
 
 def read_task_file(text: str) -> TaskFile:
-    """Returns the file that `FILE.py` or `FILE.py:FUNCTION` names, not yet run.
+    """Returns the file that `FILE.py` or `FILE.py:FUNCTION` names, without running it.
 
     Raises:
-        UserError: there is no such file, or it is not Python.
+        UserError: the file does not exist, or is not Python.
     """
     name, colon, function = text.rpartition(":")
     if not colon or not function.isidentifier() or Path(text).exists():
@@ -160,16 +171,18 @@ def read_task_file(text: str) -> TaskFile:
 
 
 def given_task_file(args: argparse.Namespace) -> TaskFile | None:
-    """Returns the file of `--task`, if that was given."""
+    """Returns the file that `--task` names; None if the option was not given."""
     return None if args.task_file is None else read_task_file(args.task_file)
 
 
 def add_task_file_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument `--task` for the user's own task."""
     parser.add_argument(
         "--task",
         dest="task_file",
         metavar="FILE.py[:FUNCTION]",
-        help=f"a Python file of yours with a function (default: {FUNCTION}) that returns a Task; the file is run",
+        help="Python file of your own task, which is run; its FUNCTION, by default "
+        f"{FUNCTION}, returns the Task (default: a built-in task)",
     )
 
 
@@ -179,7 +192,7 @@ def _needed_arguments(make: Callable[..., Any]) -> list[str]:
     except (TypeError, ValueError):  # a callable without a signature
         return []
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in parameters if one.default is one.empty and one.kind not in variable]
+    return [known.name for known in parameters if known.default is known.empty and known.kind not in variable]
 
 
 def _a(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Tries a task out before any work: what it gives as inputs, and how many examples its model takes at a time."""
+"""Tries a task before any work: which inputs it gives, and how many examples its model takes per call."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from toolkit.base.errors import UserError
 from toolkit.hooks.trial import described, try_model, users_code
 from toolkit.tasks.task import Task
 
-MOST_SMALLEST = 4  # examples: a model that needs more at the least has a batch size written into it
+MOST_SMALLEST = 4  # examples; a model that needs more has a batch size written into its code
 
-LARGER = (5, 6, 7, 8, 12, 16, 24, 32)  # what such a model is tried with, for the message alone
+LARGER = (5, 6, 7, 8, 12, 16, 24, 32)  # batch sizes that such a model is tried with, only to name them in the message
 
 FIXED_BATCH = (
     "a number of examples seems to be written in its code. The toolkit needs a model that takes any number: write -1, "
@@ -22,10 +22,10 @@ FIXED_BATCH = (
 
 
 def load_baseline(task: Task) -> nn.Module:
-    """Returns `task.load_baseline()`.
+    """Returns the trained model that `task.load_baseline()` gives.
 
     Raises:
-        UserError: it raises, or gives no module.
+        UserError: the method raises, or gives no module.
     """
     with users_code(f"load_baseline of task {task.name!r} fails"):
         model = task.load_baseline()
@@ -35,10 +35,10 @@ def load_baseline(task: Task) -> nn.Module:
 
 
 def inputs_of(task: Task, batch_size: int) -> tuple[Tensor, ...]:
-    """Returns `task.example_inputs(batch_size)`.
+    """Returns the inputs that `task.example_inputs(batch_size)` gives.
 
     Raises:
-        UserError: it raises, or gives no tuple of tensors.
+        UserError: the method raises, or gives no tuple of tensors.
     """
     with users_code(f"example_inputs of task {task.name!r} fails"):
         inputs = task.example_inputs(batch_size)
@@ -51,31 +51,32 @@ def inputs_of(task: Task, batch_size: int) -> tuple[Tensor, ...]:
 
 
 def smallest_batch(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], what: str = "the model") -> int:
-    """Returns the number of examples that the model takes at the least; it takes one more, and twice as many, too.
+    """Returns the smallest batch size that the model takes; the model takes one more and twice as many, too.
 
-    inputs: gives example inputs by the number of examples, on the model's device.
+    inputs: gives example inputs for a batch size, on the model's device.
+    what: what messages call the model.
 
     Raises:
         UserError: the model does not run at all, or not with any number of examples.
     """
-    first: UserError | None = None
+    first_error: UserError | None = None
     for size in range(1, MOST_SMALLEST + 1):
         error = _refusal(model, inputs, size, what)
         if error is None:
             _check_rest(model, inputs, size, what)
             return size
-        first = first or error
-    assert first is not None
+        first_error = first_error or error
+    assert first_error is not None
     taken = [size for size in LARGER if _refusal(model, inputs, size, what) is None]
     if taken:
         raise UserError(
-            f"{first}; it runs on {' and on '.join(map(str, taken[:3]))} examples: {FIXED_BATCH}"
-        ) from first
-    raise first
+            f"{first_error}; it runs on {' and on '.join(map(str, taken[:3]))} examples: {FIXED_BATCH}"
+        ) from first_error
+    raise first_error
 
 
 def _check_rest(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> None:
-    """What runs on that many examples must run on one more and on twice as many."""
+    """Checks that a model that runs on `size` examples also runs on one more and on twice as many."""
     for more in sorted({size + 1, 2 * size}):
         error = _refusal(model, inputs, more, what)
         if error is not None:
@@ -83,9 +84,9 @@ def _check_rest(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], s
 
 
 def _refusal(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], size: int, what: str) -> UserError | None:
-    given = inputs(size)
+    tensors = inputs(size)
     try:
-        try_model(model, given, what)
+        try_model(model, tensors, what)
     except UserError as error:
         return error
     return None

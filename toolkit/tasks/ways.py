@@ -1,4 +1,4 @@
-"""The ways to run a task's model on which everything is proved."""
+"""Finds the ways to run a task's model: every drop and cut is proved on all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.tasks.task import Task
 
 
 def paths_of(task: Task, model: nn.Module, device: torch.device) -> Paths:
-    """Returns eval mode on an example first, then training mode and the task's `other_inputs`, if it has any.
+    """Returns the ways to run the model: eval mode on an example, then training mode and the task's `other_inputs`.
 
     Raises:
         UserError: the model does not run on one of the `other_inputs`.
@@ -21,8 +21,8 @@ def paths_of(task: Task, model: nn.Module, device: torch.device) -> Paths:
         return tuple(part.to(device) for part in inputs)
 
     others = [on_device(tuple(inputs)) for inputs in getattr(task, "other_inputs", ())]
-    found = find_paths(model, lambda size: on_device(task.example_inputs(size)), others)
-    for fault in found.refused:
+    paths = find_paths(model, lambda size: on_device(task.example_inputs(size)), others)
+    for fault in paths.refused:
         if not fault.startswith(TRAINING):
-            raise UserError(f"task {task.name!r}: {fault}; other_inputs are inputs that the model must take")
-    return found
+            raise UserError(f"task {task.name!r}: {fault}; the model must take all of other_inputs")
+    return paths

@@ -1,1 +1,1 @@
-"""The training loop that stages share, and the checkpoint that it goes on from."""
+"""Trains models: holds the loop that all stages share, and the checkpoint from which it continues."""

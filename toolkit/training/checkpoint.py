@@ -1,7 +1,8 @@
-"""The state of a training loop, kept on disk so that an interrupted training goes on exactly where it was.
+"""Keeps the state of a training loop on disk, so that an interrupted training continues exactly where it stopped.
 
-One safetensors file, no pickle: tensors in its body, the plain part as JSON in its header, replaced at one stroke. Only
-what training changes is kept: trainable parameters, buffers, their averages, the optimiser's moments, random states.
+The state is one safetensors file without pickle: its body holds the tensors, its header everything else as JSON. It is
+replaced whole. It holds only what training changes: trainable parameters, buffers, their averages, the optimiser's
+moments and the random states.
 """
 
 from __future__ import annotations
@@ -23,21 +24,24 @@ from toolkit.hooks.state import load_state
 
 VERSION = 1
 
-_PLAIN = "training"  # the header's entry with the plain part
+_PLAIN = "training"  # the header's entry with everything that is no tensor
 
 
 @dataclass(frozen=True)
 class FitPoint:
+    """Holds one point of the training curve; `validation` is the task's metric."""
+
     step: int
-    loss: float  # mean training loss since the point before
+    loss: float  # mean training loss since the previous point
     validation: float
 
 
 @dataclass(frozen=True)
 class FitStart:
-    """How good the model was on validation data before the first step.
+    """Says how good the model was on validation data before the first step.
 
-    margin: half of the 95 % interval of that figure; None where the task gives no interval.
+    validation: the task's metric.
+    margin: half the width of its 95 % interval; None where the task gives no interval.
     """
 
     validation: float
@@ -47,11 +51,11 @@ class FitStart:
 
 @dataclass
 class FitResult:
-    """How a training went.
+    """Says how a training went.
 
-    stopped: "max_steps", "patience", or "broken" where a loss or an output was no finite number any more.
-    best_step: the step whose weights were kept; 0 is the model as it came.
-    start: None where the starting point was not judged.
+    stopped: "max_steps", "patience", or "broken" where a loss or an output became infinite or NaN.
+    best_step: the step whose weights were kept; 0 is the model before the first step.
+    start: the quality before the first step; None where it was not measured.
     failure: what broke the training; empty where nothing did.
     """
 
@@ -65,9 +69,11 @@ class FitResult:
 
 @dataclass
 class FitState:
-    """A training in progress. `average` is the model itself where no weights are averaged.
+    """Holds a training in progress.
 
-    best_state: the weights of the best validated step; None while that is the starting point, or where none are kept.
+    average: the model with averaged weights; the model itself where no weights are averaged.
+    best_state: the weights of the best validated step; None while the starting point is the best, or with
+        `select: last`.
     """
 
     model: nn.Module
@@ -82,14 +88,18 @@ class FitState:
 
 @dataclass(frozen=True)
 class FitCheckpoint:
-    """Where a training's state is kept. `identity` is of the training: its settings and the weights it began with."""
+    """Says where and how often the state of a training is kept.
+
+    every: number of steps between two saves; the state is also saved at the end of the training.
+    identity: hash of the training's settings and of the weights it began with.
+    """
 
     path: Path
-    every: int  # steps; it is saved at the end of the training too
+    every: int
     identity: str
 
     def save(self, state: FitState) -> None:
-        """Replace the file; a crash leaves either the old one or the new one."""
+        """Replaces the file by this state; a crash leaves either the old file or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         plain = json.dumps({"version": VERSION, "identity": self.identity, **_plain(state)})
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(state).items()}
@@ -97,10 +107,10 @@ class FitCheckpoint:
             save_file(tensors, part, metadata={_PLAIN: plain})
 
     def load(self, state: FitState) -> bool:
-        """Bring a fresh state to where the file is; False if there is no file.
+        """Brings a new state to that of the file, and returns True; returns False if there is no file.
 
         Raises:
-            StageError: the file is damaged, or of another training.
+            StageError: the file is damaged, or belongs to another training.
         """
         if not self.path.exists():
             return False
@@ -130,24 +140,24 @@ def _plain(state: FitState) -> dict[str, Any]:
 
 
 def _changing(model: nn.Module) -> set[str]:
-    """Entries of the model's state that training may change."""
+    """Returns the names of the entries of the model's state that training may change."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return set(model.state_dict()) - frozen
 
 
 def _tensors(state: FitState) -> dict[str, Tensor]:
-    """All tensors to keep, by a name with its part in front."""
+    """Returns all tensors to keep, by names such as `model/...` and `average/...`."""
     changing = _changing(state.model)
     parts: dict[str, dict[str, Any]] = {"model": state.model.state_dict()}
     if state.average is not state.model:
         parts["average"] = state.average.state_dict()
     if state.best_state is not None:
         parts["best"] = state.best_state
-    found = {f"{part}/{name}": entries[name] for part, entries in parts.items() for name in changing}
+    tensors = {f"{part}/{name}": entries[name] for part, entries in parts.items() for name in changing}
     for index, moments in state.optimiser.state_dict()["state"].items():
-        found |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
-    found |= {f"random/{name}": value for name, value in _random_states(state.model).items()}
-    return found
+        tensors |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
+    tensors |= {f"random/{name}": value for name, value in _random_states(state.model).items()}
+    return tensors
 
 
 def _restore(state: FitState, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -171,8 +181,8 @@ def _restore(state: FitState, plain: dict[str, Any], tensors: dict[str, Tensor])
     state.best_value = -math.inf if plain["best_value"] is None else plain["best_value"]
     if plain["has_best"]:
         device = next(state.model.parameters()).device
-        kept = {name: tensor.to(device) for name, tensor in parts["best"].items()}
-        state.best_state = {**state.average.state_dict(), **kept}
+        best = {name: tensor.to(device) for name, tensor in parts["best"].items()}
+        state.best_state = {**state.average.state_dict(), **best}
     _set_random_states(state.model, parts["random"])
 
 

@@ -1,4 +1,4 @@
-"""The one training loop: AdamW or SGD, warm-up + cosine, gradient clip, weight averaging, early stopping."""
+"""Holds the training loop: AdamW or SGD, warm-up + cosine, gradient clip, weight averaging, early stopping."""
 
 from __future__ import annotations
 
@@ -30,10 +30,14 @@ from toolkit.training.step import BrokenTrainingError, Loss, check_trainable, tr
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train.
+    """Holds the settings of a training.
 
-    ema_decay: of the averaged weights, which are the ones validated and kept; 0 turns averaging off.
-    momentum: of SGD; AdamW does not use it.
+    max_steps, warmup_steps: numbers of optimiser steps.
+    validate_every: number of steps between two validations.
+    patience: number of validations without improvement after which training stops; None never stops it.
+    gradient_clip: the largest norm of the gradient.
+    ema_decay: decay of the averaged weights, which are the ones validated and kept; 0 turns averaging off.
+    momentum: momentum of SGD; AdamW does not use it.
     select: which weights are kept: those of the best validation, or the last ones.
     """
 
@@ -51,25 +55,27 @@ class FitConfig:
 
     @classmethod
     def of(cls, settings: BaseModel) -> FitConfig:
-        """From a stage or training configuration, whose settings of the same names mean the same."""
+        """Returns the settings that a stage or a training configuration holds under the same names."""
         names = {field.name for field in fields(cls)} & type(settings).model_fields.keys()
         return cls(**{name: getattr(settings, name) for name in names})
 
     def identity(self) -> dict[str, Any]:
-        """Returns all settings but those of AdamW, which checkpoints of before there was SGD do not have either."""
-        told = asdict(self)
+        """Returns the settings that identify a training; those of SGD only for SGD, as older checkpoints lack them."""
+        settings = asdict(self)
         return (
-            told if self.optimizer == "sgd" else {k: v for k, v in told.items() if k not in ("optimizer", "momentum")}
+            settings
+            if self.optimizer == "sgd"
+            else {k: v for k, v in settings.items() if k not in ("optimizer", "momentum")}
         )
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a model is trained for.
+    """Says what a model is trained for.
 
     batches: endless training batches.
-    loss: gives the loss of a model on a batch; it is minimised.
-    validate: gives the quality of a model on validation data, larger is better.
+    loss: gives the loss of a model on a batch, which is minimised.
+    validate: gives the quality of a model on validation data; larger is better.
     """
 
     batches: Iterator[Batch]
@@ -88,26 +94,27 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: int = 50,
 ) -> FitResult:
-    """Trains `model` in place and leaves it in eval mode with the weights that `config.select` says.
+    """Trains `model` in place, and leaves it in eval mode with the weights that `config.select` says.
 
-    judge_start: the model is a trained one, so that its starting point is judged on validation data like every other
-        candidate. With `select: best` the model comes back as it came, to the bit, unless a step is better; a training
-        that breaks down ends there with the best that it had. Patience counts the validations of the training alone.
-    checkpoint: where it is a file that the same training left, the training goes on from there, with the same result
-        as if it had never stopped; batches already used are drawn and thrown away. The caller removes the file.
+    judge_start: whether the model is a trained one, whose starting point is validated like every later step. With
+        `select: best` the starting weights then stay, to the bit, unless a step is better, and a training that breaks
+        ends with the best weights it had. Patience does not count the validation of the starting point.
+    checkpoint: the file that keeps the state. If the same training left it, training continues from there, with the
+        same result as if it had never stopped; batches already used are drawn and discarded. The caller removes it.
+    checkpoint_every: the number of steps between two saves of the state.
 
     Raises:
-        StageError: nothing can be trained, the loss or the validation is not a finite number and there is nothing to
-            go back to, or the checkpoint is not of this training.
+        StageError: nothing can be trained, the loss or the validation is not a finite number and no starting weights
+            are kept, or the checkpoint belongs to another training.
         UserError: the device is out of memory.
     """
     check_trainable(model)
-    begun = tensors_of(model) if judge_start and config.select == "best" else None
+    starting_tensors = tensors_of(model) if judge_start and config.select == "best" else None
     state = _begin(model, config)
-    keeper = None
+    kept_state = None
     if checkpoint is not None:
-        keeper = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [config.identity(), judge_start]))
-    if keeper is not None and keeper.load(state):
+        kept_state = FitCheckpoint(checkpoint, checkpoint_every, model_sha256(model, [config.identity(), judge_start]))
+    if kept_state is not None and kept_state.load(state):
         console.line(f"{title}: continuing after step {state.result.steps}")
         _throw_away(objective.batches, state.result.steps)
     elif judge_start:
@@ -118,12 +125,12 @@ def fit(
             try:
                 _go_on(state, objective, config, progress, title)
             except BrokenTrainingError as error:
-                if begun is None:
+                if starting_tensors is None:
                     raise StageError(f"{error}; lower learning_rate") from error
                 state.result.stopped, state.result.failure, state.finished = "broken", str(error), True
-            if keeper is not None and (state.finished or state.result.steps % keeper.every == 0):
-                keeper.save(state)
-    keep_chosen(state, begun, config.select)
+            if kept_state is not None and (state.finished or state.result.steps % kept_state.every == 0):
+                kept_state.save(state)
+    keep_chosen(state, starting_tensors, config.select)
     model.eval()
     return state.result
 
@@ -144,7 +151,7 @@ def _begin(model: nn.Module, config: FitConfig) -> FitState:
 
 
 def _throw_away(batches: Iterator[Batch], count: int) -> None:
-    """Draw batches that were used before; the random state stays the one of the checkpoint."""
+    """Draws and discards batches that were used before, and keeps the random state of the checkpoint."""
     random_state = torch.get_rng_state()
     for _ in range(count):
         _next(batches)
@@ -160,7 +167,7 @@ def _next(batches: Iterator[Batch]) -> Batch:
 
 
 def _go_on(state: FitState, objective: Objective, config: FitConfig, progress: Progress, title: str) -> None:
-    """One step, and a validation where it is due."""
+    """Takes one step, and validates if it is time to."""
     batch = _next(objective.batches)
     with out_of_memory_named(title, partial(_size, batch), "give a smaller batch_size"):
         _train_step(state, batch, objective.loss, config)
@@ -180,7 +187,7 @@ def _train_step(state: FitState, batch: Batch, loss: Loss, config: FitConfig) ->
 
 
 def _validate(state: FitState, validate: Callable[[nn.Module], Quality], config: FitConfig) -> FitPoint:
-    """Note a point of the curve and the best weights; the training is finished at its last step or without patience."""
+    """Validates the averaged weights, notes them if they are the best, and says whether the training is finished."""
     result = state.result
     with evaluating(state.average):
         try:
@@ -200,13 +207,16 @@ def _validate(state: FitState, validate: Callable[[nn.Module], Quality], config:
 
 
 def _validations_since_best(result: FitResult) -> int:
-    """Of the training alone: a model that is good as it came may get worse for a while before it gets better."""
+    """Returns how many validations followed the best one; the starting point is not one of them.
+
+    A good model may get worse for a while before it gets better than it was at the start.
+    """
     best = max(result.curve, key=lambda point: point.validation)
     return sum(point.step > best.step for point in result.curve)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay on matrices and kernels only, as usual for transformers."""
+    """Returns the optimiser's groups, with weight decay on matrices and kernels only, as usual for transformers."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -215,9 +225,9 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) -> None:
-    """Linear warm-up, then cosine to a hundredth."""
-    warm = min(1.0, step / max(1, config.warmup_steps))
-    done = max(0.0, (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
-    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+    """Sets the learning rate of a step: a linear warm-up, then a cosine down to a hundredth."""
+    warmup = min(1.0, step / max(1, config.warmup_steps))
+    progress = max(0.0, (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * warm * cosine
+        group["lr"] = config.learning_rate * warmup * cosine

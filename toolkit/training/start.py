@@ -1,4 +1,4 @@
-"""The starting point of a training, which is a candidate like every model that is validated on the way."""
+"""Treats the starting point of a training as a candidate, like every step that is validated."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from toolkit.training.checkpoint import FitStart, FitState
 
 
 def judge_starting_point(state: FitState, validate: Callable[[nn.Module], Quality]) -> None:
-    """Notes how good the model is before its first step; from now on the best weights have to be better.
+    """Validates the model before its first step; only a step that is better can become the best one.
 
     Raises:
-        StageError: the model gives no usable metric as it came.
+        StageError: the model gives no usable metric before the first step.
     """
     with evaluating(state.model):
         quality = validate(state.model)
@@ -31,7 +31,7 @@ def judge_starting_point(state: FitState, validate: Callable[[nn.Module], Qualit
 def keep_chosen(state: FitState, begun: dict[str, Tensor] | None, select: Literal["best", "last"]) -> None:
     """Puts the chosen weights into the model.
 
-    begun: what `tensors_of` gave before the first step, where the starting point is a candidate.
+    begun: the tensors before the first step, from `tensors_of`; None where the starting point is no candidate.
     """
     if select == "last":
         state.result.best_step = state.result.steps
@@ -44,7 +44,7 @@ def keep_chosen(state: FitState, begun: dict[str, Tensor] | None, select: Litera
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Returns copies of all parameters and buffers by name, of those too that a state_dict leaves out."""
+    """Returns copies of all parameters and buffers by name, including those that a state_dict leaves out."""
     return {name: tensor.detach().clone() for name, tensor in _named_tensors(model).items()}
 
 
@@ -55,7 +55,7 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if name in current and current[name].shape == tensor.shape:
             current[name].copy_(tensor)
-        else:  # a buffer in whose place the forward method puts another one
+        else:  # a buffer that the forward method replaces
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, tensor.detach().clone())
 

@@ -1,4 +1,4 @@
-"""One step of a training, and what can go wrong in it."""
+"""Takes one step of a training, and names what goes wrong in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 class BrokenTrainingError(StageError):
-    """A loss, a gradient or an output is no finite number any more: no further step makes sense."""
+    """Says that a loss, a gradient or an output is infinite or NaN, so that no further step makes sense."""
 
 
 def check_trainable(model: nn.Module) -> None:
@@ -45,7 +45,7 @@ def training_step(
 
     Raises:
         BrokenTrainingError: the loss or the gradient is not a finite number.
-        StageError: the loss is not one number, cannot be computed, or depends on nothing that is trained.
+        StageError: the loss is not one number, cannot be computed, or depends on no trained parameter.
     """
     model.train()
     optimiser.zero_grad(set_to_none=True)
@@ -53,7 +53,9 @@ def training_step(
     with users_code(f"a training step on {size} example{'' if size == 1 else 's'} fails", _hint_of(size)):
         value = loss(model, batch)
     if not isinstance(value, Tensor) or value.numel() != 1:
-        raise StageError(f"the training loss is {described(value)}; the loss of a task must be one number, a tensor")
+        raise StageError(
+            f"the training loss is {described(value)}; the loss of a task must be a tensor with one number"
+        )
     if not torch.isfinite(value):
         raise BrokenTrainingError(f"the training loss became {value.item()}")
     if not value.requires_grad:

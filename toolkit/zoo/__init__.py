@@ -1,1 +1,1 @@
-"""Models of torchvision, timm and transformers by name, with made-up inputs."""
+"""Builds models of torchvision, timm and transformers by name, with made-up inputs."""

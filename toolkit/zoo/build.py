@@ -1,6 +1,6 @@
-"""Build a model of a public zoo: random weights, always the same, never a download.
+"""Builds models of public zoos with random weights, which are always the same, and never downloads anything.
 
-What a recipe or a manifest says is checked by `toolkit.zoo.names` before a library sees it.
+`toolkit.zoo.names` checks the names and arguments of a recipe or a manifest before a library sees them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Arguments = Mapping[str, Any]
 
 
 def build_zoo_model(name: str, arguments: Arguments | None = None, most_bytes: int = MOST_BYTES) -> nn.Module:
-    """The model `name` (`torchvision/resnet18`, `timm/...`, `transformers/...`) with random weights, in eval mode.
+    """Returns the model of this name, such as `torchvision/resnet18`, with random weights, in eval mode.
 
     The weights are the same on every call; the caller's random state is not touched.
 
     Raises:
-        UserError: no such model, arguments that are not passed on or do not fit, or the library is not installed.
-        TooLargeError: its parameters and buffers need more than `most_bytes`; found before they take memory.
+        UserError: the model is not known, arguments are refused or do not fit, or the library is not installed.
+        TooLargeError: parameters and buffers need more than `most_bytes`; this shows before they take memory.
     """
     _check_size(name, arguments or {}, most_bytes)
     with counting(most_bytes):
@@ -47,20 +47,24 @@ def build_zoo_model(name: str, arguments: Arguments | None = None, most_bytes: i
 
 
 def build_skeleton(name: str, arguments: Arguments, most_bytes: int) -> nn.Module:
-    """As `build_zoo_model`, with its parameters on the meta device (`toolkit.zoo.skeleton.materialise` fills them)."""
+    """Returns the model with its parameters on the meta device; `toolkit.zoo.skeleton.materialise` fills them.
+
+    Raises:
+        UserError, TooLargeError: as `build_zoo_model`.
+    """
     _check_size(name, arguments, most_bytes)
     try:
         with counting(most_bytes), without_weights():
             return _build(name, arguments)
     except TooLargeError:
         raise
-    except UserError:  # some models copy between buffers and parameters; where something else is wrong, it is again
+    except UserError:  # some models copy between buffers and parameters; any other error is raised again below
         with counting(most_bytes), torch.device("meta"):
             return _build(name, arguments)
 
 
 def _check_size(name: str, arguments: Arguments, most_bytes: int) -> None:
-    """Some models cannot be built on the meta device; what is wrong with the others is found again."""
+    """Checks the size alone, on the meta device; any other error is ignored, as building for real raises it again."""
     try:
         check_size(lambda: _build(name, arguments), most_bytes)
     except TooLargeError:
@@ -79,16 +83,17 @@ def _build(name: str, arguments: Arguments) -> nn.Module:
             raise TooLargeError(f"{name} is too large: {error}") from error
         except UserError:
             raise
-        except Exception as error:  # whatever a constructor may raise on arguments that do not fit together
-            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
-            raise UserError(f"{name} cannot be built with {given}: {_short(error)}") from error
+        except Exception as error:  # constructors raise anything on arguments that do not fit together
+            shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+            raise UserError(f"{name} cannot be built with {shown}: {_short(error)}") from error
 
 
 def checked(name: str, arguments: Arguments) -> tuple[str, str]:
-    """(library, model) of a name that the library has; the arguments have passed what can be seen without building.
+    """Returns the library and the model of a name, whose arguments are checked as far as possible without building.
 
     Raises:
-        UserError: with all faults.
+        UserError: the model is not known, the library is not installed, or arguments are refused; the message holds
+            all faults.
     """
     try:
         library, model = split_name(name)
@@ -99,20 +104,28 @@ def checked(name: str, arguments: Arguments) -> tuple[str, str]:
         raise UserError(f"{name}: {'; '.join(faults)}")
     if library == "timm" and library_of("timm").is_model(model) and "." not in model:
         return library, model  # sorting timm's thousand names takes a while
-    known = _KNOWN[library]()
-    if model not in known and library == "torchvision" and model in library_of("torchvision").models.list_models():
+    known_models = _KNOWN[library]()
+    if (
+        model not in known_models
+        and library == "torchvision"
+        and model in library_of("torchvision").models.list_models()
+    ):
         raise UserError(
             f"{name} takes other inputs than a batch of images, as models of detection and optical flow do, or is "
             "quantised; write a task of your own for it and give its file with --task FILE.py"
         )
-    if model not in known:
-        close = difflib.get_close_matches(model, known, n=8, cutoff=0.3)
-        raise UserError(f"{name} is not known; close to it are: {', '.join(close) or 'none'}")
+    if model not in known_models:
+        close = difflib.get_close_matches(model, known_models, n=8, cutoff=0.3)
+        raise UserError(f"{name} is not known; similar names are: {', '.join(close) or 'none'}")
     return library, model
 
 
 def library_of(name: str) -> ModuleType:
-    """The imported zoo. Raises UserError: it is not installed."""
+    """Returns the imported library.
+
+    Raises:
+        UserError: the library is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -165,7 +178,7 @@ def _transformers(model: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _check_table(config: Any) -> None:
-    """VideoMAE computes its positions number by number, in Python lists, on any device."""
+    """Refuses large position tables: VideoMAE computes them number by number in Python lists, on any device."""
     sides = [size if isinstance(size, (list, tuple)) else [size] * 2 for size in (config.image_size, config.patch_size)]
     tokens = math.prod(sides[0]) / math.prod(sides[1]) * config.num_frames / config.tubelet_size
     if tokens * config.hidden_size > MOST_TABLE:
@@ -173,7 +186,7 @@ def _check_table(config: Any) -> None:
 
 
 def config_fields(config_class: type) -> set[str]:
-    """Names of the plain fields of a configuration class of transformers, those of all configurations left out."""
+    """Returns the names of the plain fields of a configuration class that not every class of transformers has."""
     base = {field.name for field in fields(library_of("transformers").PreTrainedConfig)}
     return {
         field.name

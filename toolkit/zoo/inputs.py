@@ -1,6 +1,6 @@
-"""Made-up inputs for zoo models: smooth images and clips, token ids with padding, tones, log-mel-like features.
+"""Makes inputs for zoo models: smooth images and clips, token ids with padding, tones, log-mel-like features.
 
-Every example has a random generator of its own, so it is the same in whatever batch it stands.
+Every example has its own random generator, so that it is the same in a batch of any size.
 """
 
 from __future__ import annotations
@@ -23,32 +23,36 @@ LARGEST_ELEMENTS = 2**23  # of one example
 
 TOKENS, SAMPLES = 64, 16_000
 
-FIRST_WORD = 5  # ids below are padding and marks in most vocabularies
+FIRST_WORD = 5  # smaller ids are padding and special tokens in most vocabularies
 
-# (frames, side) where a video model of torchvision does not take 8 frames of 112 x 112
+# start of a name -> (frames, side), for video models of torchvision that do not take 8 frames of 112 x 112
 VIDEO_SIZES = {"s3d": (16, 224), "mvit": (16, 224), "swin3d": (16, 224)}
 
 
 @dataclass(frozen=True)
 class InputShape:
-    """`sizes`: image (C, H, W); video (T, C, H, W) or (C, T, H, W); text (T,); audio (T,); mel (bins, frames)."""
+    """Describes one example of a model.
+
+    sizes: image (C, H, W); video (T, C, H, W) or (C, T, H, W); text (T,); audio (T,); mel (bins, frames).
+    vocabulary: the number of token ids of a text.
+    frames_first: whether a video is (T, C, H, W).
+    """
 
     kind: Kind
     sizes: tuple[int, ...]
     vocabulary: int = 0
-    frames_first: bool = True  # of a video
+    frames_first: bool = True
 
 
 def example_inputs(
     name: str, arguments: Arguments | None, batch_size: int, seed: int = 0, input_size: int | None = None
 ) -> tuple[Tensor, ...]:
-    """Positional inputs of the model, batch first; example i of a seed is the same for every batch size.
+    """Returns the positional inputs of a model, batch first; example i of a seed is the same for every batch size.
 
-    `input_size` is the side of images and clips, the number of tokens of a text, of samples of a sound; where it is
-    not given, it is the model's own.
+    input_size: the side of images and clips in pixels, or the number of tokens or samples; None is the model's default.
 
     Raises:
-        UserError: no such model, or an input size that the kind of model does not have.
+        UserError: the model is not known, or its inputs cannot have this size.
     """
     shape = input_shape(name, arguments or {}, input_size)
     rows = [_MAKE[shape.kind](shape, generator_of(seed, index)) for index in range(batch_size)]
@@ -56,7 +60,7 @@ def example_inputs(
 
 
 def input_specs(name: str, arguments: Arguments, input_size: int | None) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """(shape without the batch, type) of each of the `example_inputs`, without making them."""
+    """Returns the shape, without the batch, and the type of each of the `example_inputs`, without making them."""
     shape = input_shape(name, arguments, input_size)
     if shape.kind == "text":
         return [(shape.sizes, torch.int64)] * 2
@@ -64,17 +68,22 @@ def input_specs(name: str, arguments: Arguments, input_size: int | None) -> list
 
 
 def generator_of(seed: int, index: int) -> torch.Generator:
+    """Returns the random generator of one example."""
     return torch.Generator().manual_seed(seed * 1_000_003 + index)
 
 
 def input_shape(name: str, arguments: Arguments, input_size: int | None = None) -> InputShape:
-    """What one example of the model looks like. Raises UserError, as `example_inputs`."""
+    """Returns the shape of one example of the model.
+
+    Raises:
+        UserError: as `example_inputs`.
+    """
     library, model = checked(name, arguments)
     if input_size is not None and input_size < 1:
         raise UserError(f"{name}: input_size is {input_size}; it must be at least 1")
     try:
         shape = _SHAPE[library](model, arguments, input_size)
-    except (TypeError, ValueError) as error:  # a word where a size should be, or a list of three
+    except (TypeError, ValueError) as error:  # a word instead of a size, or a list of three sizes
         raise UserError(f"{name}: the arguments do not say how large an input is: {error}") from error
     if not all(type(size) is int and size > 0 for size in shape.sizes) or math.prod(shape.sizes) > LARGEST_ELEMENTS:
         raise UserError(f"{name}: inputs of size {shape.sizes} are out of range; give a smaller input_size")
@@ -93,9 +102,9 @@ def _torchvision_shape(model: str, arguments: Arguments, input_size: int | None)
 
 def _timm_shape(model: str, arguments: Arguments, input_size: int | None) -> InputShape:
     settings = library_of("timm").get_pretrained_cfg(model, allow_unregistered=False)
-    own = (3, 224, 224) if settings is None else settings.input_size
-    height, width = _pair(input_size or arguments.get("img_size") or own[1:])
-    return InputShape("image", (arguments.get("in_chans") or own[0], height, width))
+    default_size = (3, 224, 224) if settings is None else settings.input_size
+    height, width = _pair(input_size or arguments.get("img_size") or default_size[1:])
+    return InputShape("image", (arguments.get("in_chans") or default_size[0], height, width))
 
 
 def _transformers_shape(model: str, arguments: Arguments, input_size: int | None) -> InputShape:
@@ -130,24 +139,24 @@ def _image(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
 
 def _video(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
     sizes = shape.sizes if shape.frames_first else (shape.sizes[1], shape.sizes[0], *shape.sizes[2:])
-    first, last = (_smooth(sizes[1:], generator) for _ in range(2))
+    start, end = (_smooth(sizes[1:], generator) for _ in range(2))
     share = torch.linspace(0, 1, sizes[0])[:, None, None, None]
-    clip = _standard(first * (1 - share) + last * share)  # one image turns into another
+    clip = _standard(start * (1 - share) + end * share)  # one image turns into another
     return (clip if shape.frames_first else clip.transpose(0, 1).contiguous(),)
 
 
 def _text(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Token ids, frequent ones small as in most vocabularies, and a mask with up to half of the row as padding."""
+    """Returns token ids, of which small ones are frequent, and a mask that makes up to half of the row padding."""
     (length,) = shape.sizes
-    first = min(FIRST_WORD, shape.vocabulary - 1)
-    ids = first + (torch.rand(length, generator=generator) ** 3 * (shape.vocabulary - first)).long()
+    first_word = min(FIRST_WORD, shape.vocabulary - 1)
+    ids = first_word + (torch.rand(length, generator=generator) ** 3 * (shape.vocabulary - first_word)).long()
     end = int(torch.randint((length + 1) // 2, length + 1, (), generator=generator))
     mask = (torch.arange(length) < end).long()
     return ids * mask, mask
 
 
 def _audio(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Eight tones that swell and fade, and a little noise."""
+    """Returns eight tones that swell and fade, with a little noise."""
     time = torch.arange(shape.sizes[0]) / SAMPLES
     pitch, beat, phase = torch.rand(3, 8, 1, generator=generator)
     tones = torch.sin(2 * math.pi * (80 + 2000 * pitch**2) * time + 6 * phase) * torch.sin(8 * beat * time + 6 * phase)
@@ -159,7 +168,7 @@ def _mel(shape: InputShape, generator: torch.Generator) -> tuple[Tensor, ...]:
 
 
 def _smooth(sizes: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Random [C, H, W]: large patches of colour, smaller ones on them, a little grain."""
+    """Returns a random image [C, H, W]: large patches of colour, smaller patches on them, and fine noise."""
     total = 0.1 * torch.randn(sizes, generator=generator)
     for cells, weight in ((4, 1.0), (16, 0.4)):
         coarse = torch.randn(1, sizes[0], cells, cells, generator=generator)
@@ -168,7 +177,7 @@ def _smooth(sizes: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _standard(values: Tensor) -> Tensor:
-    """Mean 0, standard deviation 1, as after the usual normalisation."""
+    """Returns the values with mean 0 and standard deviation 1, as after the usual normalisation."""
     return (values - values.mean()) / values.std(correction=0).clamp_min(1e-6)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a model takes, found before it takes any: it is built, and run, on the meta device."""
+"""Finds how much memory a model takes before it takes any, by building and running it on the meta device."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ MOST_MODULES = 50_000
 
 
 class TooLargeError(UserError):
-    """A model needs more memory than it may."""
+    """Says that a model needs more memory than it may take."""
 
 
 def check_size(build: Callable[[], nn.Module], most_bytes: int) -> None:
-    """Build on the meta device, where tensors take no memory.
+    """Builds a model on the meta device, where tensors take no memory, to check its size.
 
     Raises:
         TooLargeError: parameters and buffers need more than `most_bytes`, or there are too many modules.
-        UserError: whatever else `build` raises; some models cannot be built there.
+        UserError: `build` raises it; some models cannot be built on the meta device.
     """
     with counting(most_bytes), torch.device("meta"):
         build()
@@ -36,7 +36,11 @@ def check_size(build: Callable[[], nn.Module], most_bytes: int) -> None:
 
 @contextmanager
 def counting(most_bytes: int) -> Iterator[None]:
-    """Every parameter, buffer and module that is registered meanwhile counts; the first one too many raises."""
+    """Counts every parameter, buffer and module that is registered within the `with`.
+
+    Raises:
+        TooLargeError: they need more than `most_bytes`, or there are too many modules.
+    """
     used = {"bytes": 0, "modules": 0}
 
     def count_tensor(_: nn.Module, name: str, tensor: Tensor | None) -> None:
@@ -60,10 +64,10 @@ def counting(most_bytes: int) -> Iterator[None]:
 
 
 def check_activations(model: nn.Module, inputs: tuple[Tensor, ...], most_bytes: int) -> None:
-    """Run `model`, whose tensors and `inputs` are on the meta device.
+    """Runs a model on the meta device, where its tensors and the inputs lie, to check the size of its results.
 
     Raises:
-        TooLargeError: a single operator's result needs more than `most_bytes`.
+        TooLargeError: the result of a single operator needs more than `most_bytes`.
         ValueError: the model does not run on these inputs.
     """
     try:
@@ -74,7 +78,7 @@ def check_activations(model: nn.Module, inputs: tuple[Tensor, ...], most_bytes: 
 
 
 class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at the size of every result; a view has that of what it looks into."""
+    """Checks the size of every result; a view counts with the size of the tensor that it views."""
 
     def __init__(self, most_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""Names of zoo models, `LIBRARY/MODEL`, and which keyword arguments each library's factories are given.
+"""Checks the names of zoo models, `LIBRARY/MODEL`, and the keyword arguments for the libraries' factories.
 
-Names and arguments come from recipes and manifests, which may be anybody's: only what is listed here is passed on, and
-only plain values of bounded size. Nothing here imports torch or a zoo.
+Names and arguments come from recipes and manifests, which anyone may have written: only arguments that are listed here
+are passed on, and only plain values of bounded size. Nothing here imports torch or a zoo.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ LIBRARIES: Final = ("torchvision", "timm", "transformers")
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
-WORD: Final = re.compile(r"[A-Za-z0-9_]{0,32}")  # the only text that an argument can be: no path, no address
+WORD: Final = re.compile(r"[A-Za-z0-9_]{0,32}")  # the only text allowed in an argument: neither path nor address
 
 MOST_ARGUMENTS = 32
 
-MOST_ITEMS = 32  # of a list
+MOST_ITEMS = 32  # items of a list
 
-LARGEST = 2**20  # a width, a vocabulary, a length
+LARGEST = 2**20  # of a width, a vocabulary or a length
 
-# Some models loop in Python over layers, or over pairs of positions, before a tensor is made.
+# Word in the name of an argument -> its largest number: some models loop in Python before a tensor is made.
 MOST_OF: Final = {"depth": 512, "layers": 512, "blocks": 512, "stages": 64, "size": 2048, "window": 32, "frames": 512}
 
 MOST_OF_SIZE_OF = {"vocab_size": LARGEST, "num_labels": 2**16, "hidden_size": 2**16, "intermediate_size": 2**18}
@@ -49,23 +49,27 @@ ALLOWED: Final = {"torchvision": frozenset(_TORCHVISION.split()), "timm": frozen
 
 ATTENTION = ("sdpa", "eager")
 
-OF_TRANSFORMERS = frozenset({"attn_implementation", "num_labels"})  # beside the fields of the configuration class
+OF_TRANSFORMERS = frozenset(
+    {"attn_implementation", "num_labels"}
+)  # allowed beside the fields of the configuration class
 
-# Fields of a configuration that might name a file or a place, or that take time and memory before there is a tensor.
+# Fields of a configuration that might name a file or an address, or that take time and memory before any tensor.
 REFUSED = re.compile(
     r"^_|path|file|dir$|cache|url|repo|hub|revision|pretrained|checkpoint|weights$|config|backbone$|name|sinusoid"
 )
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`"timm/vit_tiny_patch16_224"` -> `("timm", "vit_tiny_patch16_224")`.
+    """Returns the library and the model in a name such as `timm/vit_tiny_patch16_224`.
+
+    Whether timm or torchvision has the model is only checked when it is built.
 
     Raises:
-        ValueError: not of that form. That the library has such a model is checked where it is built.
+        ValueError: the name has another form, or transformers has no such model.
     """
     library, _, model = name.partition("/")
     if library not in LIBRARIES or not NAME.fullmatch(model):
-        choices = ", ".join(f"{one}/NAME" for one in LIBRARIES)
+        choices = ", ".join(f"{known}/NAME" for known in LIBRARIES)
         raise ValueError(f"{name[:80]!a} is not the name of a zoo model; choose one of: {choices}")
     if library == "transformers" and model not in TYPES:
         raise ValueError(f"{name!a} is not known; choose transformers/ and one of: {', '.join(TYPES)}")
@@ -73,7 +77,10 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def argument_faults(library: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(argument, what is wrong with it) for everything that can be seen without the library."""
+    """Yields an argument's name and what is wrong with it, as far as it shows without the library.
+
+    The name is empty where the arguments as a whole are at fault.
+    """
     if len(arguments) > MOST_ARGUMENTS:
         yield "", f"{len(arguments)} arguments are too many; give at most {MOST_ARGUMENTS}"
         return
@@ -87,10 +94,10 @@ def _fault_of_key(library: str, key: str) -> str | None:
     if library == "transformers":
         if key in OF_TRANSFORMERS or (WORD.fullmatch(key) and not REFUSED.search(key)):
             return None
-        return "is not an argument that is passed on; give sizes and switches of the configuration"
+        return "is not an allowed argument; give sizes and switches of the configuration"
     if key in ALLOWED[library]:
         return None
-    return f"is not an argument that is passed on; choose from: {', '.join(sorted(ALLOWED[library]))}"
+    return f"is not an allowed argument; choose from: {', '.join(sorted(ALLOWED[library]))}"
 
 
 def _fault_of_value(key: str, value: Any) -> str | None:
@@ -116,5 +123,5 @@ def _fault_of_item(key: str, item: Any, word_is_fine: bool) -> str | None:
 
 
 def largest(key: str) -> int:
-    """The largest number that an argument can be, by what its name says that it is."""
+    """Returns the largest number allowed for an argument, by the words in its name."""
     return MOST_OF_SIZE_OF.get(key) or min((most for word, most in MOST_OF.items() if word in key), default=LARGEST)

@@ -1,4 +1,4 @@
-"""A random model that behaves like a trained one: no layer is switched off, and batch normalisation fits its inputs."""
+"""Builds random models that behave like trained ones: no layer is switched off, and BatchNorm fits its inputs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ from toolkit.zoo.inputs import example_inputs
 
 SETTLING_EXAMPLES, SETTLING_SEED = 8, 77
 
-ADDED_WORDS = ("bias", "token", "pos", "embed", "mask")  # what is added to the signal; other vectors are factors
+ADDED_WORDS = (
+    "bias",
+    "token",
+    "pos",
+    "embed",
+    "mask",
+)  # parameters that are added to the signal; other vectors multiply it
 
 LEAST_FACTOR = 0.1
 
 
 def build_random_baseline(name: str, arguments: Arguments | None = None, input_size: int | None = None) -> nn.Module:
-    """As `build_zoo_model`, but nothing is constant: a zero head, a layer scale of 1e-6, biases of 0 would hide faults.
+    """Returns a zoo model whose parameters are not constant: zero heads, tiny layer scales and zero biases hide faults.
 
-    Tensors that the library fills with one number are drawn anew, then batch normalisation takes its statistics from
-    made-up inputs. The same on every call.
+    Tensors that the library fills with one number are drawn at random, then BatchNorm takes its statistics from made-up
+    inputs. The model is the same on every call.
+
+    Raises:
+        UserError: as `build_zoo_model` and `example_inputs`.
     """
     model = build_zoo_model(name, arguments)
     generator = torch.Generator().manual_seed(SETTLING_SEED)
@@ -46,7 +55,7 @@ def _draw(parameter: Tensor, leaf: str, generator: torch.Generator) -> None:
 
 
 def _settle(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Running statistics of batch normalisation become those of `inputs`; everything else is in eval mode."""
+    """Sets the running statistics of BatchNorm to those of `inputs`; all other layers run in eval mode."""
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not layers:
         return
@@ -54,7 +63,7 @@ def _settle(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     with evaluating(model):
         for layer in layers:
             layer.reset_running_stats()
-            layer.training, layer.momentum = True, None  # None: the plain average over all calls
+            layer.training, layer.momentum = True, None  # with None, the statistics are plain averages over all calls
         model(*inputs)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -1,4 +1,4 @@
-"""Which model of a zoo a recipe is about. Nothing here imports torch or a zoo."""
+"""Holds the settings that name a model of a zoo. Nothing here imports torch or a zoo."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from toolkit.base.settings import Settings
 
 
 class ZooModel(Settings):
-    """A model of a public zoo, for task `zoo`: `torchvision/NAME`, `timm/NAME` or `transformers/TYPE`.
+    """States which model of a public zoo the task `zoo` compresses.
 
-    `arguments` are keyword arguments of its factory or configuration: sizes and switches, nothing that downloads or
-    reads files. `weights`: a local file (safetensors, or a state dict of torch); a relative path starts from the
-    recipe's folder; null: random weights, always the same. `input_size`: side of images and clips, number of tokens or
-    samples; null: the model's own. `examples`: how many each fixed split has.
+    name: `torchvision/NAME`, `timm/NAME` or `transformers/TYPE`, such as `torchvision/resnet18`.
+    arguments: keyword arguments of the model's factory or configuration, such as `{num_classes: 10}`: sizes and
+        switches, but nothing that downloads or reads files.
+    weights: a local file of weights (safetensors, or a state dict of torch); a relative path starts from the recipe's
+        folder. With null the weights are random, and the same on every machine.
+    input_size: the side of images and clips in pixels, or the number of tokens or samples; null is the model's default.
+    examples: the number of made-up examples in each fixed split, 2 to 4096.
     """
 
     name: Annotated[str, Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""A zoo model without its weights: structure, buffers, and parameters that take no memory until they are filled."""
+"""Builds zoo models without weights: with buffers, and parameters that take no memory until they are filled."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Parameters that are registered meanwhile go to the meta device; buffers are real.
+    """Puts parameters that are registered within the `with` on the meta device, and leaves buffers as they are.
 
-    A buffer that is not saved with the weights, such as an index of positions, has its value only from its module.
+    A buffer that is not saved with the weights, such as an index of positions, gets its value only from its module.
     """
     seen = WeakIdKeyDictionary()  # so that a parameter with two names stays one
 
@@ -35,13 +35,12 @@ def without_weights() -> Iterator[None]:
 
 
 def materialise(model: nn.Module) -> None:
-    """Give what is saved with a model and lies on the meta device memory on the CPU, with arbitrary contents.
+    """Gives the parameters and buffers on the meta device memory on the CPU, with arbitrary contents.
 
-    A parameter with two names stays one. Other buffers, which some modules put where their parameters are, are made
-    anew.
+    A parameter with two names stays one. Buffers that are not saved with the weights are computed again.
 
     Raises:
-        ValueError: there are buffers that the model does not know how to make anew.
+        ValueError: the model cannot compute such a buffer again.
     """
     _fill_parameters(model)
     for name, module in model.named_modules():
@@ -49,18 +48,18 @@ def materialise(model: nn.Module) -> None:
         for key in lost:
             module._buffers[key] = torch.empty_like(module._buffers[key], device="cpu")
         if not module._non_persistent_buffers_set.isdisjoint(lost):
-            renew = getattr(module, "init_non_persistent_buffers", None)  # of timm
+            renew = getattr(module, "init_non_persistent_buffers", None)  # models of timm have it
             if not callable(renew):
                 raise ValueError(f"{name} has buffers that cannot be made without its weights: {', '.join(lost)}")
             renew()
 
 
 def _fill_parameters(model: nn.Module) -> None:
-    made: dict[int, nn.Parameter] = {}
+    filled: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_meta:
-                if id(parameter) not in made:
+                if id(parameter) not in filled:
                     empty = torch.empty_like(parameter, device="cpu")
-                    made[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-                module._parameters[name] = made[id(parameter)]
+                    filled[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+                module._parameters[name] = filled[id(parameter)]

@@ -1,4 +1,4 @@
-"""The models of transformers that a recipe can name: which classes they are made of, and what they are fed with."""
+"""Lists the models of transformers that a recipe can name, with their classes and their kind of input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ Kind = Literal["image", "video", "text", "audio", "mel"]
 
 @dataclass(frozen=True)
 class ModelType:
-    """Names of a configuration and a model class of transformers; `settings` are other defaults than transformers'."""
+    """Names a model's classes in transformers, and its kind of input.
+
+    config, model: the names of the configuration class and of the model class.
+    settings: values of the configuration that replace the defaults of transformers.
+    """
 
     config: str
     model: str
@@ -18,14 +22,14 @@ class ModelType:
     settings: dict[str, bool | float] = field(default_factory=dict)
 
 
-# While training, these models hide parts of a sound by a random generator of numpy's, and leave out whole layers.
+# In training mode these models mask parts of a sound with a random generator of numpy, and skip whole layers.
 _PLAIN: dict[str, bool | float] = {"apply_spec_augment": False, "layerdrop": 0.0}
 
 
 def _family(
     name: str, prefix: str, kind: Kind, settings: dict[str, bool | float] | None = None
 ) -> dict[str, ModelType]:
-    """A family's encoder, and the same with a classifier on top (`num_labels` classes)."""
+    """Returns a family's encoder, and the encoder with a classifier on top (`num_labels` classes), by name."""
     head = {"image": "ForImageClassification", "video": "ForVideoClassification", "text": "ForSequenceClassification"}
     last = head.get(kind, "ForSequenceClassification")
     return {

@@ -1,6 +1,6 @@
-"""Trained weights of the user's own, from a local file: safetensors, or a state dict that torch reads as plain data.
+"""Loads the user's own trained weights from a local file: safetensors, or a state dict that torch reads as plain data.
 
-What a file holds is held against the model before it is read into memory.
+Names and shapes in the file are compared with the model's before the tensors are read into memory.
 """
 
 from __future__ import annotations
@@ -27,38 +27,40 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Read the file at `path` into `model`; floating numbers of other types are converted.
+    """Reads the weights in a file into a model; floating numbers of other types are converted.
 
     Raises:
-        UserError: it cannot be read as weights, or names and shapes are not the model's.
+        UserError: the file cannot be read as weights, or its names and shapes are not the model's.
     """
-    own = model.state_dict()
-    most_bytes = 2 * sum(value.numel() * value.element_size() for value in own.values()) + SPARE_BYTES
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    state = model.state_dict()
+    most_bytes = 2 * sum(value.numel() * value.element_size() for value in state.values()) + SPARE_BYTES
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
         if path.stat().st_size > most_bytes:
             raise UserError(f"{path}: has {path.stat().st_size} bytes, more than twice what the model's weights take")
         weights = _READ[path.suffix](path, shapes, most_bytes)
     except KeyError as error:
         endings = ", ".join(_READ)
-        raise UserError(f"{path}: weights are files that end in one of: {endings}; not {path.suffix!r}") from error
+        raise UserError(f"{path}: a file of weights must end in one of: {endings}; not in {path.suffix!r}") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    kinds = [name for name in own if own[name].is_floating_point() != weights[name].is_floating_point()]
-    if kinds:
-        raise UserError(f"{path}: {kinds[0]} is {weights[kinds[0]].dtype}, the model's {own[kinds[0]].dtype}")
+    other_kinds = [name for name in state if state[name].is_floating_point() != weights[name].is_floating_point()]
+    if other_kinds:
+        raise UserError(
+            f"{path}: {other_kinds[0]} is {weights[other_kinds[0]].dtype}, the model's {state[other_kinds[0]].dtype}"
+        )
     load_state(model, weights)
 
 
-def _read_safetensors(path: Path, own: Shapes, most_bytes: int) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, expected: Shapes, most_bytes: int) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    _refuse_faults(path, own, found)
+        in_file = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    _refuse_faults(path, expected, in_file)
     return load_file(path)
 
 
-def _read_torch(path: Path, own: Shapes, most_bytes: int) -> dict[str, Tensor]:
-    """The format of torch since 1.6, an archive; code in it is not run (`weights_only`)."""
+def _read_torch(path: Path, expected: Shapes, most_bytes: int) -> dict[str, Tensor]:
+    """Reads an archive of torch.save (since torch 1.6); code in it is not run (`weights_only`)."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -68,30 +70,30 @@ def _read_torch(path: Path, own: Shapes, most_bytes: int) -> dict[str, Tensor]:
         raise UserError(f"{path}: holds {unpacked} bytes, more than twice what the model's weights take")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its reader raises what it likes on a damaged file
+    except Exception as error:  # torch raises anything on a damaged file
         raise UserError(f"{path}: not a state dict of plain tensors: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = f" of {', '.join(map(str, content))[:100]}" if isinstance(content, dict) else ""
         raise UserError(f"{path}: holds a {type(content).__name__}{keys}, not a state dict; save model.state_dict()")
-    _refuse_faults(path, own, {str(name): tuple(value.shape) for name, value in content.items()})
+    _refuse_faults(path, expected, {str(name): tuple(value.shape) for name, value in content.items()})
     return dict(content)
 
 
-def _refuse_faults(path: Path, own: Shapes, found: Shapes) -> None:
-    faults = list(_faults(own, found))
+def _refuse_faults(path: Path, expected: Shapes, in_file: Shapes) -> None:
+    faults = list(_faults(expected, in_file))
     if faults:
         more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         raise UserError(f"{path}: these are not weights of this model: {'; '.join(faults[:MOST_FAULTS])}{more}")
 
 
-def _faults(own: Shapes, found: Shapes) -> Iterator[str]:
-    for name in own:
-        if name not in found:
+def _faults(expected: Shapes, in_file: Shapes) -> Iterator[str]:
+    for name in expected:
+        if name not in in_file:
             yield f"{name} is missing"
-        elif found[name] != own[name]:
-            yield f"{name} is {found[name]}, not {own[name]}"
-    for name in found:
-        if name not in own:
+        elif in_file[name] != expected[name]:
+            yield f"{name} is {in_file[name]}, not {expected[name]}"
+    for name in in_file:
+        if name not in expected:
             yield f"{name[:80]!a} is not in the model"
 
 

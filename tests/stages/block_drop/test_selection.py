@@ -303,5 +303,5 @@ def test_a_smaller_limit_comes_first_in_a_larger_one(task: DeepTask) -> None:
 
 @pytest.mark.parametrize("criterion", ["block_mse", "random"])
 def test_racing_needs_a_criterion_that_runs_candidates(criterion: str) -> None:
-    with pytest.raises(ValidationError, match=f"racing has no use with criterion {criterion}"):
+    with pytest.raises(ValidationError, match=f"racing has no effect with criterion {criterion}"):
         drop(criterion=criterion, racing="successive_halving")

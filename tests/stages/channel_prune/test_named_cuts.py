@@ -61,7 +61,7 @@ def test_widths_to_the_unit(tiny_task: TinyTask, tiny_context: StageContext) -> 
 @pytest.mark.parametrize(
     ("widths", "message"),
     [
-        ({"blocks.7.mlp.fc1": 8}, "blocks.7.mlp.fc1 cannot be cut: there is no such group; what can be: blocks.0"),
+        ({"blocks.7.mlp.fc1": 8}, "blocks.7.mlp.fc1 cannot be cut: there is no such group; what can be cut: blocks.0"),
         ({"blocks.0.mlp.fc1": 33}, "cannot keep 33 mlp: it has 32"),
         ({"blocks.0.mlp.fc1": Heads(heads=1)}, "takes a number of channels"),
         ({"blocks.0.attn": 1}, r"takes \{heads: H, head_dim: D\}"),

@@ -121,5 +121,5 @@ def test_bad_predictions(row: dict[str, object], message: str) -> None:
 
 
 def test_unknown_subset_names_the_choices() -> None:
-    with pytest.raises(UserError, match="it has test"):
+    with pytest.raises(UserError, match="choose one of: test"):
         truth_from_json({"database": {"v": {"subset": "test", "annotations": []}}}, "validation")

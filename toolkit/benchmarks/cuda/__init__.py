@@ -1,1 +1,1 @@
-"""The CUDA benchmark: depth against width at equal multiply-adds, timed on a GPU, and what a GPU is needed to check."""
+"""Times depth against width at equal multiply-adds on a GPU, and makes the checks that need a GPU."""

@@ -1,9 +1,9 @@
-"""python -m toolkit.benchmarks.cuda --out DIR: depth against width at equal multiply-adds on this machine's GPU.
+"""python -m toolkit.benchmarks.cuda --out DIR: times depth against width at equal multiply-adds on this machine's GPU.
 
-Cells are done in order of worth, and each is kept as soon as it is done. Run it again to go on; delete a file in
-DIR/cells to do its cell again. `--rehearse` does every cell with tiny sizes on the CPU. `--tables DIR` writes the page
-from the cells there, and measures nothing. Exit codes: 0 done, or the time is over; 1 something unexpected; 2 something
-the user can fix; 130 interrupted.
+The cells are measured in order of their value, and each is kept as soon as it is done. The same command goes on after
+an interruption; delete a file in DIR/cells to measure its cell again. `--rehearse` runs every cell with tiny sizes on
+the CPU. `--tables DIR` only writes the page, from the cells in DIR. Exit codes: 0 done, or the time is over; 1 an
+unexpected error; 2 an error that the user can fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ WORK = Path("runs") / "cuda"
 
 
 def main(argv: Sequence[str] | None = None, clock: Clock = time.monotonic) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code.
+
+    clock: gives seconds, for the time limit.
+    """
     args = _parser().parse_args(argv)
     return exit_code(lambda: _write(args.tables) if args.tables is not None else _run(args, clock))
 
@@ -41,10 +45,10 @@ def _run(args: argparse.Namespace, clock: Clock) -> None:
     deadline = Deadline(None if args.minutes is None else 60.0 * args.minutes, clock)
     console, work = Console(), args.work or (args.out / "work" if args.rehearse else WORK)
     if not args.rehearse and not torch.cuda.is_available():
-        raise UserError("torch finds no CUDA device here; --rehearse does every cell with tiny sizes on the CPU")
+        raise UserError("torch finds no CUDA device here; --rehearse runs every cell with tiny sizes on the CPU")
     if any(cell.rehearsal != args.rehearse for cell in load_cells(args.out).values()):
         other = "measured cells" if args.rehearse else "cells of a rehearsal"
-        raise UserError(f"--out {args.out}: it holds {other}; give another folder")
+        raise UserError(f"--out {args.out}: holds {other}; choose another folder")
     sizes = tiny_sizes(work) if args.rehearse else FULL
     bench = CudaBench(args.out, work, sizes, console)
     with reproducible(torch.device(sizes.device)):
@@ -57,14 +61,17 @@ def _run(args: argparse.Namespace, clock: Clock) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m toolkit.benchmarks.cuda", description="Depth against width at equal multiply-adds on a GPU."
+        prog="python -m toolkit.benchmarks.cuda",
+        description="Time depth against width at equal multiply-adds on a GPU.",
     )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, metavar="DIR", help="cells and page go there")
-    where.add_argument("--tables", type=Path, metavar="DIR", help="only write the page, from the cells in DIR")
-    parser.add_argument("--minutes", type=positive, metavar="N", help="stop after that time (default: never)")
-    parser.add_argument("--rehearse", action="store_true", help="every cell with tiny sizes on the CPU")
-    parser.add_argument("--work", type=Path, metavar="DIR", help=f"runs and tables (default: {WORK})")
+    where.add_argument("--out", type=Path, metavar="DIR", help="folder for the cells and the page")
+    where.add_argument("--tables", type=Path, metavar="DIR", help="only write the page, from the cells in this folder")
+    parser.add_argument("--minutes", type=positive, metavar="N", help="stop after this many minutes (default: never)")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run every cell with tiny sizes on the CPU (default: measure)"
+    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help=f"folder for runs and tables (default: {WORK})")
     return parser
 
 

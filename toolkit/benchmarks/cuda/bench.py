@@ -1,4 +1,4 @@
-"""Does the cells of the CUDA benchmark one after another, as long as there is time."""
+"""Measures the cells of the CUDA benchmark one after another, as long as there is time."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from toolkit.measure.timed import time_pairs
 
 Clock = Callable[[], float]
 
-_GUESSES = {"b_eager": 15.0, "b_cuda_graph": 15.0, "b_compile": 90.0}  # s, for the first cell; commands are stopped
+_GUESSES = {"b_eager": 15.0, "b_cuda_graph": 15.0, "b_compile": 90.0}  # seconds of the first cell of a kind
 
 _CLOCKS = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,power.draw,power.limit"
 
 
 @dataclass
 class Deadline:
-    """Says how much time is left. seconds: None has no end."""
+    """Says how much of `seconds` is left; None has no end."""
 
     seconds: float | None
     clock: Clock = time.monotonic
@@ -48,15 +48,16 @@ class Deadline:
         self.begun = self.clock()
 
     def left(self) -> float:
+        """Returns the seconds that are left."""
         return float("inf") if self.seconds is None else self.seconds - (self.clock() - self.begun)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; `rehearse.py` has the tiny ones.
+    """Holds the sizes of the benchmark; `rehearse.py` has the tiny ones.
 
     recipes: the recipes of part d, by the name of their cells.
-    planned: arguments of the program that plans, for part e.
+    planned: arguments of the planning command of part e.
     same: the model that is timed against itself, and its batch size.
     """
 
@@ -72,6 +73,7 @@ class Sizes:
     rehearsal: bool = False
 
     def plan(self) -> tuple[CellPlan, ...]:
+        """Returns all cells in the order in which they are measured."""
         return cells_in_order({name: model.batches for name, model in self.models.items()})
 
 
@@ -83,7 +85,7 @@ FULL = Sizes(
 
 
 class CudaBench:
-    """One benchmark. out: where cells are kept. work: where runs and tables are."""
+    """Measures cells; `out` is the folder of the cells, `work` that of runs and tables."""
 
     def __init__(self, out: Path, work: Path, sizes: Sizes, console: Console) -> None:
         self.out, self.work, self.sizes, self.console = out, work, sizes, console
@@ -91,9 +93,9 @@ class CudaBench:
         self._pair: tuple[tuple[str, float, int], EqualPair] | None = None
 
     def do(self, plan: CellPlan, left_s: float) -> CudaCell:
-        """Returns the cell; what the user could mend is its reason.
+        """Measures a cell and returns it; an error that the user could fix becomes its reason.
 
-        left_s: commands are stopped after that time.
+        left_s: seconds after which a command is stopped.
 
         Raises:
             subprocess.TimeoutExpired: a command was stopped.
@@ -101,15 +103,15 @@ class CudaBench:
         started = time.monotonic()
         cell = CudaCell(name=plan.name, seconds=0.0, rehearsal=self.sizes.rehearsal, environment=describe_environment())
         try:
-            found = self._found(plan, left_s)
+            content = self._content(plan, left_s)
         except UserError as error:
-            found = {"reason": " ".join(str(error).split())}
+            content = {"reason": " ".join(str(error).split())}
         finally:
             if self.sizes.device == "cuda":
                 torch.cuda.empty_cache()
-        return cell.model_copy(update={**found, "seconds": time.monotonic() - started})
+        return cell.model_copy(update={**content, "seconds": time.monotonic() - started})
 
-    def _found(self, plan: CellPlan, left_s: float) -> Mapping[str, object]:
+    def _content(self, plan: CellPlan, left_s: float) -> Mapping[str, object]:
         if plan.pair is not None:
             return {"times": self._times(plan.pair)}
         if plan.part == "a":
@@ -117,12 +119,12 @@ class CudaBench:
         return {"job": run_job(self._job(plan), left_s)}
 
     def _same(self) -> Latency:
-        """A model against a copy of itself."""
+        """Returns the latency of a model that is timed in turns with another model of its kind."""
         name, size = self.sizes.same
         dense = self._maker_of(name).dense
         key = MeasurementKey(device=self.sizes.device, batch_size=size)
-        other = on_device(self.sizes.models[name].build(), torch.device(self.sizes.device))
-        return self._timed([dense, other], [(1, 0)], name, key)[0]
+        same_model = on_device(self.sizes.models[name].build(), torch.device(self.sizes.device))
+        return self._timed([dense, same_model], [(1, 0)], name, key)[0]
 
     def _times(self, plan: PairPlan) -> PairTimes:
         pair = self._pair_of(plan)
@@ -157,9 +159,9 @@ class CudaBench:
         )
 
     def _maker_of(self, name: str) -> PairMaker:
-        """The last model is kept: neighbours in the plan are of the same one."""
+        """Returns the maker of a model's pairs; the last one is kept, as neighbouring cells are of the same model."""
         if self._maker is None or self._maker[0] != name:
-            self._maker = self._pair = None  # before the next takes its memory
+            self._maker = self._pair = None  # frees memory before the next model is built
             self._maker = name, PairMaker(self.sizes.models[name], torch.device(self.sizes.device), self.console)
         return self._maker[1]
 
@@ -187,14 +189,16 @@ def run_cells(
     deadline: Deadline,
     console: Console,
 ) -> list[str]:
-    """Does the cells that are not there, each kept as soon as it is done; returns the names of those not reached.
+    """Measures the missing cells, keeps each as soon as it is done, and returns the names of those not reached.
 
-    A cell is begun only if the time left is at least what the longest one of its kind took, or is guessed to take.
+    A cell is started only if more time is left than the longest cell of its kind took, or is guessed to take.
+
+    do: measures a cell within a number of seconds.
     """
     kinds = {cell.name: cell.kind for cell in plan}
     longest: dict[str, float] = {}
-    for name, done in load_cells(out).items():
-        _note(longest, kinds.get(name, ""), done.seconds)
+    for name, kept in load_cells(out).items():
+        _note(longest, kinds.get(name, ""), kept.seconds)
     for number, cell in enumerate(plan, 1):
         place = f"[{number}/{len(plan)}] {cell.name}"
         if cell_file(out, cell.name).exists():
@@ -202,16 +206,16 @@ def run_cells(
         left = deadline.left()
         if left <= longest.get(cell.kind, _GUESSES.get(cell.kind, 0.0)):
             continue
-        begun = deadline.clock()
+        started = deadline.clock()
         try:
-            made = do(cell, left)
+            measured = do(cell, left)
         except subprocess.TimeoutExpired:
             _note(longest, cell.kind, left)
             console.line(f"{place}: stopped, the time is over")
             continue
-        save_cell(out, made)
-        _note(longest, cell.kind, deadline.clock() - begun)
-        console.line(f"{place}: {words_of(made)}")
+        save_cell(out, measured)
+        _note(longest, cell.kind, deadline.clock() - started)
+        console.line(f"{place}: {words_of(measured)}")
     return [cell.name for cell in plan if not cell_file(out, cell.name).exists()]
 
 
@@ -220,25 +224,27 @@ def _note(longest: dict[str, float], kind: str, seconds: float) -> None:
 
 
 def words_of(cell: CudaCell) -> str:
-    """Returns what came of a cell, in one line."""
-    took = f"({cell.seconds:.0f} s)"
+    """Returns the result of a cell in one line."""
+    seconds = f"({cell.seconds:.0f} s)"
     if cell.reason:
-        return f"nothing measured: {cell.reason} {took}"
+        return f"nothing measured: {cell.reason} {seconds}"
     if cell.times is not None:
         depth, width, against = (1 / cell.times.depth.ratio, 1 / cell.times.width.ratio, cell.times.against.ratio)
-        return f"depth {depth:.3f}, width {width:.3f} times as fast as dense, depth {against:.3f} times as width {took}"
+        return (
+            f"depth {depth:.3f}, width {width:.3f} times as fast as dense, depth {against:.3f} times as width {seconds}"
+        )
     if cell.same is not None:
-        return f"a model takes {cell.same.ratio:.3f} of its own time {took}"
+        return f"a model takes {cell.same.ratio:.3f} of its own time {seconds}"
     assert cell.job is not None
-    return f"exit code {cell.job.exit_code} {took}"
+    return f"exit code {cell.job.exit_code} {seconds}"
 
 
 def clocks() -> str:
-    """Returns what nvidia-smi says of the device; nothing where there is no such program."""
+    """Returns what nvidia-smi says of the device; an empty text if there is no such program."""
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             ["nvidia-smi", f"--query-gpu={_CLOCKS}", "--format=csv"], capture_output=True, text=True, check=False
         )
     except OSError:
         return ""
-    return found.stdout.strip()
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""The cells of the CUDA benchmark: which there are, in order of worth, and what is kept of each. No torch here."""
+"""Lists the cells of the CUDA benchmark in order of their value, and holds what is kept of each. No torch here."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from toolkit.base.settings import Data
 from toolkit.measure.results import Environment, Latency, MeasuredRuntime, Precision
 from toolkit.record.plan import PlanRecord
 
-SHARES: Final = (0.76, 0.5)  # of the dense multiply-adds, that depth comes nearest to
+SHARES: Final = (0.76, 0.5)  # shares of the dense multiply-adds, which depth approximates
 
-SAME_MACS: Final = 0.01  # of the dense multiply-adds: what depth and width may differ by
+SAME_MACS: Final = 0.01  # share of the dense multiply-adds by which depth and width may differ
 
-SAME_TIME: Final = 0.02  # what a model may differ by from itself
+SAME_TIME: Final = 0.02  # the ratio of a model's time to its own may differ from 1 by so much
 
 Part = Literal["a", "b", "c", "d", "e"]
 
@@ -36,7 +36,7 @@ BATCHES: Final[Mapping[str, tuple[int, ...]]] = {
     "videomae_b": (1, 48),
 }
 
-TINY_BATCHES: Final[Mapping[str, tuple[int, ...]]] = dict.fromkeys(BATCHES, (2,))  # of a rehearsal
+TINY_BATCHES: Final[Mapping[str, tuple[int, ...]]] = dict.fromkeys(BATCHES, (2,))  # batch sizes of a rehearsal
 
 CORE_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")
 
@@ -45,10 +45,10 @@ RECIPES: Final = ("smoke", "depth_then_width")
 
 @dataclass(frozen=True)
 class PairPlan:
-    """Depth and width of one model at equal multiply-adds, to be timed in one way.
+    """Describes depth and width of one model at equal multiply-adds, which are timed in one way.
 
-    share: of the dense multiply-adds, that depth comes nearest to.
-    round_to: the number that widths are multiples of.
+    share: the share of the dense multiply-adds that depth approximates.
+    round_to: the number of which widths are multiples.
     """
 
     model: str
@@ -61,9 +61,13 @@ class PairPlan:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """One cell. kind: cells of one kind take about the same time.
+    """Describes one cell.
 
-    what: the recipe of a cell of part d, or the device of one of part e.
+    part: the part of the benchmark.
+    kind: cells of one kind take about the same time.
+    pair: the models of a cell of part b.
+    what: the recipe of a cell of part d, or the device of a cell of part e.
+    batch_size: the batch size of a plan of part e.
     """
 
     part: Part
@@ -75,11 +79,11 @@ class CellPlan:
 
 
 class PairTimes(Data):
-    """What was timed of a pair.
+    """Holds the timings of a pair.
 
     macs: multiply-adds of one example: the dense model's, depth's and width's.
-    depth, width: in turns with the dense model.
-    against: width in turns with depth, which takes the place of the dense model; a ratio above 1: depth is faster.
+    depth, width: latencies that were timed in turns with the dense model.
+    against: the latency of width, timed in turns with depth in the dense model's place; above 1, depth is faster.
     """
 
     macs: tuple[int, int, int]
@@ -92,9 +96,11 @@ class PairTimes(Data):
 
 
 class JobResult(Data):
-    """What a command left: its exit code, the end of what it printed, and what it found, as a table.
+    """Holds what a command left.
 
-    plan: of a cell of part e.
+    output: the end of what it printed.
+    columns, rows: its result as a table.
+    plan: the plan of a cell of part e.
     """
 
     exit_code: int
@@ -105,12 +111,15 @@ class JobResult(Data):
 
 
 class CudaCell(Data):
-    """What is kept of one cell. reason: why nothing was measured; empty where something was.
+    """Holds what is kept of one cell.
 
-    seconds: what the cell took in all.
-    rehearsal: made with tiny sizes on the CPU; no figure of it means anything.
-    clocks: what nvidia-smi says of the device, in its own words.
-    same: a model timed in turns with itself.
+    seconds: how long the cell took in all.
+    rehearsal: whether it was run with tiny sizes on the CPU, so that no figure of it means anything.
+    reason: why nothing was measured; empty where something was.
+    clocks: what nvidia-smi printed about the device.
+    same: the latency of a model that was timed in turns with itself.
+    times: the timings of part b.
+    job: the result of a command.
     """
 
     name: str
@@ -128,9 +137,9 @@ Cells = dict[str, CudaCell]
 
 
 def cells_in_order(batches: Mapping[str, tuple[int, ...]] = BATCHES) -> tuple[CellPlan, ...]:
-    """Returns all cells in order of worth.
+    """Returns all cells in order of their value.
 
-    batches: the batch sizes of every model, by its name.
+    batches: the batch sizes of every model, by the model's name.
     """
     return (
         CellPlan("a", "a_environment", "a"),
@@ -153,18 +162,18 @@ def _core(batches: Mapping[str, tuple[int, ...]]) -> Iterator[PairPlan]:
 
 
 def _rest(batches: Mapping[str, tuple[int, ...]]) -> Iterator[PairPlan]:
-    """Yields other models, then multiples of 64, then TF32, CUDA graphs and torch.compile, which takes longest."""
+    """Yields the other models, then widths in multiples of 64, then TF32, CUDA graphs, and at last torch.compile."""
     for name, share, precision in itertools.product(OTHERS, SHARES, CORE_PRECISIONS):
         for size in batches[name]:
             yield PairPlan(name, size, share, precision=precision)
-    every = (*CORE, *OTHERS)
-    for name, share, precision in itertools.product(every, SHARES, CORE_PRECISIONS):
+    all_models = (*CORE, *OTHERS)
+    for name, share, precision in itertools.product(all_models, SHARES, CORE_PRECISIONS):
         for size in batches[name]:
             yield PairPlan(name, size, share, 64, precision)
-    for name in every:
+    for name in all_models:
         for size in batches[name]:
             yield PairPlan(name, size, precision="tf32")
-    ways = itertools.product(("cuda_graph", "compile"), every, CORE_PRECISIONS)
+    ways = itertools.product(("cuda_graph", "compile"), all_models, CORE_PRECISIONS)
     for runtime, name, precision in ways:
         for size in batches[name]:
             yield PairPlan(name, size, precision=precision, runtime=runtime)  # type: ignore[arg-type]
@@ -178,17 +187,19 @@ def _pairs(plans: Iterator[PairPlan]) -> Iterator[CellPlan]:
 
 
 def cell_file(out: Path, name: str) -> Path:
+    """Returns the path of the file of a cell."""
     return out / "cells" / f"{name}.json"
 
 
 def save_cell(out: Path, cell: CudaCell) -> None:
+    """Writes the file of a cell."""
     path = cell_file(out, cell.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, cell.model_dump_json(indent=1, exclude_defaults=True) + "\n")
 
 
 def load_cells(out: Path) -> Cells:
-    """Returns what is kept, by name.
+    """Returns all kept cells by name.
 
     Raises:
         RecordError: a file is damaged.
@@ -199,5 +210,5 @@ def load_cells(out: Path) -> Cells:
             cells[path.stem] = CudaCell.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             reason = str(error).splitlines()[0]
-            raise RecordError(f"{path}: damaged or not a cell of the benchmark ({reason}); delete it") from error
+            raise RecordError(f"{path}: damaged or not a cell of the benchmark ({reason}); delete the file") from error
     return cells

@@ -1,4 +1,4 @@
-"""The page of the CUDA benchmark, README.md, from the kept cells alone; without any it says how to measure."""
+"""Makes the page of the CUDA benchmark, README.md, from the kept cells; without cells it says how to measure."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ Row = Sequence[str]
 
 
 def write_page(out: Path) -> Path:
-    """Writes `README.md` into the benchmark's folder, and returns its path.
+    """Writes `README.md` into the folder of the results, and returns its path.
 
     Raises:
-        RecordError: a cell is damaged.
+        RecordError: the file of a cell is damaged.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / PAGE_FILE, page_of(load_cells(out)))
@@ -55,6 +55,7 @@ def write_page(out: Path) -> Path:
 
 
 def page_of(cells: Cells) -> str:
+    """Returns the page as Markdown."""
     parts = ["# Depth against width on CUDA", answer(cells), INTRODUCTION.rstrip()]
     if cells:
         parts += [*_machine(cells), *_pairs(cells), *_memory(cells), *_jobs(cells), *_plans(cells), *_gaps(cells)]
@@ -62,18 +63,18 @@ def page_of(cells: Cells) -> str:
 
 
 def answer(cells: Cells) -> str:
-    """Returns the answer in one sentence, whichever way it falls; or why there is none.
+    """Returns the answer in one sentence, whichever way it turns out, or why there is none.
 
-    It is of the core: eager, float32 with TF32 off and bfloat16, widths in multiples of 8.
+    The answer is about the core cells: eager, float32 with TF32 off and bfloat16, widths in multiples of 8.
     """
     if not cells:
         return "**Not measured.** No machine with CUDA was at hand."
     if any(cell.rehearsal for cell in cells.values()):
         return "**A rehearsal on the CPU with tiny sizes: no figure of this page means anything.**"
-    found = [times for cell, times in _timed(cells, _core_names())]
-    if not found:
+    core_times = [times for cell, times in _timed(cells, _core_names())]
+    if not core_times:
         return "**Not measured.** No pair of depth and width was reached."
-    ratios = [times.against.ratio for times in found]
+    ratios = [times.against.ratio for times in core_times]
     gpu = next(iter(cells.values())).environment.gpu or "this GPU"
     sentence = (
         f"**At equal multiply-adds depth is {statistics.median(ratios):.2f} times as fast as width on {gpu}** "
@@ -84,7 +85,7 @@ def answer(cells: Cells) -> str:
 
 
 def _unsteady(cells: Cells) -> str | None:
-    """Why the machine cannot be trusted; None if a model takes its own time."""
+    """Returns why the timings cannot be trusted; None if a model takes as long as itself."""
     same = next((cell.same for cell in cells.values() if cell.same is not None), None)
     if same is None:
         return "a model was not timed against itself"
@@ -104,8 +105,8 @@ def _core_names() -> set[str]:
 
 
 def _timed(cells: Cells, names: Iterable[str]) -> list[tuple[CudaCell, PairTimes]]:
-    known = [cells[name] for name in names if name in cells]
-    return [(cell, cell.times) for cell in known if cell.times is not None]
+    measured = [cells[name] for name in names if name in cells]
+    return [(cell, cell.times) for cell in measured if cell.times is not None]
 
 
 def _torch(cells: Cells) -> str:
@@ -129,7 +130,7 @@ def _machine(cells: Cells) -> list[str]:
 
 
 def _pairs(cells: Cells) -> list[str]:
-    """A table for each model, in the order of the plan."""
+    """Returns a table for each model, in the order of the cells."""
     plans = [plan for plan in _in_order(cells) if plan.pair is not None]
     parts = []
     for model in dict.fromkeys(plan.pair.model for plan in plans if plan.pair):
@@ -195,7 +196,7 @@ def _jobs(cells: Cells) -> list[str]:
 
 
 def _plans(cells: Cells) -> list[str]:
-    """Predicted against measured, and whether the devices have the same plan."""
+    """Returns a table of predicted and measured latencies, and whether both devices have the same plan."""
     rows, plans = [], {}
     for plan in _in_order(cells):
         job = cells[plan.name].job
@@ -207,7 +208,7 @@ def _plans(cells: Cells) -> list[str]:
             continue
         plans[plan.batch_size, plan.what] = note.dropped, note.widths, note.bypassed
         latencies = note.predicted.latency_ratio, note.measured_latency_ratio
-        ratios = [next(iter(found.values()), None) for found in latencies]
+        ratios = [next(iter(by_key.values()), None) for by_key in latencies]
         shown = ["–" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
         rows.append([plan.what, str(plan.batch_size), f"{len(note.dropped)}", f"{len(note.widths)}", *shown])
     if not rows:

@@ -1,6 +1,6 @@
-"""Makes the models that are compared: depth takes whole blocks, width matches its multiply-adds.
+"""Makes the models that are compared: depth drops whole blocks, and width matches the multiply-adds of depth.
 
-All weights are random, so that which blocks and channels go does not matter for what is measured here: time.
+All weights are random, and only time is measured, for which it does not matter which blocks and channels go.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ ATTENTION = "scaled_dot_product_attention"
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A model of a zoo with random weights.
+    """Describes a model of a zoo with random weights.
 
-    twin: arguments that differ in a model with the same layers and far smaller inputs; blocks and channels are found
-        in it, which is a matter of names and widths alone.
-    size, twin_size: the side of the inputs, and of the twin's, where the arguments do not say it.
-    kinds: what width cuts.
+    zoo: the name of the model in the zoo.
+    batches: the batch sizes at which it is timed.
+    arguments: arguments of the model.
+    twin: arguments that differ in the twin, a model with the same layers and far smaller inputs, in which blocks and
+        channels are found.
+    size, twin_size: the side of the inputs of the model and of the twin; None if the arguments say it.
+    kinds: the kinds of channels that width cuts.
     """
 
     zoo: str
@@ -53,19 +56,28 @@ class BenchModel:
     kinds: tuple[WidthKind, ...] = ("mlp", "heads")
 
     def build(self) -> nn.Module:
+        """Returns the model with random weights on the CPU."""
         return build_zoo_model(self.zoo, self.arguments)
 
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Returns made-up inputs on the CPU."""
         return example_inputs(self.zoo, self.arguments, batch_size, input_size=self.size)
 
     @property
     def has_attention(self) -> bool:
+        """Returns whether the model has attention heads."""
         return "heads" in self.kinds
 
 
 @dataclass(frozen=True)
 class EqualPair:
-    """Three models on one device. macs: multiply-adds of one example: the dense model's, depth's and width's."""
+    """Holds the three models of a pair on one device.
+
+    macs: multiply-adds of one example: the dense model's, depth's and width's.
+    num_blocks: the number of blocks of the dense model.
+    dropped: the names of the blocks that depth drops.
+    widths: the widths of width's groups, by name.
+    """
 
     dense: nn.Module
     depth: nn.Module
@@ -77,12 +89,12 @@ class EqualPair:
 
 
 class PairMaker:
-    """Makes the pairs of one model; what is found once serves all of them."""
+    """Makes the pairs of one model, whose blocks and channels are found once for all pairs."""
 
     def __init__(self, model: BenchModel, device: torch.device, console: Console) -> None:
         self.model, self.device, self.console = model, device, console
-        self.one = tuple(part.to(device) for part in model.inputs(1))
-        self._made: dict[tuple[float, int], dict[str, int]] = {}  # widths, by share and multiple
+        self.one_example = tuple(part.to(device) for part in model.inputs(1))
+        self._made: dict[tuple[float, int], dict[str, int]] = {}  # (share, round_to) -> widths
 
     def pair(self, share: float, round_to: int) -> EqualPair:
         """Returns the pair nearest to a share of the dense multiply-adds.
@@ -96,7 +108,7 @@ class PairMaker:
         width, widths = self._width(depth_macs / self.dense_macs, round_to)
         for other, known in self._made.items():
             if other[0] == share and other[1] != round_to and known == widths:
-                raise UserError(f"the widths are those in multiples of {other[1]}, which have cells of their own")
+                raise UserError(f"the widths are the same as in multiples of {other[1]}, which have cells of their own")
         self._made[share, round_to] = widths
         macs = self.dense_macs, depth_macs, self._counted(width)
         if abs(macs[2] - macs[1]) > SAME_MACS * macs[0]:
@@ -108,49 +120,51 @@ class PairMaker:
 
     @cached_property
     def dense(self) -> nn.Module:
+        """Returns the dense model on the device."""
         dense = on_device(self.model.build(), self.device)
-        find_blocks(dense, self.one)
+        find_blocks(dense, self.one_example)
         return dense
 
     @cached_property
     def dense_macs(self) -> int:
+        """Returns the multiply-adds of one example of the dense model."""
         return self._counted(self.dense)
 
     @cached_property
     def _blocks(self) -> tuple[str, ...]:
-        return tuple(find_blocks(self.dense, self.one))
+        return tuple(find_blocks(self.dense, self.one_example))
 
     @cached_property
     def _groups(self) -> tuple[ChannelGroup, ...]:
-        """The groups that width may cut, found in the twin."""
+        """Returns the groups that width may cut, which are found in the twin."""
         arguments = self.model.arguments | self.model.twin
         twin = build_zoo_model(self.model.zoo, arguments)
         inputs = example_inputs(self.model.zoo, arguments, 2, input_size=self.model.twin_size)
         kinds = {"attention" if kind == "heads" else kind for kind in self.model.kinds}
-        found = find_groups(twin, inputs, find_blocks(twin, inputs)).groups
-        return tuple(group for group in found if group.kind in kinds)
+        groups = find_groups(twin, inputs, find_blocks(twin, inputs)).groups
+        return tuple(group for group in groups if group.kind in kinds)
 
     def _depth(self, share: float) -> tuple[nn.Module, tuple[str, ...]]:
-        """The number of blocks that comes nearest to the share; multiply-adds fall with every block."""
-        made: dict[int, tuple[nn.Module, tuple[str, ...], float]] = {}
+        """Returns the model whose share of multiply-adds is nearest, and the names of its dropped blocks."""
+        candidates: dict[int, tuple[nn.Module, tuple[str, ...], float]] = {}
 
         def ratio(count: int) -> float:
-            if count not in made:
+            if count not in candidates:
                 model, dropped = copy_model(self.dense), spread(self._blocks, count)
                 for name in dropped:
                     drop_block(model, name)
-                made[count] = model, dropped, self._counted(model) / self.dense_macs
-            return made[count][2]
+                candidates[count] = model, dropped, self._counted(model) / self.dense_macs
+            return candidates[count][2]
 
         first, last = 1, len(self._blocks) - 1
         while last - first > 1:
             middle = (first + last) // 2
             first, last = (middle, last) if ratio(middle) > share else (first, middle)
         best = min((first, last), key=lambda count: abs(ratio(count) - share))
-        return made[best][:2]
+        return candidates[best][:2]
 
     def _width(self, ratio: float, round_to: int) -> tuple[nn.Module, dict[str, int]]:
-        """The widths that `channel_prune` chooses for this share of the multiply-adds."""
+        """Returns the model that `channel_prune` makes for this share of the multiply-adds, and its widths."""
         config = ChannelPrune(macs_ratio=ratio, macs_tolerance=SAME_MACS, round_to=round_to, importance="l1")
         context = StageContext(
             dense=self.dense,
@@ -167,23 +181,23 @@ class PairMaker:
         return model, {entry.group.name: entry.kept for entry in plan if entry.kind in self.model.kinds}
 
     def _counted(self, model: nn.Module) -> int:
-        macs = count_macs(model, self.one)
+        macs = count_macs(model, self.one_example)
         check_attention(macs, self.model)
         return macs.total
 
 
 def check_attention(macs: Macs, model: BenchModel) -> None:
-    """Raises UserError: the model has attention, and its multiply-adds are not among those counted."""
+    """Raises UserError where the model has attention whose multiply-adds are not counted."""
     products = macs.by_operator.get(ATTENTION, 0) + macs.by_operator.get("matmul", 0)
     if model.has_attention and not products:
-        raise UserError(f"{model.zoo}: its attention is not among the multiply-adds: {', '.join(macs.by_operator)}")
+        raise UserError(f"{model.zoo}: attention is not among the counted operators: {', '.join(macs.by_operator)}")
 
 
 def on_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a model with all tensors that its modules hold, buffers or not, and returns it.
+    """Moves a model to a device with all tensors that its modules hold, buffers or not, and returns it.
 
-    VideoMAE holds its positions as a plain tensor. On the CPU they would be copied to the device in every call, which
-    takes time of its own and cannot be recorded as a CUDA graph.
+    VideoMAE holds its positions as a plain tensor. If they stayed on the CPU, every call would copy them to the device,
+    which takes time and cannot be recorded as a CUDA graph.
     """
     model.to(device)
     for module in model.modules():
@@ -194,7 +208,7 @@ def on_device(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """Returns so many of the names, evenly spread over them."""
+    """Returns `count` of the names, evenly spread over them."""
     return tuple(names[int((place + 0.5) * len(names) / count)] for place in range(count))
 
 
@@ -219,7 +233,7 @@ _TINY = next(iter(TINY_BATCHES.values()))
 
 
 def tiny(model: BenchModel) -> BenchModel:
-    """Returns a model of the same kind that runs in milliseconds on a CPU, for rehearsals and tests."""
+    """Returns a model of the same kind that runs on a CPU in milliseconds, for rehearsals and tests."""
     if model.zoo.startswith("transformers/"):
         small = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 3}
         return replace(model, arguments=small | {"image_size": 32, "num_frames": 4}, twin={}, batches=_TINY)

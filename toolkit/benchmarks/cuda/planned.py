@@ -1,7 +1,7 @@
 """python -m toolkit.benchmarks.cuda.planned --device cuda --out DIR: plans for half of the latency, and times the plan.
 
-The tables alone decide (no plan is scored end to end), so that the plans of two devices differ by their latencies.
-Exit codes as of `toolkit.plan`.
+Plans are found by the tables alone, and none is scored end to end, so that the plans of two devices differ only by
+their latencies. The exit codes are those of `toolkit.plan`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SHARE = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: _plan(args))
 
@@ -55,18 +56,28 @@ def _plan(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m toolkit.benchmarks.cuda.planned", description="Plans for half of the latency."
+        prog="python -m toolkit.benchmarks.cuda.planned", description="Plan for half of the latency, and time the plan."
     )
-    parser.add_argument("--task", default="tad-watch", metavar="TASK", help="default: tad-watch")
-    parser.add_argument("--model", metavar="JSON", help="of task zoo")
-    parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N")
-    parser.add_argument("--share", type=float, default=SHARE, metavar="X", help="of the dense latency (default: 0.5)")
-    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="of the CPU (default: 2)")
-    parser.add_argument("--repeats", type=positive, default=REPEATS, metavar="N", help="samples of a timing")
-    parser.add_argument("--no-bypass", action="store_false", dest="bypass", help="blocks are kept or dropped")
-    parser.add_argument("--examples", type=positive, default=16, metavar="N", help="that changes are scored on")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="plan.json goes there")
+    parser.add_argument(
+        "--task", default="tad-watch", metavar="TASK", help="name of a built-in task (default: %(default)s)"
+    )
+    parser.add_argument("--model", metavar="JSON", help="model of the task zoo, as in a recipe")
+    parser.add_argument("--device", choices=("cpu", "cuda"), required=True, help="device to plan for and time on")
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="examples per call (default: 1)")
+    parser.add_argument(
+        "--share", type=float, default=SHARE, metavar="X", help="share of the dense latency (default: 0.5)"
+    )
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--repeats", type=positive, default=REPEATS, metavar="N", help="samples per timing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-bypass", action="store_false", dest="bypass", help="only keep or drop blocks (default: bypasses too)"
+    )
+    parser.add_argument(
+        "--examples", type=positive, default=16, metavar="N", help="examples to score changes on (default: 16)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for plan.json")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The tiny sizes of a rehearsal: every cell runs on the CPU, in seconds. No figure of it means anything."""
+"""Holds the tiny sizes of a rehearsal: every cell runs on the CPU in seconds, and no figure means anything."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ _MODEL = ZooModel(
 def tiny_sizes(work: Path) -> Sizes:
     """Returns the sizes of a rehearsal, and writes its recipes below `work`.
 
-    torch.compile runs with a backend that needs no compiler. Nothing can be recorded as a CUDA graph on the CPU, so
-    those cells run eagerly.
+    torch.compile runs with a backend that needs no compiler. The CPU has no CUDA graphs, so those cells run eagerly.
     """
     return Sizes(
         models={name: tiny(model) for name, model in MODELS.items()},
@@ -49,7 +48,7 @@ def tiny_sizes(work: Path) -> Sizes:
 
 
 def _recipe(path: Path) -> Path:
-    made = compose(
+    recipe = compose(
         task=any_model_task().name,
         model=_MODEL,
         depth=BlockDrop(num_blocks=1, criterion="block_mse"),
@@ -57,5 +56,5 @@ def _recipe(path: Path) -> Path:
         measure=Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0, splits=("test",)),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, dump_recipe(made))
+    write_atomically(path, dump_recipe(recipe))
     return path

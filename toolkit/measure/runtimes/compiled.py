@@ -1,4 +1,4 @@
-"""torch.compile, one program for each shape of the inputs."""
+"""Holds the runtime `compile`: torch.compile, with one program for each shape of the inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CPP_COMPILERS: Final = {"darwin": "clang++", "win32": "cl"}  # where CXX names 
 
 
 def compiled(backend: str | Callable[..., Ready] = INDUCTOR) -> ModelRuntime:
-    """Returns the runtime of a backend of torch.compile; those other than inductor need no compiler."""
+    """Returns the runtime that uses a backend of torch.compile; only inductor needs a C or C++ compiler."""
 
     @contextmanager
     def prepare(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Ready]:
@@ -35,7 +35,7 @@ def compiled(backend: str | Callable[..., Ready] = INDUCTOR) -> ModelRuntime:
         try:
             yield ready
         finally:
-            torch.compiler.reset()  # else the programs of many models add up, and past a limit none is made any more
+            torch.compiler.reset()  # else the programs add up, and past torch's limit no more are compiled
 
     return ModelRuntime(missing=_missing if backend == INDUCTOR else lambda _: None, prepare=prepare)
 
@@ -44,9 +44,9 @@ def _missing(device: str) -> str | None:
     if device == "cuda":
         if importlib.util.find_spec("triton") is None:
             return "the package triton, which is not installed here"
-        named = os.environ.get("CC", "")
-        if not any(shutil.which(name) for name in ([named] if named else ["gcc", "clang", "cc"])):
-            return f"a C compiler, and {named or 'gcc'} is not found here (CC can name another one)"
+        cc = os.environ.get("CC", "")
+        if not any(shutil.which(name) for name in ([cc] if cc else ["gcc", "clang", "cc"])):
+            return f"a C compiler, and {cc or 'gcc'} is not found here (CC can name another one)"
         return None
     name = os.environ.get("CXX") or _CPP_COMPILERS.get(sys.platform, "g++")
     if shutil.which(name.split()[0]) is None:

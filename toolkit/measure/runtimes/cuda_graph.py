@@ -1,4 +1,4 @@
-"""CUDA graphs: the model's kernels are recorded once and launched as one, which saves the launches of small ones."""
+"""Holds the runtime `cuda_graph`: all kernels of a model are recorded once and launched together."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _CALLS_BEFORE_CAPTURE: Final = 3  # libraries choose their kernels and take thei
 
 @contextmanager
 def _captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Ready]:
-    """Gives a call that copies its inputs to where the graph reads them, as a deployed graph must, and launches it.
+    """Yields a function that copies its inputs to where the recorded graph reads them, and launches the graph.
 
-    The outputs are the same memory on every call.
+    A deployed graph has to copy its inputs too. The outputs lie in the same memory on every call.
     """
     import torch  # noqa: PLC0415  # this file is read where recipes are checked, without torch
 
-    held = tuple(part.clone() for part in inputs)
+    graph_inputs = tuple(part.clone() for part in inputs)
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_CALLS_BEFORE_CAPTURE):
-            model(*held)
+            model(*graph_inputs)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        outputs = model(*held)
+        outputs = model(*graph_inputs)
 
-    def launch(*given: Tensor) -> Any:
-        for place, part in zip(held, given, strict=True):
+    def launch(*new_inputs: Tensor) -> Any:
+        for place, part in zip(graph_inputs, new_inputs, strict=True):
             place.copy_(part)
         graph.replay()
         return outputs

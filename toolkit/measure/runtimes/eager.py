@@ -1,4 +1,4 @@
-"""PyTorch, operator by operator."""
+"""Holds the runtime `eager`: plain PyTorch, operator by operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names every runtime once: the only place that knows them all."""
+"""Lists every runtime; no other file knows them all."""
 
 from __future__ import annotations
 

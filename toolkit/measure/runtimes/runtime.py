@@ -1,4 +1,4 @@
-"""States what a runtime must offer: what it needs of a device, and how it makes a model ready to run.
+"""States what a runtime must offer: what it needs from a device, and how it makes a model ready to run.
 
 Nothing here imports torch. To add a runtime: a file beside this one, its line in `registry.py`, and its name in
 `MeasuredRuntime` of `toolkit/measure/results.py`.
@@ -21,13 +21,13 @@ Prepare = Callable[["nn.Module", "tuple[Tensor, ...]"], AbstractContextManager[R
 
 @dataclass(frozen=True)
 class ModelRuntime:
-    """Something that runs models.
+    """Describes something that runs models.
 
     missing: what keeps the runtime from running on a device of this type (`cpu`, `cuda`), in words that follow "needs";
         None if nothing does.
-    prepare: takes a model in eval mode and inputs on the same device, in the types that it is to run with, and gives
-        what computes the same outputs for the length of a `with`. It is entered and used in inference mode.
-    tells_memory: whether the memory of a call can be seen while it runs.
+    prepare: takes a model in eval mode, and inputs on the same device and in the number types to run with. It returns a
+        context that yields a function with the model's outputs; the context is entered and used in inference mode.
+    tells_memory: whether CUDA's counter sees the memory of a call.
     """
 
     missing: Callable[[str], str | None]

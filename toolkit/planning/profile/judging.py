@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
@@ -39,14 +40,19 @@ class PlanJudge:
         repair: WidthRepair,
         recover: Recover | None = None,
     ) -> float:
-        """Returns the mean loss over the draws, after the first steps of `recover` if it is given."""
+        """Returns the mean loss over the draws.
+
+        recover: the recovery that follows the plan. The loss is that after the first of its steps, or the one before
+            them where it is lower and the recovery keeps its best weights, those that it starts from included.
+        """
         losses = []
         for scorer in self._scorers:
             if recover is None:
                 losses.append(scorer.loss_of(dropped, widths, order, repair))
-            else:
-                model = scorer.models.model_of(dropped, widths, order, repair)
-                losses.append(scorer.loss_of_model(self._recovered(model, recover)))
+                continue
+            model = scorer.models.model_of(dropped, widths, order, repair)
+            untrained = scorer.loss_of_model(model) if recover.select == "best" else math.inf
+            losses.append(min(untrained, scorer.loss_of_model(self._recovered(model, recover))))
         return sum(losses) / len(losses)
 
     def _recovered(self, model: nn.Module, recover: Recover) -> nn.Module:

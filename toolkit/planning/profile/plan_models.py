@@ -81,6 +81,7 @@ class PlanModels:
         self._dense_goals: Goals = [{} for _ in self.calibration]
         self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by the layers called, and the block
         self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
+        self._scores: dict[tuple[tuple[str, int | None], ...], dict[str, Tensor]] = {}  # by the drops before the cut
 
     def repaired_on(self, split: Split) -> PlanModels:
         """Returns an object that makes the models of the same plans but repairs them on another split."""
@@ -94,7 +95,7 @@ class PlanModels:
         shared = self.unchanged(drops, widths)
         first, last = halves({block: drops[block] for block in self.blocks if block in drops}, order, bool(widths))
         self._drop(model, self.dense, first, shared)
-        self._narrow(model, widths, shared, repair)
+        self._narrow(model, widths, first, shared, repair)
         is_narrower = any(self.groups[name].kind == "embedding" for name in widths)
         for rank, blocks in in_runs(last):  # a stage for each, whose reference is the model as it comes into the stage
             reference = copy_model(model) if is_narrower else self.dense
@@ -117,15 +118,14 @@ class PlanModels:
             repair.order = self._order_of(model)
 
     def _narrow(
-        self, model: nn.Module, widths: Mapping[str, Width], shared: Sequence[str], repair: WidthRepair
+        self, model: nn.Module, widths: Mapping[str, Width], before: Drops, shared: Sequence[str], repair: WidthRepair
     ) -> None:
         if not widths:
             return
         groups = still_there([self.groups[name] for name in widths], model)
         dropped, gone = dropped_blocks(model), self._gone(model)
-        scores = self._scores(model, groups) if dropped else self._dense_scores
-        choices = choose(given_cuts(groups, self.dense, widths), scores)
-        before = copy_model(model) if len(dropped) > len(emptied_blocks(model)) else self.dense
+        choices = choose(given_cuts(groups, self.dense, widths), self._scores_after(model, before))
+        uncut = copy_model(model) if len(dropped) > len(emptied_blocks(model)) else self.dense
         cut(model, choices)
         order = self._order_of(model)
 
@@ -143,7 +143,7 @@ class PlanModels:
         )
         sites = reader_sites(model, choices, order, join, aim_at, others)
         norms = norms_to_reestimate(model, order, first, sites)
-        outer, inner = (self._sequence(model, reference, shared) for reference in (self.dense, before))
+        outer, inner = (self._sequence(model, reference, shared) for reference in (self.dense, uncut))
         inner.known = outer.known
         # a site inside a stand-in is repaired towards the model before the cut: the dense model has no such layer
         is_inner = {site: home_of(site.goal.module, dropped) is not None for site in sites}
@@ -181,13 +181,14 @@ class PlanModels:
             self._joins[layer] = joining_point(self.dense, layer, home, self.example, self.order)
         return self._joins[layer]
 
-    def _scores(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
-        with self.metered(model):
-            return score_groups(model, groups, IMPORTANCE, self.task, self._batches, self.context.seed)
-
-    @cached_property
-    def _dense_scores(self) -> dict[str, Tensor]:
-        return self._scores(self.dense, list(self.groups.values()))
+    def _scores_after(self, model: nn.Module, before: Drops) -> dict[str, Tensor]:
+        """Returns the scores of all groups that are left in the model; plans with the same drops before share them."""
+        key = tuple(before.items())
+        if key not in self._scores:
+            groups = still_there(list(self.groups.values()), model)
+            with self.metered(model):
+                self._scores[key] = score_groups(model, groups, IMPORTANCE, self.task, self._batches, self.context.seed)
+        return self._scores[key]
 
     def _gone(self, model: nn.Module) -> list[str]:
         """Returns the dropped blocks without a stand-in that hand on the stream before them unchanged."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters on linear layers inside blocks, and their exact merge. The only importer of peft."""
+"""Adds low-rank adapters to linear layers inside blocks, and merges them exactly. Only this file imports peft."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.stages.align.detail import AdapterDetail
 
 @dataclass(frozen=True)
 class Adapter:
-    """W x becomes W x + alpha / rank * B A x, with A [rank, inputs] and B [outputs, rank]."""
+    """Describes an adapter: W x becomes W x + alpha / rank * B A x, with A [rank, inputs] and B [outputs, rank]."""
 
     layer: str
     rank: int
@@ -24,9 +24,9 @@ class Adapter:
 
 
 class Adapted:
-    """A model with adapters in the place of some of its linear layers, until they are merged.
+    """Holds a model with adapters on some of its linear layers, until they are merged or removed.
 
-    The model stays the same object; all its parameters but the adapters' are frozen.
+    The model stays the same object; all of its parameters except those of the adapters are frozen.
     """
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter]) -> None:
@@ -40,38 +40,46 @@ class Adapted:
         )
         self.adapters = tuple(adapters)
         self._model, self._before = model, _description(model)
-        holder = nn.ModuleDict({"model": model})  # peft leaves marks on what it is given, and reads its `config`
+        holder = nn.ModuleDict(
+            {"model": model}
+        )  # peft sets attributes on the model it is given, and reads its `config`
         self._lora: Any = LoraModel(holder, {"default": config}, "default")
 
     def merge(self) -> None:
-        """Add the adapters to the weights and take them out again: the model is a plain one, and still frozen."""
+        """Adds the adapters to the weights and removes them: the model has its own modules again, still frozen."""
         self._lora.merge_and_unload(safe_merge=True)
         assert _description(self._model) == self._before, "a merged model must be as it was before it had adapters"
 
     def remove(self) -> None:
-        """Take the adapters out again without adding them: their layers have the weights of before, to the bit."""
+        """Removes the adapters; their layers have exactly the weights from before."""
         self._lora.unload()
         assert _description(self._model) == self._before, "a model must be as it was before it had adapters"
 
     def detail(self) -> tuple[AdapterDetail, ...]:
+        """Returns the adapters for the record."""
         return tuple(AdapterDetail(**asdict(adapter)) for adapter in self.adapters)
 
 
 def plan_adapters(model: nn.Module, layers: Sequence[str], rank: int | None, alpha: float | None) -> list[Adapter]:
-    """A rank of None is a quarter of the layer's inputs, an alpha of None is the rank."""
+    """Returns an adapter for each layer.
+
+    rank: rank of all adapters; None is a quarter of the layer's inputs.
+    alpha: scale of all adapters; None is the rank.
+    """
     adapters = []
     for name in layers:
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        own = max(1, layer.in_features // 4) if rank is None else rank
-        adapters.append(Adapter(name, own, float(own) if alpha is None else alpha))
+        layer_rank = max(1, layer.in_features // 4) if rank is None else rank
+        adapters.append(Adapter(name, layer_rank, float(layer_rank) if alpha is None else alpha))
     return adapters
 
 
 def find_targets(model: nn.Module, blocks: Sequence[str], patterns: Sequence[str], called: Sequence[str]) -> list[str]:
-    """Linear layers inside `blocks` that the forward pass calls (`called`) and whose names match.
+    """Returns the linear layers inside `blocks` whose names match a pattern.
 
-    Only called layers can be adapted: nn.MultiheadAttention reads the weights of its own, without calling it.
+    called: modules that the forward pass calls. Only these can get adapters: nn.MultiheadAttention reads the weights of
+        its own layer without calling it.
 
     Raises:
         StageError: nothing matches.
@@ -82,22 +90,22 @@ def find_targets(model: nn.Module, blocks: Sequence[str], patterns: Sequence[str
         for name in dict.fromkeys(called)
         if name.startswith(f"{block}.") and isinstance(model.get_submodule(name), nn.Linear)
     }
-    found = [name for name, inner in linear.items() if any(_matches(inner, pattern) for pattern in patterns)]
-    if not found:
+    targets = [name for name, inner in linear.items() if any(_matches(inner, pattern) for pattern in patterns)]
+    if not targets:
         raise StageError(
             f"targets ({', '.join(patterns)}) match no linear layer inside the model's blocks; "
-            f"the layers there are: {', '.join(sorted(set(linear.values()))) or 'none'}; or use trainable: full"
+            f"the linear layers there are: {', '.join(sorted(set(linear.values()))) or 'none'}; or use trainable: full"
         )
-    return found
+    return targets
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """`q` matches `attn.q`, `attn.*` matches `attn.q` but not `self.attn.mixer.q`."""
+    """Says whether a pattern matches: `q` and `*.q` match `attn.q`; `attn.*` does not match `self.attn.mixer.q`."""
     parts = name.split(".")[-(pattern.count(".") + 1) :]
     return fnmatchcase(".".join(parts), pattern)
 
 
 def _description(model: nn.Module) -> tuple[list[tuple[str, type]], list[tuple[str, tuple[int, ...]]]]:
-    """All modules with their classes, and all parameters with their shapes."""
+    """Returns all modules with their classes, and all parameters with their shapes."""
     modules = [(name, type(module)) for name, module in model.named_modules()]
     return modules, [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]

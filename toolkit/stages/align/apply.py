@@ -1,8 +1,8 @@
-"""Cross-depth alignment (Progressive Block Drop, Chen et al., CVPR 2025, arXiv 2503.16916): train what is left.
+"""Trains what is left by cross-depth alignment (Progressive Block Drop, CVPR 2025, arXiv 2503.16916).
 
-The student's surviving blocks are matched with the teacher's by their names. With `trainable: lora` only adapters on
-attention, norms, embedding and head are trained, and the adapters are merged at the end: the model that comes out has
-the modules, parameters and flags of the one that went in.
+Remaining blocks of the student are matched with those of the teacher by name. With `trainable: lora` only adapters on
+attention, norms, embedding and head are trained, and the adapters are merged at the end: the resulting model has the
+modules, parameters and flags of the original one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from toolkit.training.fit import FitConfig, Objective, fit
 
 
 def apply_align(model: nn.Module, task: Task, config: Align, context: StageContext) -> tuple[nn.Module, AlignDetail]:
-    """As a stage of its own; the dynamic teacher is the model as it came in, of which all blocks are left.
+    """Aligns the model as a stage of its own; a dynamic teacher is the model before the stage.
 
     Raises:
-        StageError: as `align_model`.
+        StageError: as in `align_model`.
     """
     teacher = context.dense if config.teacher == "static" else copy_model(model).eval()
     return model, align_model(model, teacher, task, config, context, checkpoint=context.rounds.alignment(1))
@@ -54,11 +54,13 @@ def align_model(
     data_share: float | None = None,
     checkpoint: Path | None = None,
 ) -> AlignDetail:
-    """Train `model` in place towards `teacher`, in eval mode, which has at least the blocks that the model has.
+    """Trains `model` in place towards `teacher`, which has at least the blocks of the model and is in eval mode.
 
-    With `select: best` the model stays as it was given where no step is better on validation data. All randomness
-    comes from `context.seed`. `data_share` stands in for the configuration's. `checkpoint` is a file that a stopped
-    call goes on from, when it is called again with the same model; the caller removes it.
+    With `select: best` the model stays unchanged if no step is better on validation data. All randomness comes from
+    `context.seed`.
+
+    data_share: replaces the one in `config`.
+    checkpoint: file from which an interrupted call with the same model resumes; the caller removes it.
 
     Raises:
         StageError: there are no blocks or targets, a weight has no term, or a loss is not a finite number.
@@ -92,7 +94,7 @@ def align_model(
 
 
 def _blocks_left(model: nn.Module, config: Align, context: StageContext, inputs: tuple[Tensor, ...]) -> tuple[str, ...]:
-    """Names in execution order; those of the unmodified model, whose blocks are beyond doubt."""
+    """Returns the blocks of the unmodified model that were not dropped, in execution order."""
     gone = set(dropped_blocks(model))
     blocks = tuple(name for name in find_blocks(context.dense, inputs) if name not in gone)
     if not blocks and (config.feature_weight or config.trainable == "lora"):
@@ -106,7 +108,7 @@ def _blocks_left(model: nn.Module, config: Align, context: StageContext, inputs:
 def _choose_trainable(
     model: nn.Module, blocks: tuple[str, ...], inputs: tuple[Tensor, ...], config: Align, frozen: frozenset[str]
 ) -> Adapted | None:
-    """Leave `requires_grad` on what is to be trained, and put adapters in if there are any.
+    """Sets `requires_grad` on what is to be trained, and adds adapters if there are any.
 
     frozen: names of parameters that the user has frozen. They are not trained, and their layers get no adapters.
     """
@@ -121,24 +123,26 @@ def _choose_trainable(
         (config.train_head, outside.head),
     )
     chosen = {name for is_on, names in switches if is_on for name in names} - frozen
-    kept = [parameter for name, parameter in model.named_parameters() if name in chosen]
+    parameters = [parameter for name, parameter in model.named_parameters() if name in chosen]
     with without_fast_path():
         layers = find_targets(model, blocks, config.targets, execution_order(model, inputs))
     if frozen.issuperset(f"{layer}.weight" for layer in layers):
         raise StageError(
             f"targets ({', '.join(config.targets)}) match no linear layer inside the model's blocks that is not frozen "
-            "(requires_grad is False); unfreeze some in the trained model"
+            "(requires_grad is False); unfreeze some in the trained model, or match others"
         )
     layers = [layer for layer in layers if f"{layer}.weight" not in frozen]
     adapted = Adapted(model, plan_adapters(model, layers, config.lora_rank, config.lora_alpha))
-    for parameter in kept:
+    for parameter in parameters:
         parameter.requires_grad_(True)
     return adapted
 
 
 def _train_batches(task: Task, config: Align, context: StageContext, share: float) -> Iterator[Batch]:
     if share < 1.0 and "share" not in inspect.signature(task.train_batches).parameters:
-        raise StageError(f"data_share is {share}, but train_batches of task {task.name!r} takes no `share`")
+        raise StageError(
+            f"data_share is {share}, but train_batches of task {task.name!r} takes no `share`; use data_share: 1.0"
+        )
     options = {"share": share} if share < 1.0 else {}
     batches = task.train_batches(config.batch_size, context.seed, **options)
     return (to_device(batch, context.device) for batch in batches)
@@ -146,7 +150,7 @@ def _train_batches(task: Task, config: Align, context: StageContext, share: floa
 
 @contextmanager
 def _seeded(context: StageContext) -> Iterator[None]:
-    """Adapters begin at random and dropout may be on: both follow the seed, wherever the run was continued."""
+    """Makes the start of adapters and dropout follow the seed, also in a run that was resumed."""
     devices = [context.device] if context.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(context.seed)

@@ -1,4 +1,4 @@
-"""What the stage `align` leaves in the record. Nothing here imports torch."""
+"""Defines what the stage `align` writes into the record. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from toolkit.stages.detail import Recorded, StageDetail, TrainingDetail
 
 
 class AdapterDetail(Recorded):
-    """A low-rank adapter that was trained on a linear layer and merged into it."""
+    """Holds a low-rank adapter that was trained on a linear layer and merged into it."""
 
     layer: str
     rank: int
@@ -14,7 +14,12 @@ class AdapterDetail(Recorded):
 
 
 class AlignDetail(TrainingDetail, StageDetail):
-    """`blocks`: those that were aligned; `data_share`: the share of the training data that was trained on."""
+    """Holds how the alignment went.
+
+    blocks: names of the blocks that were aligned.
+    num_trained_params: number of parameters that were trained, adapters included.
+    data_share: share of the training data that was used.
+    """
 
     teacher: str | None = None
     trainable: str | None = None
@@ -24,4 +29,5 @@ class AlignDetail(TrainingDetail, StageDetail):
     data_share: float | None = None
 
     def training(self) -> TrainingDetail | None:
+        """Returns the training, which is this detail itself."""
         return self

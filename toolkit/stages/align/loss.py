@@ -1,4 +1,4 @@
-"""The loss of cross-depth alignment: block outputs and predictions against a teacher's, and the task's own loss.
+"""Computes the loss of cross-depth alignment from block outputs, predictions and the task's own loss.
 
 Progressive Block Drop, Chen et al., CVPR 2025, arXiv 2503.16916.
 """
@@ -22,7 +22,10 @@ from toolkit.tasks.task import AlignmentOptions, Batch, Task
 
 @dataclass(frozen=True)
 class AlignLoss:
-    """Call it with the student and a batch. `blocks`: those that are left, by the name they have in both models."""
+    """Computes the loss of a student on a batch.
+
+    blocks: names of the remaining blocks, the same in student and teacher.
+    """
 
     task: Task
     teacher: nn.Module
@@ -30,10 +33,10 @@ class AlignLoss:
     config: Align
 
     def __call__(self, student: nn.Module, batch: Batch) -> Tensor:
-        """The weighted sum, a scalar.
+        """Returns the weighted sum of all terms, a scalar.
 
         Raises:
-            StageError: a weight is for a term that the task does not have, or nothing has a weight.
+            StageError: a weight is for a term that the task does not have, or no term has a weight above 0.
         """
         config = self.config
         outputs, features = run_with_features(student, self.blocks, batch.inputs)
@@ -52,21 +55,21 @@ class AlignLoss:
         config = self.config
         options = AlignmentOptions(config.temperature, config.class_loss, config.segment_loss)
         terms = self.task.alignment(outputs, goal, targets, options)
-        asked = {"class": config.class_weight, "segment": config.segment_weight}
-        for name, weight in asked.items():
+        weights_asked = {"class": config.class_weight, "segment": config.segment_weight}
+        for name, weight in weights_asked.items():
             if weight is not None and name not in terms:
                 raise StageError(
                     f"{name}_weight is {weight}, but task {self.task.name!r} has no alignment term {name!r}; "
                     f"it has: {', '.join(terms) or 'none'}; leave {name}_weight out"
                 )
-        weights = {name: asked.get(name) for name in terms}
+        weights = {name: weights_asked.get(name) for name in terms}
         return [(1.0 if w is None else w) * terms[name] for name, w in weights.items() if w != 0.0]
 
 
 def run_with_features(
     model: nn.Module, blocks: Sequence[str], inputs: tuple[Tensor, ...]
 ) -> tuple[Any, dict[str, Tensor]]:
-    """The model's outputs, and each block's: the first tensor of it."""
+    """Returns the outputs of the model, and the first tensor of the output of each block."""
     features: dict[str, Tensor] = {}
 
     def note(point: ActivationPoint, value: Tensor) -> None:
@@ -78,15 +81,15 @@ def run_with_features(
 
 
 def feature_distance(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
-    """Mean over the blocks of the mean squared difference of their outputs.
+    """Returns the mean over blocks of the mean squared difference of their outputs.
 
     Raises:
-        StageError: a block's output has not the teacher's shape.
+        StageError: the output of a block has another shape than the teacher's.
     """
     for name, feature in student.items():
         if feature.shape != teacher[name].shape:
             raise StageError(
-                f"block {name} hands on {tuple(feature.shape)}, the teacher's {tuple(teacher[name].shape)}: "
-                "set feature_weight: 0"
+                f"block {name} returns {tuple(feature.shape)}, the teacher's returns {tuple(teacher[name].shape)}, so "
+                "they cannot be compared: set feature_weight: 0"
             )
     return torch.stack([F.mse_loss(feature, teacher[name]) for name, feature in student.items()]).mean()

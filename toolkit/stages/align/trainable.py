@@ -1,4 +1,4 @@
-"""Which parameters are trained: normalisation, and what lies before the first and after the last block."""
+"""Finds the parameters to train: those of norms, and those before the first and after the last block."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from toolkit.hooks.tensors import tensors_in
 
 @dataclass(frozen=True)
 class Outside:
-    """Names of parameters outside all blocks: those that act before the first one, and those after the last one.
+    """Holds the names of parameters outside of all blocks: `embedding` before the first block, `head` after the last.
 
-    What lies between two blocks is in neither.
+    Parameters between two blocks are in neither.
     """
 
     embedding: frozenset[str]
@@ -26,31 +26,37 @@ class Outside:
 
 
 def norm_parameters(model: nn.Module) -> set[str]:
-    """Scales and shifts of normalisation layers: modules that are called a norm, with nothing but vectors."""
-    found = set()
+    """Returns the names of the scales and shifts of normalisation layers.
+
+    A module counts if its class name contains "norm" and its parameters are vectors.
+    """
+    names = set()
     for prefix, module in model.named_modules():
-        own = dict(module.named_parameters(prefix, recurse=False))
-        if "norm" in type(module).__name__.lower() and all(parameter.ndim <= 1 for parameter in own.values()):
-            found |= set(own)
-    return found
+        parameters = dict(module.named_parameters(prefix, recurse=False))
+        if "norm" in type(module).__name__.lower() and all(parameter.ndim <= 1 for parameter in parameters.values()):
+            names |= set(parameters)
+    return names
 
 
 def outside_parameters(model: nn.Module, blocks: Sequence[str], inputs: tuple[Tensor, ...]) -> Outside:
-    """Told apart by what they act on, not by name: a parameter held by the model itself has no place in the order.
+    """Returns the parameters outside of all blocks by what they act on.
 
-    All floating-point parameters must require gradients. `blocks` are in execution order.
+    Names and order of modules do not tell this for a parameter of the model itself. All floating-point parameters must
+    require gradients.
+
+    blocks: names of the blocks in execution order.
     """
-    own = {n: p for n, p in model.named_parameters() if not any(n.startswith(f"{block}.") for block in blocks)}
+    outside = {n: p for n, p in model.named_parameters() if not any(n.startswith(f"{block}.") for block in blocks)}
     with evaluating(model), torch.enable_grad():
         entering, leaving, outputs = _run(model, blocks[0], blocks[-1], inputs)
-        before, through, anywhere = (_acting_on(tensors, own) for tensors in (entering, leaving, outputs))
-    return Outside(frozenset(before), frozenset(anywhere - through))
+        before_first, before_last, anywhere = (_acting_on(tensors, outside) for tensors in (entering, leaving, outputs))
+    return Outside(frozenset(before_first), frozenset(anywhere - before_last))
 
 
 def _run(
     model: nn.Module, first: str, last: str, inputs: tuple[Tensor, ...]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """What goes into the first block, comes out of the last one, and out of the model."""
+    """Returns the tensors that enter the first block, those that leave the last block, and the outputs of the model."""
     entering, leaving = ActivationPoint(first, "input"), ActivationPoint(last, "output")
     seen: dict[ActivationPoint, list[Tensor]] = {entering: [], leaving: []}
     with watched(model, seen, lambda point, value: seen[point].append(value), live=True):
@@ -69,9 +75,9 @@ def _acting_on(tensors: Iterable[Tensor], parameters: dict[str, nn.Parameter]) -
 
 @contextmanager
 def flags_kept(model: nn.Module) -> Iterator[frozenset[str]]:
-    """Every floating-point parameter requires gradients; afterwards each has its own flag again.
+    """Makes every floating-point parameter require gradients, and restores all flags when the `with` ends.
 
-    Gives the names of the parameters that were frozen, which are not to be trained.
+    It yields the names of the parameters that were frozen, which are not to be trained.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)

@@ -1,8 +1,7 @@
-"""Progressive Block Drop (Chen et al., CVPR 2025, arXiv 2503.16916): remove residual blocks, the least important first.
+"""Removes residual blocks, the least important first (Progressive Block Drop, CVPR 2025, arXiv 2503.16916).
 
-A round: score every remaining block by removing it alone, on training data, after its closed-form repair if the stage
-has it; drop the best one; align what is left with a teacher if the stage says so; measure. `one_shot` is the control:
-all blocks are chosen from the scores of the first round and dropped together.
+In a round, every remaining block is scored by removing it alone, on training data and after its repair if there is one;
+then the best one is dropped, the rest is aligned with a teacher if asked for, and the model is measured.
 """
 
 from __future__ import annotations
@@ -38,20 +37,19 @@ from toolkit.tasks.task import Task
 def apply_block_drop(
     model: nn.Module, task: Task, config: BlockDrop, context: StageContext
 ) -> tuple[nn.Module, BlockDropDetail]:
-    """Drop blocks until `num_blocks` are gone, the model is at `macs_ratio` of the unmodified MACs, or a round takes
-    the validation metric more than `max_quality_drop` below the dense model's; that round is undone.
+    """Drops blocks until `num_blocks` are dropped, `macs_ratio` is reached, or a round is undone for its quality.
 
     Raises:
         StageError: there are too few blocks, the ratio cannot be met, or a score is not a finite number.
     """
-    found = look_for_blocks(model, context.example_inputs(task))
-    refused = faults_on_paths(model, found.names, context.other_paths(task, model))
+    candidates = look_for_blocks(model, context.example_inputs(task))
+    refused = faults_on_paths(model, candidates.names, context.other_paths(task, model))
     refused |= routed_modules(model, context.inputs(task, "score"))
-    names = [name for name in found.names if name not in refused]
-    for name in found.names:
+    names = [name for name in candidates.names if name not in refused]
+    for name in candidates.names:
         if name in refused:
             context.console.line(f"  {name} stays: {refused[name]}")
-    _check_target(names, config, {**found.refused, **refused})
+    _check_target(names, config, {**candidates.refused, **refused})
     if config.rank is not None:
         bypass_sites(model, config.blocks or names, context.example_inputs(task), {}, config.rank)
     config = config if config.blocks is None else config.model_copy(update={"num_blocks": len(config.blocks)})
@@ -60,10 +58,10 @@ def apply_block_drop(
 
 
 def _same_streams(model: nn.Module, dense: nn.Module, blocks: list[str], inputs: tuple[Tensor, ...]) -> bool:
-    """Whether no earlier stage has made the stream narrower, so that the dense one is its counterpart."""
+    """Says whether the residual streams are as wide as in the dense model, which then is the reference."""
     ends = {ActivationPoint(block, "output") for block in blocks}
-    found, wanted = capture(model, inputs, ends), capture(dense, inputs, ends)
-    return all(found[end].shape == wanted[end].shape for end in ends)
+    streams, dense_streams = capture(model, inputs, ends), capture(dense, inputs, ends)
+    return all(streams[end].shape == dense_streams[end].shape for end in ends)
 
 
 def _check_target(names: list[str], config: BlockDrop, refused: Mapping[str, str]) -> None:
@@ -73,13 +71,13 @@ def _check_target(names: list[str], config: BlockDrop, refused: Mapping[str, str
             f"the model has no residual block that keeps its input's shape, so none can be dropped{reasons}"
         )
     unknown = [block for block in config.blocks or () if block not in names]
-    known = [f"{block} cannot be dropped: {refused[block]}" for block in unknown if block in refused]
-    if known:
-        raise StageError(f"blocks: {'; '.join(known)}; choose among: {', '.join(names)}")
+    refusals = [f"{block} cannot be dropped: {refused[block]}" for block in unknown if block in refused]
+    if refusals:
+        raise StageError(f"blocks: {'; '.join(refusals)}; choose among: {', '.join(names)}")
     if unknown:
         raise StageError(f"blocks: {', '.join(unknown)}: no such block is left; choose among: {', '.join(names)}")
     if config.blocks is not None and len(config.blocks) == len(names):
-        raise StageError(f"blocks: one of {', '.join(names)} must stay")
+        raise StageError(f"blocks: all blocks are listed, but one of {', '.join(names)} must stay")
     if config.num_blocks is not None and config.num_blocks >= len(names):
         raise StageError(
             f"num_blocks is {config.num_blocks}, but the model has {len(names)} blocks ({', '.join(names)}) "
@@ -87,10 +85,12 @@ def _check_target(names: list[str], config: BlockDrop, refused: Mapping[str, str
         )
 
 
-NO_FOLD: Final = "no layer before it can take over its work, on data it was not fitted to"
-NO_BYPASS: Final = "no linear map of the stream makes up for it on such data, or its channels cannot be told"
+NO_FOLD: Final = "no layer before it can take over its work on held-out data"
+NO_BYPASS: Final = (
+    "no linear map of the stream makes up for it on held-out data, or the stream's channels are not known"
+)
 WHY_NOT: Final[dict[RepairKind, str]] = {
-    "fold": f"{NO_FOLD}; repair: bypass could put a linear map in its place",
+    "fold": f"{NO_FOLD}; repair: bypass may put a linear map in its place",
     "bypass": NO_BYPASS,
     "fold_and_bypass": f"{NO_FOLD}, and {NO_BYPASS}",
 }
@@ -98,7 +98,7 @@ WHY_NOT: Final[dict[RepairKind, str]] = {
 
 @dataclass(frozen=True)
 class _Drop:
-    """One stage in progress. `reference` is what repairs aim at: the unmodified model, or the model as it came in."""
+    """Runs the stage; `reference` is the goal of repairs: the unmodified model, or the model before the stage."""
 
     task: Task
     config: BlockDrop
@@ -128,18 +128,18 @@ class _Drop:
         return model, self._detail(model, rounds, undone)
 
     def _round(self, model: nn.Module, number: int, dropped: list[str]) -> tuple[nn.Module, Detail]:
-        before = copy_model(model) if self._has_dynamic_teacher() else None
+        undropped = copy_model(model) if self._has_dynamic_teacher() else None
         detail = self._choose(model, number, dropped)
-        gone = self._blocks_to_drop(detail)
-        repairs = [self._drop(model, block) for block in gone]
-        detail |= {"all_dropped": gone, "repair": repairs[0], "repairs": repairs}
+        blocks = self._blocks_to_drop(detail)
+        repairs = [self._drop(model, block) for block in blocks]
+        detail |= {"all_dropped": blocks, "repair": repairs[0], "repairs": repairs}
         if self.config.align is not None:
-            teacher = self.context.dense if before is None else before
-            detail["align"] = self._align(model, teacher, number, len(gone))
+            teacher = self.context.dense if undropped is None else undropped
+            detail["align"] = self._align(model, teacher, number, len(blocks))
         return model, detail
 
     def _choose(self, model: nn.Module, number: int, dropped: list[str]) -> Detail:
-        """The round's scores and choice, from disk if the round was stopped after it had chosen."""
+        """Returns the scores and the choice of a round, from disk if the round was interrupted afterwards."""
         if self.config.blocks is not None:
             find_blocks(model, self.context.example_inputs(self.task))
             return {"scores": {}, "dropped": self.config.blocks[number - 1]}
@@ -148,25 +148,25 @@ class _Drop:
             raise StageError(
                 f"macs_ratio {self.config.macs_ratio} cannot be met by dropping blocks: with one block left "
                 f"({remaining[0]}) the model is at {self.context.macs_ratio(model):.3f}; "
-                "ask for more, or add channel_prune"
+                "raise macs_ratio, or add channel_prune"
             )
-        found = self.context.rounds.choice(number)
-        find_blocks(model, self.context.example_inputs(self.task))  # a loaded model has to be looked at again
-        if found is None:
+        choice = self.context.rounds.choice(number)
+        find_blocks(model, self.context.example_inputs(self.task))  # marks the blocks of a loaded model
+        if choice is None:
             arguments = (self.reference, remaining, self.task, self.config, self.context, number)
-            found = score_candidates(model, *arguments).detail()
-            self.context.rounds.keep_choice(number, found)
-        return found
+            choice = score_candidates(model, *arguments).detail()
+            self.context.rounds.keep_choice(number, choice)
+        return choice
 
     def _blocks_to_drop(self, choice: Detail) -> list[str]:
-        """The chosen block; all that the stage will drop if it is one-shot, the best first."""
+        """Returns the chosen block, or all blocks that a one-shot stage drops, the best first."""
         if self.config.schedule == "progressive":
             return [choice["dropped"]]
         assert self.config.num_blocks is not None
         return list(choice["ranking"][: self.config.num_blocks])
 
     def _drop(self, model: nn.Module, block: str) -> Detail | None:
-        """Repair, then drop; the repair's detail, if there was one."""
+        """Repairs and drops a block, and returns the detail of the repair, if there was one."""
         if self.config.repair == "none":
             drop_block(model, block)
             return None
@@ -180,7 +180,7 @@ class _Drop:
         return variant.repair.detail()
 
     def _align(self, model: nn.Module, teacher: nn.Module, number: int, num_dropped: int) -> Detail:
-        """The configured steps for each block that was dropped, with a seed of the round's own."""
+        """Trains `max_steps` for each dropped block, with a seed of its own for each round."""
         config = self.config.align
         assert config is not None
         steps = {"max_steps": config.max_steps * num_dropped}
@@ -191,7 +191,7 @@ class _Drop:
         return align_model(*arguments, data_share=share, checkpoint=checkpoint).model_dump(mode="json")
 
     def _data_share(self, config: Align, number: int) -> float:
-        """`data_share` in the first half of the rounds, all data in the second (section 3.3 of the paper)."""
+        """Returns `data_share` in the first half of the rounds, then 1 (section 3.3 of the paper)."""
         if self.config.schedule == "one_shot" or self.config.num_blocks is None:
             return config.data_share
         return config.data_share if number <= self.config.num_blocks // 2 else 1.0
@@ -208,11 +208,11 @@ class _Drop:
         return evaluate(self.task, self.context.dense, "validation").value - self.config.max_quality_drop
 
     def _measure(self, model: nn.Module) -> Detail:
-        """Validation too, unless it is settled what goes."""
-        found: Detail = {"macs_ratio": self.context.known_macs_ratio(model)}
+        """Returns the share of multiply-adds, and the validation metric unless the blocks were named."""
+        detail: Detail = {"macs_ratio": self.context.known_macs_ratio(model)}
         if self.config.blocks is None:
-            found["validation"] = evaluate(self.task, model, "validation").value
-        return found
+            detail["validation"] = evaluate(self.task, model, "validation").value
+        return detail
 
     def _reached(self, model: nn.Module, dropped: list[str]) -> bool:
         if self.config.num_blocks is not None:

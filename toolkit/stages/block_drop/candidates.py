@@ -1,4 +1,4 @@
-"""The candidates of a round: the model without one block, repaired, and how much of it stays as it is."""
+"""Describes the candidates of a round: the model without one block, repaired, and how much of it stays unchanged."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from toolkit.tasks.task import Task
 
 @dataclass(frozen=True)
 class Variant:
-    """The model without `block`, after its repair. Its first `shared` blocks run as in the unchanged model.
+    """Describes the model without `block`, after its repair.
 
-    `holder`: the block with the refitted layer, which comes next; `rest`: where in it the stream can be seen that,
-    plus the layer's output, is the holder's output.
+    shared: number of leading blocks that run as in the unchanged model.
+    holder: the block after these that holds the refitted layer, if there is one.
+    rest: point inside of `holder` where the stream can be seen that, plus the output of the layer, is the output of
+        `holder`.
     """
 
     block: str
@@ -37,18 +39,18 @@ class Variant:
 
     @property
     def fitted(self) -> Fitted | None:
-        """The layer that is refitted."""
+        """Returns the refitted layer, if there is one."""
         return self.repair.fold
 
     @property
     def stand_in(self) -> LinearBypass | None:
-        """What is put in the place of the block; None is nothing."""
+        """Returns the module in the place of the block, or None if there is none."""
         return None if self.repair.bypass is None else self.repair.bypass.module
 
 
 @contextmanager
 def applied(model: nn.Module, variant: Variant) -> Iterator[None]:
-    """The model is that variant for the length of the `with`."""
+    """Turns the model into the variant for the length of the `with`."""
     with installed(model, variant.fitted), block_dropped(model, variant.block, variant.stand_in):
         yield
 
@@ -62,7 +64,7 @@ def repaired_variants(
     kind: RepairKind = "fold",
     rank: int | None = None,
 ) -> dict[str, Variant]:
-    """A variant per block, repaired on calibration data where that can be done and held-out data gains too."""
+    """Returns a variant for each block, repaired on calibration data where that helps on held-out data too."""
     repairs = repair_blocks(model, reference, blocks, task, context, kind, rank)
     inputs = context.example_inputs(task)
     order = execution_order(model, inputs)
@@ -70,21 +72,21 @@ def repaired_variants(
 
 
 def raw_variants(blocks: Sequence[str]) -> dict[str, Variant]:
-    """A variant per block, without repair."""
+    """Returns a variant for each block, without repair."""
     return {block: Variant(block, NO_REPAIR, shared) for shared, block in enumerate(blocks)}
 
 
 def _variant(
     model: nn.Module, block: str, blocks: Sequence[str], repair: BlockRepair, inputs: Inputs, order: list[str]
 ) -> Variant:
-    before = blocks[: blocks.index(block)]
+    earlier = blocks[: blocks.index(block)]
     fitted = repair.fold
     if fitted is None:
-        return Variant(block, repair, len(before))
+        return Variant(block, repair, len(earlier))
     layer = fitted.site.layer
-    holder = next((one for one in before if layer.startswith(f"{one}.")), None)
+    holder = next((name for name in earlier if layer.startswith(f"{name}.")), None)
     if holder is None:
-        return Variant(block, repair, sum(order.index(one) < order.index(layer) for one in before))
+        return Variant(block, repair, sum(order.index(name) < order.index(layer) for name in earlier))
     is_plain = type(model.get_submodule(layer)) is nn.Linear and fitted.site.joint == PLAIN
     rest = rest_point(model, layer, holder, inputs, order) if is_plain else None
-    return Variant(block, repair, before.index(holder), holder, rest)
+    return Variant(block, repair, earlier.index(holder), holder, rest)

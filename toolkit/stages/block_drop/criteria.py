@@ -1,4 +1,4 @@
-"""What a block is worth: scores of the model without it, on training data (split "score")."""
+"""Scores blocks by the model without them, on training data (split "score")."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from toolkit.stand_ins.contract import StandIn
 from toolkit.tasks.evaluate import evaluate, mean_loss
 from toolkit.tasks.task import Task
 
-HIGHER_IS_BETTER = ("task_metric",)  # of the other criteria, the lowest score is the best
+HIGHER_IS_BETTER = ("task_metric",)  # for other criteria, lower is better
 
 
 def as_loss(score: float, criterion: str) -> float:
-    """Lower is better, whatever the criterion."""
+    """Returns a score of which lower is better, whatever the criterion."""
     return -score if criterion in HIGHER_IS_BETTER else score
 
 
 def model_score(model: nn.Module, task: Task, criterion: str, context: StageContext, limit: int | None) -> float:
-    """`task_metric` or `loss` of a candidate's model, over `limit` examples."""
+    """Returns `task_metric` or `loss` of the model on the first `limit` examples; None is all."""
     if criterion == "task_metric":
         return evaluate(task, model, "score", limit=limit).value
     return mean_loss(model, context.batches(task, "score", limit=limit), task.loss)
 
 
 def random_scores(blocks: Sequence[str], seed: int, number: int) -> dict[str, float]:
-    """The control: draws that are fixed by the seed and the number of the round."""
+    """Returns random scores that depend on the seed and the number of the round only (a control)."""
     draws = np.random.default_rng([seed, number]).random(len(blocks))
     return dict(zip(blocks, draws.tolist(), strict=True))
 
@@ -48,20 +48,21 @@ def block_mse(
     context: StageContext,
     meter: Meter,
 ) -> dict[str, float]:
-    """Mean squared difference between the stream where each block was here and what comes out of it in the reference.
+    """Returns, for each block, the mean squared error of the stream behind it when the block is dropped.
 
-    The stream is seen after the candidate's repair. One pass of each model serves all blocks whose repair is a linear
-    layer's that is added to the stream: the stream is known from the layer's input and output. The others run alone.
+    The goal is the output of the block in the reference, and the stream is that after the repair of the candidate. One
+    pass of each model serves all blocks without a refitted layer or with a linear one that is added to the stream,
+    because its input and output tell the new stream. Other candidates run alone.
     """
-    apart = [one for one in variants if one.fitted is not None and not _is_plain(model, one.fitted)]
-    scores = {one.block: block_mse_alone(model, reference, one, task, context) for one in apart}
-    together = [one for one in variants if one.block not in scores]
+    apart = [variant for variant in variants if variant.fitted is not None and not _is_plain(model, variant.fitted)]
+    scores = {variant.block: block_mse_alone(model, reference, variant, task, context) for variant in apart}
+    together = [variant for variant in variants if variant.block not in scores]
     scores |= _together(model, reference, together, task, context, meter) if together else {}
-    return {one.block: scores[one.block] for one in variants}
+    return {variant.block: scores[variant.block] for variant in variants}
 
 
 def _is_plain(model: nn.Module, fitted: Fitted) -> bool:
-    """Whether the stream after a repair is known from the layer's input and output alone."""
+    """Says whether the input and output of a refitted layer tell the stream after the repair."""
     return isinstance(model.get_submodule(fitted.site.layer), nn.Linear) and fitted.site.joint == PLAIN
 
 
@@ -73,31 +74,31 @@ def _together(
     context: StageContext,
     meter: Meter,
 ) -> dict[str, float]:
-    """`block_mse` of candidates that refit no layer, or one that is plain: one pass of each model for all of them."""
-    blocks = [one.block for one in variants]
-    layers = {one.fitted.site.layer for one in variants if one.fitted is not None}
+    """Returns `block_mse` of all candidates whose stream is known from one pass of each model."""
+    blocks = [variant.block for variant in variants]
+    layers = {variant.fitted.site.layer for variant in variants if variant.fitted is not None}
     points = {ActivationPoint(block, "input") for block in blocks}
     points |= {ActivationPoint(layer, side) for layer in layers for side in ("input", "output")}
     totals, counts = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0)
     for batch in context.batches(task, "score"):
         seen = capture(model, batch.inputs, points)
         goals = capture(reference, batch.inputs, {ActivationPoint(block, "output") for block in blocks})
-        for one in variants:
-            stream = seen[ActivationPoint(one.block, "input")]
-            if one.fitted is not None:
-                stream = _repaired(stream, one.fitted, seen)
+        for variant in variants:
+            stream = seen[ActivationPoint(variant.block, "input")]
+            if variant.fitted is not None:
+                stream = _repaired(stream, variant.fitted, seen)
                 meter.layers += len(batch.inputs[0])
-            if one.stand_in is not None:
-                stream = _carried(stream, one.stand_in)
-            totals[one.block] += _squares(stream, goals[ActivationPoint(one.block, "output")])
-            counts[one.block] += stream.numel()
+            if variant.stand_in is not None:
+                stream = _carried(stream, variant.stand_in)
+            totals[variant.block] += _squares(stream, goals[ActivationPoint(variant.block, "output")])
+            counts[variant.block] += stream.numel()
     return {block: totals[block] / counts[block] for block in blocks}
 
 
 def block_mse_alone(
     model: nn.Module, reference: nn.Module, variant: Variant, task: Task, context: StageContext
 ) -> float:
-    """`block_mse` of one block, with its repair: the naive way."""
+    """Returns `block_mse` of one block from passes with its repair, without any shared computation."""
     end = ActivationPoint(variant.block, "output")
     total, count = 0.0, 0
     with applied(model, variant):

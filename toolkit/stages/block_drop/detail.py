@@ -1,4 +1,4 @@
-"""What the stage `block_drop` leaves in the record. Nothing here imports torch."""
+"""Defines what the stage `block_drop` writes into the record. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ CRITERION_WORDS: Final = {
 
 
 class DropRepair(RepairErrors):
-    """What made up for a block. `layer`: the layer that was refitted, or the block where a bypass alone was fitted.
+    """Holds what made up for a dropped block; the errors are those of the stream behind the place of the block.
 
-    The errors are those of the stream behind the block's place. `bypass`: the block in whose place a linear bypass
-    stands, of this `rank`; None is full.
+    layer: layer that was refitted, or the block if only a bypass was fitted.
+    bypass: block in whose place a linear bypass stands.
+    rank: rank of the bypass; None is a full map.
     """
 
     kind: Literal["fold", "bypass", "fold_and_bypass"] = "fold"
@@ -30,7 +31,13 @@ class DropRepair(RepairErrors):
 
 
 class DropRound(Round):
-    """One round. `ranking`: candidates from best to worst; `all_dropped`: what went, several where it is one-shot."""
+    """Holds one round.
+
+    ranking: candidates from best to worst.
+    repairs: repair of each dropped block; `repair` is that of the first.
+    naive_choice, naive_scores: choice and scores without reuse and racing, if asked for.
+    floor: lowest validation metric allowed.
+    """
 
     ranking: tuple[str, ...] = ()
     repair: DropRepair | None = None
@@ -46,7 +53,12 @@ class DropRound(Round):
 
 
 class BlockDropDetail(StageDetail):
-    """`undone` is a round that went below the floor on quality; `remaining` are the blocks that are left."""
+    """Holds which blocks were dropped, and how they were chosen.
+
+    blocks: names of the blocks that could be dropped, in execution order.
+    undone: the round that was undone because it went below the floor of the validation metric.
+    remaining: names of the blocks that are left.
+    """
 
     criterion: str
     higher_is_better: bool
@@ -60,7 +72,8 @@ class BlockDropDetail(StageDetail):
     macs_ratio: float | None = None
 
     def block_scores(self) -> BlockScores | None:
-        if not any(one.scores for one in self.rounds):
+        """Returns the scores of all rounds, if blocks were scored."""
+        if not any(turn.scores for turn in self.rounds):
             return None
         words = CRITERION_WORDS.get(self.criterion, self.criterion)
         return BlockScores(
@@ -68,12 +81,14 @@ class BlockDropDetail(StageDetail):
         )
 
     def repair_errors(self) -> list[tuple[str, RepairErrors]]:
+        """Returns the errors of all repairs, labelled with round and layer."""
         return [
-            (f"round {number}: {made.layer}", made)
-            for number, one in enumerate(self.rounds, start=1)
-            for made in one.repairs or (one.repair,)
-            if made is not None
+            (f"round {number}: {repair.layer}", repair)
+            for number, turn in enumerate(self.rounds, start=1)
+            for repair in turn.repairs or (turn.repair,)
+            if repair is not None
         ]
 
     def has_view(self) -> bool:
+        """Says that there is always something to draw."""
         return True

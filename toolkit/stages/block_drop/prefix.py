@@ -1,16 +1,16 @@
-"""Prefix reuse: what the evaluations of a round's candidates share is computed once, and the scores stay exact.
+"""Reuses the common prefix of candidates: what their evaluations share is computed once, and scores stay exact.
 
-A candidate leaves the network unchanged up to the block it drops, or up to the layer that its repair refits. The
-candidate with the longest unchanged prefix goes first and records, call by call, what those blocks put out; in the
-other evaluations the blocks hand that back instead of computing it. All else of the model runs as always, so n blocks
-cost n(n - 1)/2 + (n - 1) block passes instead of n(n - 1).
+A candidate leaves the network unchanged up to the block that it drops, or up to the layer that its repair refits. The
+candidate with the longest unchanged prefix goes first and records, call by call, the outputs of these blocks; in other
+evaluations the blocks return the recorded outputs. Everything else in the model runs as always, so n blocks cost
+n(n-1)/2 + (n-1) block passes instead of n(n-1).
 
-A repair refits a layer of the block before the dropped one. That block need not run again where its output is a stream
-that can be seen plus the layer's output, bit for bit: the layer alone is computed with its new weights. Where it is
-not (checked at every call), the block runs.
+A repair refits a layer of the block before the dropped one. That block need not run again if its output equals, bit for
+bit, a visible stream plus the output of the layer: then only the layer is computed, with its new weights. This is
+checked at every call; where it does not hold, the block runs.
 
-Memory: up to two outputs per remaining block, over the whole scoring set, on the model's device; released as the
-candidates go from the last block to the first.
+Memory: up to two outputs per remaining block over the whole scoring set, on the device of the model; they are released
+as the candidates go from the last block to the first.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from toolkit.hooks.tensors import copied, same, tensors_in
 from toolkit.stages.block_drop.candidates import Variant, applied
 
 NOT_THE_SAME = (
-    "the batches that the task evaluates on are not the same at every call, so candidates cannot be compared and share "
-    "nothing; make the task's split fixed and in a fixed order"
+    "the batches that the task evaluates on are not the same at every call, so candidates cannot be compared; make the "
+    'task\'s split "score" the same at every call, in a fixed order'
 )
 
 
@@ -44,7 +44,9 @@ def score_sharing(
     score: Callable[[Variant], float],
     meter: Meter,
 ) -> dict[str, float]:
-    """`score` of every variant, called while it is applied to the model.
+    """Returns `score(variant)` of every variant, called while the variant is applied to the model.
+
+    blocks: remaining blocks in execution order.
 
     Raises:
         StageError: the evaluations do not all run the model on the same inputs in the same order.
@@ -63,7 +65,12 @@ def score_sharing(
 
 @dataclass
 class _ModelCall:
-    """One call of the model: its inputs, outputs of leading blocks, and of holders after a variant's repair."""
+    """Holds one call of the model.
+
+    inputs: input tensors.
+    outputs: outputs of leading blocks, by block.
+    repaired: outputs that holders have after a repair, by the dropped block.
+    """
 
     inputs: list[Tensor]
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +78,7 @@ class _ModelCall:
 
 
 class _Recorded:
-    """The calls of one evaluation."""
+    """Holds the calls of one evaluation."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str], meter: Meter) -> None:
         self.model, self.blocks, self.meter = model, blocks, meter
@@ -80,8 +87,8 @@ class _Recorded:
 
     @contextmanager
     def recording(self, first: Variant, others: Sequence[Variant]) -> Iterator[None]:
-        """Keep what the other variants need of the first one's evaluation."""
-        kept = self.blocks[: max((other.shared for other in others), default=0)]
+        """Records what the other variants need of the first variant's evaluation."""
+        recorded_blocks = self.blocks[: max((other.shared for other in others), default=0)]
         unchanged = self.blocks[: first.shared]
         refits = {other.holder: other for other in others if other.rest and other.holder in unchanged}
         points = {point for refit in refits.values() for point in _points(refit)}
@@ -96,9 +103,11 @@ class _Recorded:
         with ExitStack() as stack:
             stack.enter_context(forward_replaced(self.model, starts_a_call))
             stack.enter_context(watched(self.model, points, self.seen.__setitem__))
-            for block in {*kept, *filter(None, refits)}:
+            for block in {*recorded_blocks, *filter(None, refits)}:
                 stack.enter_context(
-                    forward_replaced(self.model.get_submodule(block), self._records(block, block in kept, refits))
+                    forward_replaced(
+                        self.model.get_submodule(block), self._records(block, block in recorded_blocks, refits)
+                    )
                 )
             yield
 
@@ -117,12 +126,12 @@ class _Recorded:
         return records
 
     def _refit(self, variant: Variant, output: Any) -> None:
-        """Keep the output that the block just run would have after the variant's repair, if it is that simple."""
+        """Records the output that the block will have after the repair of `variant`, if only the layer changes it."""
         assert variant.fitted is not None
-        found = [self.seen.pop(point) for point in _points(variant) if point in self.seen]
-        if not isinstance(output, Tensor) or len(found) < 3:
+        tensors = [self.seen.pop(point) for point in _points(variant) if point in self.seen]
+        if not isinstance(output, Tensor) or len(tensors) < 3:
             return
-        rest, entering, added = found
+        rest, entering, added = tensors
         if rest.shape == added.shape and torch.equal(rest + added, output):
             refitted = functional.linear(entering, variant.fitted.weight, variant.fitted.bias)
             self.calls[-1].repaired[variant.block] = rest + refitted
@@ -130,16 +139,16 @@ class _Recorded:
 
     @contextmanager
     def replaying(self, variant: Variant) -> Iterator[None]:
-        """Hand back what was recorded, call by call."""
+        """Makes blocks return recorded outputs, call by call, for the length of the `with`."""
         current: list[_ModelCall] = []
-        left = iter(self.calls)
+        calls_left = iter(self.calls)
 
         def next_call(forward: Forward) -> Forward:
             def call(*args: Any, **kwargs: Any) -> Any:
-                known = next(left, None)
-                if known is None or not same(known.inputs, tensors_in((args, kwargs))):
+                recorded = next(calls_left, None)
+                if recorded is None or not same(recorded.inputs, tensors_in((args, kwargs))):
                     raise StageError(NOT_THE_SAME)
-                current[:] = [known]
+                current[:] = [recorded]
                 return forward(*args, **kwargs)
 
             return call
@@ -162,18 +171,18 @@ class _Recorded:
             for block in self.blocks[: variant.shared + (variant.holder is not None)]:
                 stack.enter_context(forward_replaced(self.model.get_submodule(block), replays(block)))
             yield
-        if next(left, None) is not None:
+        if next(calls_left, None) is not None:
             raise StageError(NOT_THE_SAME)
 
     def release_beyond(self, shared: int) -> None:
-        """Forget the outputs of all but the first `shared` blocks."""
+        """Releases the recorded outputs of all but the first `shared` blocks."""
         for call in self.calls:
             for block in self.blocks[shared:]:
                 call.outputs.pop(block, None)
 
 
 def _points(variant: Variant) -> tuple[ActivationPoint, ActivationPoint, ActivationPoint]:
-    """Where the stream, the refitted layer's input and its output are seen."""
+    """Returns the points of the stream, of the refitted layer's input and of its output."""
     assert variant.fitted is not None and variant.rest is not None
     layer = variant.fitted.site.layer
     return variant.rest, ActivationPoint(layer, "input"), ActivationPoint(layer, "output")

@@ -1,4 +1,4 @@
-"""Racing: bad candidates are recognised on little data, so only the good ones are scored on more."""
+"""Races candidates: bad ones are recognised on little data, so that only good ones are scored on more."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from toolkit.hooks.forward import Forward, forward_replaced
 from toolkit.hooks.tensors import copied, map_tensors, same, tensors_in
 
-# Of the scoring set. From 12 blocks to 6, with prefix reuse, that is at most 0.247 of the naive block passes: when the
-# survivors are always the first blocks, whose prefix is shortest. As a rule it is about 0.2.
+# Share of the scoring set at each rung. From 12 blocks to 6, with prefix reuse, a race takes at most 0.247 of the naive
+# block passes, if the survivors are always the first blocks, whose prefix is shortest; usually it takes about 0.2.
 SHARES = (1 / 6, 1 / 3, 3 / 5)
 
 
 @dataclass(frozen=True)
 class Rung:
-    """Scores of the candidates still in the race, on `num_examples` examples of the scoring set."""
+    """Holds the scores of the remaining candidates on `num_examples` examples of the scoring set."""
 
     num_examples: int
     scores: dict[str, float]
@@ -33,29 +33,36 @@ def successive_halving(
     score: Callable[[Sequence[str], int], dict[str, float]],
     as_loss: Callable[[float], float],
 ) -> list[Rung]:
-    """After each rung the worse half goes (Jamieson and Talwalkar, AISTATS 2016); the best of the last rung wins."""
+    """Returns the rungs of a race after Jamieson and Talwalkar (AISTATS 2016).
+
+    After each rung the worse half of the candidates is dropped; the best one of the last rung wins.
+
+    score: returns the scores of some blocks on a number of examples.
+    as_loss: turns a score into a number of which lower is better.
+    """
     rungs: list[Rung] = []
-    left = list(blocks)
+    remaining = list(blocks)
     for share in SHARES:
         if rungs:
             scores = rungs[-1].scores
-            best = sorted(left, key=lambda block: as_loss(scores[block]))[: math.ceil(len(left) / 2)]
-            left = [block for block in left if block in best]
-            if len(left) == 1:
+            best = sorted(remaining, key=lambda block: as_loss(scores[block]))[: math.ceil(len(remaining) / 2)]
+            remaining = [block for block in remaining if block in best]
+            if len(remaining) == 1:
                 break
         limit = max(1, math.ceil(share * num_examples))
-        rungs.append(Rung(limit, score(left, limit)))
+        rungs.append(Rung(limit, score(remaining, limit)))
     return rungs
 
 
 @dataclass(frozen=True)
 class _Answered:
-    """Rows of the model's inputs in the order of one evaluation, and its outputs for them."""
+    """Holds rows of the model's inputs in the order of one evaluation, and its outputs for them."""
 
     inputs: list[Tensor]
     outputs: Any
 
     def rows(self, first: int, end: int) -> _Answered:
+        """Returns the inputs and outputs of the rows from `first` to `end`, without `end`."""
         return _Answered(
             [part[first:end] for part in self.inputs], map_tensors(lambda part: part[first:end], self.outputs)
         )
@@ -65,10 +72,10 @@ class _Answered:
 
 
 class Answers:
-    """The model's outputs for each candidate, so that a larger rung does not run again what a smaller one did.
+    """Holds the outputs of the model for each candidate, so that a larger rung need not run a smaller one again.
 
-    Holds the inputs of the last rung once and its outputs once per candidate, on the model's device. Only for models
-    whose inputs and outputs all have one row per example; others are run again.
+    It holds the inputs of the last rung once and outputs once per candidate, on the device of the model. Models with
+    inputs or outputs that do not have one row per example are run again.
     """
 
     def __init__(self) -> None:
@@ -77,33 +84,33 @@ class Answers:
 
     @contextmanager
     def remembered(self, model: nn.Module, candidate: str) -> Iterator[None]:
-        """Rows that come in the same place as before are answered without running the model."""
+        """Answers rows that come in the same place as before without the model, for the length of the `with`."""
         known = self._known.get(candidate)
-        made: list[_Answered] = []
+        answered: list[_Answered] = []
 
         def remembers(forward: Forward) -> Forward:
             def call(*args: Any, **kwargs: Any) -> Any:
-                inputs, place = copied(tensors_in((args, kwargs))), sum(map(len, made))
-                old = _already(known, inputs, place)
-                if old is None:
+                inputs, place = copied(tensors_in((args, kwargs))), sum(map(len, answered))
+                known_rows = _already(known, inputs, place)
+                if known_rows is None:
                     output = forward(*args, **kwargs)
                 else:
-                    output = _completed(old, forward, args, kwargs, len(inputs[0]))
-                made.append(_Answered(inputs, copied(output)))
+                    output = _completed(known_rows, forward, args, kwargs, len(inputs[0]))
+                answered.append(_Answered(inputs, copied(output)))
                 return output
 
             return call
 
         with forward_replaced(model, remembers):
             yield
-        if made and all(_one_row_each(one) for one in made):
-            self._keep(candidate, made)
+        if answered and all(_one_row_each(part) for part in answered):
+            self._keep(candidate, answered)
 
-    def _keep(self, candidate: str, made: list[_Answered]) -> None:
-        inputs = [torch.cat(parts) for parts in zip(*(one.inputs for one in made), strict=True)]
+    def _keep(self, candidate: str, answered: list[_Answered]) -> None:
+        inputs = [torch.cat(parts) for parts in zip(*(call.inputs for call in answered), strict=True)]
         if not same(inputs, self._inputs):
             self._inputs = inputs
-        self._known[candidate] = _Answered(self._inputs, map_tensors(_cat, *(one.outputs for one in made)))
+        self._known[candidate] = _Answered(self._inputs, map_tensors(_cat, *(call.outputs for call in answered)))
 
 
 def _one_row_each(call: _Answered) -> bool:
@@ -111,19 +118,19 @@ def _one_row_each(call: _Answered) -> bool:
 
 
 def _already(known: _Answered | None, inputs: list[Tensor], place: int) -> _Answered | None:
-    """The known answers for the first rows of `inputs`, which begin at row `place`; None where there are none."""
+    """Returns the known answers for the first rows of `inputs`, which begin at row `place`, or None without any."""
     if known is None or place >= len(known) or any(len(part) != len(inputs[0]) for part in inputs):
         return None
-    old = known.rows(place, place + len(inputs[0]))
-    return old if same(old.inputs, [part[: len(old)] for part in inputs]) else None
+    known_rows = known.rows(place, place + len(inputs[0]))
+    return known_rows if same(known_rows.inputs, [part[: len(known_rows)] for part in inputs]) else None
 
 
-def _completed(old: _Answered, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Any:
-    """The outputs for all rows; only those after the known ones are run."""
-    if len(old) == rows:
-        return copied(old.outputs)
-    left_args, left_kwargs = map_tensors(lambda part: part[len(old) :], (args, kwargs))
-    return map_tensors(_cat, old.outputs, forward(*left_args, **left_kwargs))
+def _completed(known: _Answered, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> Any:
+    """Returns the outputs for all rows; only rows without a known answer are run."""
+    if len(known) == rows:
+        return copied(known.outputs)
+    left_args, left_kwargs = map_tensors(lambda part: part[len(known) :], (args, kwargs))
+    return map_tensors(_cat, known.outputs, forward(*left_args, **left_kwargs))
 
 
 def _cat(*parts: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What makes up for a block that goes: a layer before it that is refitted, a bypass in its place, or both."""
+"""Makes up for a dropped block: refits a layer before it, puts a bypass in its place, or both."""
 
 from __future__ import annotations
 
@@ -25,34 +25,39 @@ from toolkit.tasks.task import Task
 
 @dataclass(frozen=True)
 class BlockRepair:
-    """`fold`: the refitted layer, which joins the stream before the block. `bypass`: what is put in its place."""
+    """Holds the repair of one dropped block.
+
+    fold: the refitted layer, which joins the stream before the block.
+    bypass: the linear bypass in the place of the block.
+    """
 
     fold: Fitted | None = None
     bypass: FittedBypass | None = None
 
     @property
     def calibration_error(self) -> tuple[float, float] | None:
-        """Of the stream behind the block's place: before, as the block is just dropped, and after all repairs."""
-        pairs = [one.calibration_error for one in (self.fold, self.bypass) if one is not None]
+        """Returns the error of the stream behind the block without and with the repair, on calibration data."""
+        pairs = [repair.calibration_error for repair in (self.fold, self.bypass) if repair is not None]
         return (pairs[0][0], pairs[-1][1]) if pairs else None
 
     @property
     def holdout_error(self) -> tuple[float, float] | None:
-        pairs = [one.holdout_error for one in (self.fold, self.bypass) if one is not None]
+        """Returns the error of the stream behind the block without and with the repair, on held-out data."""
+        pairs = [repair.holdout_error for repair in (self.fold, self.bypass) if repair is not None]
         if not pairs or pairs[0] is None or pairs[-1] is None:
             return None
         return pairs[0][0], pairs[-1][1]
 
     def detail(self) -> Detail | None:
-        """For the record of the round; None where there is no repair."""
+        """Returns the repair for the record, or None if there is none."""
         errors = {"calibration_error": self.calibration_error, "holdout_error": self.holdout_error}
-        known = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
+        pairs = {name: {"before": pair[0], "after": pair[1]} for name, pair in errors.items() if pair is not None}
         if self.bypass is None:
             return None if self.fold is None else {"kind": "fold", **self.fold.detail()}
         place = {"bypass": self.bypass.site.block, "rank": self.bypass.site.arguments.rank}
         if self.fold is None:
-            return {"layer": self.bypass.site.block, "kind": "bypass", **place, **known}
-        return {**self.fold.detail(), "kind": "fold_and_bypass", **place, **known}
+            return {"layer": self.bypass.site.block, "kind": "bypass", **place, **pairs}
+        return {**self.fold.detail(), "kind": "fold_and_bypass", **place, **pairs}
 
 
 NO_REPAIR = BlockRepair()
@@ -67,14 +72,16 @@ def repair_blocks(
     kind: RepairKind,
     rank: int | None = None,
 ) -> dict[str, BlockRepair]:
-    """A repair for every block, each fitted as if that block alone went. Nothing is changed yet.
+    """Returns a repair for every block, fitted as if only this block were dropped; no model is changed.
 
-    `blocks` are blocks that `find_blocks` found; `reference` is another model than `model`. With `fold_and_bypass` the
-    bypass is fitted to the folded model, and it is left alone where that is better. A repair that lifts the error on
-    held-out data is not made.
+    With `fold_and_bypass` the bypass is fitted to the folded model, and used alone where that is better. A repair that
+    increases the error on held-out data is not made.
+
+    reference: another model than `model`, whose streams are the goal.
+    blocks: blocks that `find_blocks` found.
 
     Raises:
-        StageError: the rank is more than a stream's channels, or activations are not finite numbers.
+        StageError: the rank exceeds the channels of a stream, or activations are not finite numbers.
     """
     inputs = context.example_inputs(task)
     data = list(context.inputs(task, "calibration")), list(context.inputs(task, "holdout"))
@@ -83,31 +90,35 @@ def repair_blocks(
     if kind in ("fold", "fold_and_bypass"):
         order = execution_order(model, inputs)
         sites = {block: depth_site(model, block, inputs, order, goals[block]) for block in blocks}
-        found = {block: site for block, site in sites.items() if site is not None}
-        fitted = fit_layers(model, reference, list(found.values()), *data)
-        folds = {block: one for block, one in zip(found, fitted, strict=True) if one.damping is not None}
+        fold_sites = {block: site for block, site in sites.items() if site is not None}
+        fitted = fit_layers(model, reference, list(fold_sites.values()), *data)
+        folds = {
+            block: fitted_repair
+            for block, fitted_repair in zip(fold_sites, fitted, strict=True)
+            if fitted_repair.damping is not None
+        }
     repairs = {block: [BlockRepair(fold=fold)] for block, fold in folds.items()}
     if kind in ("bypass", "fold_and_bypass"):
         bypasses = bypass_sites(model, blocks, inputs, goals, rank)
         alone = fit_bypasses(model, reference, list(bypasses.values()), *data)
-        for block, one in zip(bypasses, alone, strict=True):
-            if one.is_worthwhile:
-                repairs.setdefault(block, []).append(BlockRepair(bypass=one))
+        for block, fitted_repair in zip(bypasses, alone, strict=True):
+            if fitted_repair.is_worthwhile:
+                repairs.setdefault(block, []).append(BlockRepair(bypass=fitted_repair))
         for block in folds.keys() & bypasses.keys():
             with installed(model, folds[block]):
-                (one,) = fit_bypasses(model, reference, [bypasses[block]], *data)
-            if one.is_worthwhile:
-                repairs[block].append(BlockRepair(folds[block], one))
+                (fitted_repair,) = fit_bypasses(model, reference, [bypasses[block]], *data)
+            if fitted_repair.is_worthwhile:
+                repairs[block].append(BlockRepair(folds[block], fitted_repair))
     return {block: min(repairs.get(block) or [NO_REPAIR], key=_error_after) for block in blocks}
 
 
 def bypass_sites(
     model: nn.Module, blocks: Sequence[str], inputs: Inputs, goals: Mapping[str, str], rank: int | None
 ) -> dict[str, BypassSite]:
-    """Where a bypass could stand, by block; without blocks of whose stream it is not known what its channels are.
+    """Returns where a bypass can stand, by block, without blocks whose stream has unknown channels.
 
     Raises:
-        StageError: the rank is more than a stream's channels.
+        StageError: the rank exceeds the channels of a stream.
     """
     sites = {}
     for block in blocks:
@@ -126,7 +137,10 @@ def bypass_sites(
 
 
 def _goals(model: nn.Module, blocks: Sequence[str], inputs: Inputs, context: StageContext) -> dict[str, str]:
-    """The block whose output in the reference is the goal; what stands in a place and works has a goal of its own."""
+    """Returns, by block, the block whose output in the reference is the goal.
+
+    A stand-in that does work has a goal of its own, that of its place.
+    """
     dense_order = execution_order(context.dense, inputs)
     gone = in_line(context.dense, emptied_blocks(model), inputs, dense_order)
     return {block: last_gone_after(block, gone, dense_order) for block in blocks}

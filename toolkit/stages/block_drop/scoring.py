@@ -1,4 +1,4 @@
-"""Scoring one round: the criterion, with or without prefix reuse and racing, and the naive way to compare with."""
+"""Scores the candidates of one round, with or without prefix reuse and racing, and naively for comparison."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from toolkit.tasks.task import Task
 
 @dataclass(frozen=True)
 class ScoringRound:
-    """What scoring the `number`-th round needs; `variants` by block, in execution order."""
+    """Holds what is needed to score a round.
+
+    variants: candidate for each block, in execution order.
+    number: number of the round, from 1.
+    """
 
     model: nn.Module
     reference: nn.Module
@@ -33,7 +37,7 @@ class ScoringRound:
     number: int
 
     def rungs(self, meter: Meter) -> list[Rung]:
-        """The scores as the stage is configured to find them; one rung without racing."""
+        """Returns the scores as the stage is configured to compute them; without racing there is one rung."""
         blocks, whole = list(self.variants), self.task.num_examples("score")
         if self.config.criterion == "random":
             return [Rung(whole, random_scores(blocks, self.context.seed, self.number))]
@@ -55,7 +59,7 @@ class ScoringRound:
             )
 
     def naive_scores(self) -> dict[str, float]:
-        """The scores by one whole evaluation per candidate, over the whole scoring set."""
+        """Returns scores from one evaluation per candidate on the whole scoring set."""
         if self.config.criterion == "random":
             return random_scores(list(self.variants), self.context.seed, self.number)
         return {block: self._naive_score(variant) for block, variant in self.variants.items()}
@@ -74,15 +78,15 @@ class ScoringRound:
         meter: Meter,
         advance: Callable[[], None],
     ) -> dict[str, float]:
-        """Scores of some of the blocks over `limit` examples, in the order of `blocks`."""
+        """Returns the scores of some of the blocks on `limit` examples, in the order of `blocks`."""
 
         def score(variant: Variant) -> float:
             with ExitStack() as stack:
                 if answers is not None:
                     stack.enter_context(answers.remembered(self.model, variant.block))
-                found = self._score(variant, limit)
+                block_score = self._score(variant, limit)
             advance()
-            return found
+            return block_score
 
         chosen = [self.variants[block] for block in blocks]
         if self.config.reuse_prefix:
@@ -95,13 +99,14 @@ class ScoringRound:
         return scores
 
     def _score(self, variant: Variant, limit: int | None) -> float:
-        """The criterion on the model as it is now."""
-        found = model_score(self.model, self.task, self.config.criterion, self.context, limit)
-        return self._finite(variant.block, found)
+        """Returns the criterion on the model as it is now."""
+        score = model_score(self.model, self.task, self.config.criterion, self.context, limit)
+        return self._finite(variant.block, score)
 
     def _finite(self, block: str, score: float) -> float:
         if not math.isfinite(score):
             raise StageError(
-                f"{self.config.criterion} without block {block} is {score}; the model or its data is broken"
+                f"criterion {self.config.criterion} without block {block} is {score}, not a finite number; check the "
+                "model and the scoring data"
             )
         return score

@@ -1,4 +1,4 @@
-"""Selection: which of the remaining blocks should go, what that took, and what the naive way would choose."""
+"""Selects which of the remaining blocks should be dropped, and counts what that took."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSES = ("executed", "layers", "repair", "naive")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A block that could go, the repair that would follow, and its score on the most data that it was scored on."""
+    """Holds a block that could be dropped, its repair, and its score on the most data on which it was scored."""
 
     block: str
     repair: BlockRepair
@@ -33,11 +33,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """All candidates in execution order, and the best one. `passes` is in block passes (see `toolkit.hooks.forward`).
+    """Holds all candidates in execution order, and the best one.
 
-    `ranking`: the blocks from best to worst; in a race, who came further is better, whatever the scores on less data.
-    `executed`: blocks run for the scores; `layers`: single repaired layers run in a block's stead; `repair`: blocks
-    run to fit the repairs, in both models; `naive`: n(n - 1). `rungs` only with racing, `naive_scores` on request.
+    ranking: blocks from best to worst; in a race a block that came further is better, whatever the scores on less data.
+    passes: block passes (see `toolkit.hooks.passes`): `executed` for scores, `layers` for single repaired layers that
+        run instead of a block, `repair` for fitting repairs in both models, `naive` for n(n - 1).
+    rungs: scores of each rung, only with racing.
+    naive_scores: scores from one evaluation per candidate, only if asked for.
     """
 
     candidates: tuple[Candidate, ...]
@@ -49,7 +51,7 @@ class Selection:
     naive_choice: str | None = None
 
     def detail(self) -> Detail:
-        """For the record of the round."""
+        """Returns the selection for the record of the round."""
         detail: Detail = {
             "scores": {candidate.block: candidate.score for candidate in self.candidates},
             "dropped": self.best.block,
@@ -65,8 +67,10 @@ class Selection:
 
 
 def total_passes(rounds: Sequence[Detail]) -> dict[str, float]:
-    """Sums over the details of rounds."""
-    counts = [one["block_passes"] for one in rounds if "block_passes" in one]  # blocks that were named cost none
+    """Returns the sums of block passes over the details of rounds."""
+    counts = [
+        detail["block_passes"] for detail in rounds if "block_passes" in detail
+    ]  # rounds of named blocks have none
     return {name: sum(count[name] for count in counts) for name in PASSES}
 
 
@@ -79,13 +83,14 @@ def score_candidates(
     context: StageContext,
     number: int,
 ) -> Selection:
-    """Score every remaining block, removed alone and after its repair; the model is left as it was.
+    """Scores every remaining block, removed alone and after its repair; the model is left unchanged.
 
-    `remaining` are blocks that `find_blocks` found, in execution order; `reference` is the model that repairs and
-    `block_mse` aim at; `number` is the round's, from 1.
+    reference: model whose streams are the goal of repairs and of `block_mse`.
+    remaining: blocks that `find_blocks` found, in execution order.
+    number: number of the round, from 1.
 
     Raises:
-        StageError: a score is not a finite number, or the task's scoring data are not the same at every call.
+        StageError: a score is not a finite number, or the scoring data differ from call to call.
     """
     fitting, scoring = Meter(), Meter()
     reference_blocks = find_blocks(reference, context.example_inputs(task))
@@ -120,7 +125,7 @@ def _ranking(rungs: Sequence[Rung], config: BlockDrop) -> tuple[str, ...]:
 
 
 def _ranked(scores: Mapping[str, float], config: BlockDrop) -> list[str]:
-    """From best to worst, ties in execution order."""
+    """Returns the blocks from best to worst, ties in execution order."""
     return sorted(scores, key=lambda block: as_loss(scores[block], config.criterion))
 
 

@@ -1,4 +1,4 @@
-"""Make layers physically narrower: MLP hidden units, heads, head dimensions, convolution channels, embedding widths."""
+"""Makes layers narrower: MLP hidden units, heads, head dimensions, convolution channels, embedding widths."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ DEFAULT_SCOPE: tuple[WidthKind, ...] = ("mlp", "heads", "conv")
 def apply_channel_prune(
     model: nn.Module, task: Task, config: ChannelPrune, context: StageContext
 ) -> tuple[nn.Module, ChannelPruneDetail]:
-    """Cut every group to its share of the unmodified model's width, then repair what reads the cut channels.
+    """Cuts every group to its share of the unmodified model's width, then repairs the layers that read cut channels.
 
     Raises:
         StageError: nothing can be cut, a target is missed, or the cut model does not compute what it should.
     """
     inputs, paths = context.example_inputs(task), context.other_paths(task, model)
-    found = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
-    structure = without_modules(found, routed_modules(model, context.inputs(task, "calibration")))
+    all_groups = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
+    structure = without_modules(all_groups, routed_modules(model, context.inputs(task, "calibration")))
     groups = _chosen_groups(structure, config)
     scores = score_groups(
         model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed
     )
-    is_there = config.macs_ratio is not None and context.macs_ratio(model) <= config.macs_ratio
+    already_reached = config.macs_ratio is not None and context.macs_ratio(model) <= config.macs_ratio
     if config.widths is not None:
         plan = given_cuts(groups, context.dense, config.widths)
-    elif config.keep is not None or is_there:
+    elif config.keep is not None or already_reached:
         plan = plan_cuts(groups, context.dense, config.keep or Keep(), config, scores)
     else:
         plan = search_ratio(model, groups, _scope(groups, config), config, context, scores)
@@ -57,7 +57,7 @@ def apply_channel_prune(
     check_cut(reference, model, parts_of(choices), inputs, paths)
     repairs, num_norms = repair_readers(model, reference, choices, task, config, context)
     achieved = context.known_macs_ratio(model)
-    _check_macs(achieved, is_there, plan, config)
+    _check_macs(achieved, already_reached, plan, config)
     by_name = {choice.group.name: choice for choice in choices}
     detail = ChannelPruneDetail(
         importance=config.importance,
@@ -74,7 +74,11 @@ def apply_channel_prune(
 
 
 def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGroup]:
-    """Groups that are named or whose names the patterns choose; every kind that is to be cut is among them."""
+    """Returns the groups that are named, or whose names match the patterns.
+
+    Raises:
+        StageError: a kind of channel that is to be cut has no group.
+    """
     if config.widths is not None:
         return _named_groups(structure, list(config.widths))
     chosen = [
@@ -82,72 +86,77 @@ def _chosen_groups(structure: Structure, config: ChannelPrune) -> list[ChannelGr
         for group in structure.groups
         if matches_any(group.name, config.include) and not matches_any(group.name, config.exclude)
     ]
-    there = {kind for group in chosen for kind in kinds_of(group)}
+    available = {kind for group in chosen for kind in kinds_of(group)}
     wanted = config.scope or () if config.keep is None else [kind for kind, ratio in config.keep if ratio < 1.0]
-    missing = [kind for kind in wanted if kind not in there]
-    if missing or not there:
+    missing = [kind for kind in wanted if kind not in available]
+    if missing or not available:
         what = f"no {' and no '.join(missing)}" if missing else "no channels"
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(structure.refused.items())[:3])
         raise StageError(
             f"the model has {what} that can be cut on its own; what can be cut here: "
-            f"{', '.join(kind for kind in WIDTH_KINDS if kind in there) or 'nothing'}"
+            f"{', '.join(kind for kind in WIDTH_KINDS if kind in available) or 'nothing'}"
             + (f" (not cut: {reasons})" if reasons else "")
         )
     return chosen
 
 
 def _named_groups(structure: Structure, names: list[str]) -> list[ChannelGroup]:
-    there = {group.name: group for group in structure.groups}
+    available = {group.name: group for group in structure.groups}
     for name in names:
-        if name not in there:
+        if name not in available:
             why = structure.refused.get(name, "there is no such group")
-            raise StageError(f"widths: {name} cannot be cut: {why}; what can be: {', '.join(there) or 'nothing'}")
+            raise StageError(
+                f"widths: {name} cannot be cut: {why}; what can be cut: {', '.join(available) or 'nothing'}"
+            )
     return [group for group in structure.groups if group.name in names]
 
 
 def _scope(groups: Sequence[ChannelGroup], config: ChannelPrune) -> list[WidthKind]:
-    there = {kind for group in groups for kind in kinds_of(group)}
-    scope = [kind for kind in config.scope or DEFAULT_SCOPE if kind in there]
+    available = {kind for group in groups for kind in kinds_of(group)}
+    scope = [kind for kind in config.scope or DEFAULT_SCOPE if kind in available]
     if not scope:
         raise StageError(
             f"the default scope ({', '.join(DEFAULT_SCOPE)}) has nothing to cut here; "
-            f"choose scope among: {', '.join(sorted(there))}"
+            f"choose scope among: {', '.join(sorted(available))}"
         )
     return scope
 
 
 def _shares(plan: Sequence[Cut]) -> dict[WidthKind, tuple[float, float]]:
-    """Asked for and achieved share of the unmodified width, by kind."""
-    found: dict[WidthKind, tuple[float, float]] = {}
+    """Returns, by kind, the asked and the reached share of the unmodified width."""
+    shares: dict[WidthKind, tuple[float, float]] = {}
     for kind in dict.fromkeys(entry.kind for entry in plan):
-        own = [entry for entry in plan if entry.kind == kind]
-        total = sum(entry.original for entry in own)
-        found[kind] = (sum(entry.asked for entry in own) / total, sum(entry.kept for entry in own) / total)
-    return found
+        entries = [entry for entry in plan if entry.kind == kind]
+        total = sum(entry.original for entry in entries)
+        shares[kind] = (sum(entry.asked for entry in entries) / total, sum(entry.kept for entry in entries) / total)
+    return shares
 
 
 def _check_keep(plan: Sequence[Cut], config: ChannelPrune) -> None:
-    """More than was asked for is left only by rounding; less only where an earlier stage has cut."""
+    """Raises StageError if a ratio of `keep` is missed.
+
+    Rounding may keep more channels than asked, and an earlier stage may have left fewer. Anything else is a miss.
+    """
     if config.keep is None:
         return
     for kind, (asked, _) in _shares(plan).items():
-        own = [entry for entry in plan if entry.kind == kind]
-        possible = [(min(entry.asked, entry.before), entry.kept) for entry in own]
-        miss = abs(sum(kept - aim for aim, kept in possible)) / sum(entry.original for entry in own)
+        entries = [entry for entry in plan if entry.kind == kind]
+        possible = [(min(entry.asked, entry.before), entry.kept) for entry in entries]
+        miss = abs(sum(kept - aim for aim, kept in possible)) / sum(entry.original for entry in entries)
         if miss > config.keep_tolerance:
-            worst = max(own, key=lambda entry: abs(entry.kept - entry.asked) / entry.original)
+            worst = max(entries, key=lambda entry: abs(entry.kept - entry.asked) / entry.original)
             raise StageError(
                 f"keep.{kind} {asked:.3g} is missed by {miss:.2f}, more than keep_tolerance {config.keep_tolerance}: "
-                f"{worst.group.name} would have {worst.kept} of {worst.original} for {worst.asked:.1f} asked; "
+                f"{worst.group.name} would keep {worst.kept} of {worst.original} instead of {worst.asked:.1f}; "
                 f"choose a ratio that fits, lower round_to ({config.round_to}) or raise keep_tolerance"
             )
 
 
-def _check_macs(achieved: float | None, is_there: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
+def _check_macs(achieved: float | None, already_reached: bool, plan: Sequence[Cut], config: ChannelPrune) -> None:
     if (
         config.macs_ratio is None
         or achieved is None
-        or is_there
+        or already_reached
         or abs(achieved - config.macs_ratio) <= config.macs_tolerance
     ):
         return

@@ -1,4 +1,4 @@
-"""How much each channel of a group matters: scores [units, channels of each] by group, higher is more important."""
+"""Scores how much each channel of a group matters, as [units, channels of each]; higher is more important."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.repair.layers import without_padding
 from toolkit.stages.channel_prune.elimination import elimination_scores
 from toolkit.tasks.task import Batch, Task
 
-NEWTON_RIDGE = 1e-2  # of the mean diagonal
+NEWTON_RIDGE = 1e-2  # relative to the mean diagonal
 
 
 def score_groups(
@@ -28,10 +28,13 @@ def score_groups(
     batches: Callable[[], Iterable[Batch]],
     seed: int,
 ) -> dict[str, Tensor]:
-    """`batches` are read once by what needs data.
+    """Returns the scores of all groups by name.
+
+    importance: name of the ranking, as in the settings of the stage.
+    batches: returns the calibration batches, for rankings that need data.
 
     Raises:
-        StageError: a group has no BatchNorm to go by, there is no data, or a score is not a finite number.
+        StageError: a group has no BatchNorm to rank it by, there is no data, or a score is not a finite number.
     """
     if importance == "random":
         scores = {group.name: _random(group, seed) for group in groups}
@@ -45,12 +48,14 @@ def score_groups(
         scores = FROM_INPUTS[importance](model, groups, [batch.inputs for batch in batches()])
     broken = [name for name, values in scores.items() if not bool(values.isfinite().all())]
     if broken:
-        raise StageError(f"importance {importance!r} of {broken[0]} is not a finite number; model or data are broken")
+        raise StageError(
+            f"importance {importance!r} of {broken[0]} is not a finite number; check the model and its data"
+        )
     return scores
 
 
 def by_unit(values: Tensor, slot: Slot, group: ChannelGroup) -> Tensor:
-    """A value for every index of the slot's dimension as [units, channels of each]; parts of a unit are added up."""
+    """Returns the values of the slot's indices as [units, channels of each]; several indices of a channel are added."""
     size = group.head_dim
     rows = torch.stack([values[list(places)] for places in slot.places])  # [units, indices of each]
     if rows.shape[1] % size:
@@ -59,17 +64,18 @@ def by_unit(values: Tensor, slot: Slot, group: ChannelGroup) -> Tensor:
 
 
 def activation_energy(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
-    """Mean square of each channel as its last consumer reads it, over the calibration data."""
+    """Returns the mean square of each channel at its last consumer, over the calibration data."""
     energy, count = _moments(model, groups, batches, lambda rows: rows.square().sum(0))
     return {group.name: by_unit(energy[group.name] / count[group.name], group.reader, group) for group in groups}
 
 
 def newton(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
-    """Score of a mask z in the consumer's squared error, after Numerical Pruning (Shen et al., arXiv 2412.12441).
+    """Returns the score of a mask z in the consumer's squared error, after Numerical Pruning.
 
-    With X the channels that the consumer reads and W its weights, || X W - X diag(z) W ||^2 = (1 - z)^T H (1 - z),
+    With X the channels that the consumer reads and W its weights, || X W - X diag(z) W ||^2 = (1 - z)^T H (1 - z), with
     H = (X^T X) * (W W^T), element by element. Under a penalty on the sum of z, Newton's method reaches the minimum of
-    this quadratic form in one step: 1 - z is proportional to H^-1 1. z, up to scale and shift, is the score.
+    this quadratic form in one step, where 1 - z is proportional to H^-1 1. The score is z, up to scale and shift (Shen
+    et al., arXiv 2412.12441).
     """
     gram, _ = _moments(model, groups, batches, lambda rows: rows.T @ rows)
     scores = {}
@@ -84,9 +90,9 @@ def newton(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[I
 
 
 def wanda(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs]) -> dict[str, Tensor]:
-    """Mean square of each channel times the squared norm of the weights by which its last consumer reads it.
+    """Returns the mean square of each channel times the squared norm of its weights in its last consumer.
 
-    The squared score of Wanda (Sun et al., arXiv 2306.11695), added up over the weights of a channel.
+    This is the squared score of Wanda (Sun et al., arXiv 2306.11695), summed over the weights of a channel.
     """
     energy, count = _moments(model, groups, batches, lambda rows: rows.square().sum(0))
     scores = {}
@@ -98,10 +104,10 @@ def wanda(model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[In
 
 
 def obs(model: nn.Module, groups: Sequence[ChannelGroup], batches: Sequence[Inputs]) -> dict[str, Tensor]:
-    """The error that is left once a channel has gone; `wanda` where the last consumer cannot be refitted."""
-    found = elimination_scores(model, groups, batches)
-    others = [group for group in groups if group.name not in found]
-    return found | (wanda(model, others, batches) if others else {})
+    """Returns the error that is left once a channel is removed, or `wanda` if the last consumer cannot be refitted."""
+    scores = elimination_scores(model, groups, batches)
+    others = [group for group in groups if group.name not in scores]
+    return scores | (wanda(model, others, batches) if others else {})
 
 
 FROM_INPUTS: Final = {"activation": activation_energy, "newton": newton, "wanda": wanda, "obs": obs}
@@ -110,16 +116,19 @@ FROM_INPUTS: Final = {"activation": activation_energy, "newton": newton, "wanda"
 def _moments(
     model: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Inputs], of: Callable[[Tensor], Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Sum over the data of `of` the rows [positions, channels] that each group's last consumer reads, in float64."""
+    """Returns sums over the data, and numbers of rows, by group.
+
+    of: maps rows [positions, channels] that the last consumer of a group reads, in float64, to what is summed.
+    """
     points = {group.name: ActivationPoint(group.reader.module, "input") for group in groups}
     total: dict[str, Tensor] = {}
     count: dict[str, int] = {}
 
     def note(point: ActivationPoint, value: Tensor) -> None:
-        """Layers may be called more than once, and each call counts."""
+        """Adds the rows of one call; a layer may be called several times."""
         rows = value.movedim(channel_dim(model.get_submodule(point.module)), -1).flatten(0, -2).double()
         (rows,) = without_padding(rows)
-        for name in (name for name, own in points.items() if own == point):
+        for name in (name for name, group_point in points.items() if group_point == point):
             total[name] = of(rows) + total.get(name, 0.0)
             count[name] = count.get(name, 0) + len(rows)
 
@@ -127,13 +136,13 @@ def _moments(
         for inputs in batches:
             model(*inputs)
     if not count and groups:
-        raise StageError("this importance needs calibration data, and the task's split is empty")
+        raise StageError("this importance needs calibration data, and the task's split 'calibration' is empty")
     return total, count
 
 
 @torch.no_grad()
 def weight_norm(model: nn.Module, group: ChannelGroup, power: int) -> Tensor:
-    """L1 (power 1) or squared L2 (power 2) norm of all weights that write or read each channel."""
+    """Returns the L1 (power 1) or squared L2 (power 2) norm of all weights that write or read each channel."""
     return _over_weights(model, group, lambda weight: weight.double().abs().pow(power))
 
 
@@ -150,7 +159,10 @@ def _over_weights(model: nn.Module, group: ChannelGroup, of: Callable[[Tensor], 
 def _taylor(
     model: nn.Module, groups: Sequence[ChannelGroup], task: Task, batches: Iterable[Batch]
 ) -> dict[str, Tensor]:
-    """| sum of gradient * weight | of each layer's part of a channel, added up, for the task's loss on this data."""
+    """Returns the first-order Taylor importance for the task's loss on this data.
+
+    It is the sum over batches and layers of | sum of gradient * weight | over the layer's weights of a channel.
+    """
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     totals = {group.name: torch.zeros(group.num_units, group.head_dim, dtype=torch.float64) for group in groups}
     is_empty = True
@@ -168,7 +180,7 @@ def _taylor(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(flags[name])
     if is_empty:
-        raise StageError("importance 'taylor' needs calibration data, and the task's split is empty")
+        raise StageError("importance 'taylor' needs calibration data, and the task's split 'calibration' is empty")
     return totals
 
 
@@ -187,7 +199,7 @@ def _saliency(model: nn.Module, group: ChannelGroup) -> Tensor:
 
 
 def _gradient(layer: nn.Module, view: Callable[[nn.Module], Tensor]) -> Tensor:
-    """The gradient of the layer's weight, seen as `view` sees the weight."""
+    """Returns the gradient of the layer's weight in the layout of `view(layer)`."""
     weight = layer.weight
     assert isinstance(weight, Tensor) and weight.grad is not None
     is_swapped = view(layer).shape != weight.shape or view(layer).stride() != weight.stride()
@@ -195,7 +207,7 @@ def _gradient(layer: nn.Module, view: Callable[[nn.Module], Tensor]) -> Tensor:
 
 
 def _bn_gamma(model: nn.Module, group: ChannelGroup) -> Tensor:
-    """| scale | of the BatchNorm layers that the channels pass (Network Slimming, Liu et al., ICCV 2017)."""
+    """Returns | scale | of the BatchNorm layers that the channels pass (Network Slimming, Liu et al., ICCV 2017)."""
     total: Tensor | None = None
     for slot in group.slots:
         scale = batch_norm_scale(model.get_submodule(slot.module))
@@ -205,7 +217,7 @@ def _bn_gamma(model: nn.Module, group: ChannelGroup) -> Tensor:
     if total is None:
         raise StageError(
             f"importance bn_gamma: the channels of {group.name} pass no BatchNorm layer; "
-            "exclude it, or choose another importance"
+            "exclude this group, or choose another importance"
         )
     return total
 

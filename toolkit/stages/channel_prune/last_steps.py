@@ -1,8 +1,9 @@
-"""Widths of single groups that bring a plan within the tolerance of its multiply-adds, where no common ratio does.
+"""Finds widths of single groups that bring a plan within the tolerance of its multiply-adds.
 
-Multiply-adds are nearly linear in the width of one group while the others stay. One count per group tells how steep;
-then a knapsack over all groups finds the widths that are predicted to meet the target and cost least importance. What
-it finds is counted, and the next search starts from there.
+This is for targets that no common keep ratio meets. Multiply-adds are nearly linear in the width of one group while the
+others stay. One count per group gives the slope; then a knapsack over all groups finds the widths that are predicted to
+meet the target with the least loss of importance. The resulting plans are counted, and the next search starts from the
+best of them.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from toolkit.stages.channel_prune.widths import Cut, Scores
 
 WidthPlan = list[Cut]
 
-FEW = 64  # plans that are all counted, the least loss first
+FEW = 64  # if there are no more plans than these, all are counted, least loss first
 
-BINS = 16  # of the tolerance: how finely predicted multiply-adds are told apart
+BINS = 16  # parts of the tolerance by which predicted multiply-adds are told apart
 
 REACH = 4  # steps that a width may move at once
 
 MOST_ROUNDS = 6
 
-MOST_COUNTED = 6  # plans of one search
+MOST_COUNTED = 6  # plans that are counted in one round
 
 
 def meet(
@@ -34,14 +35,15 @@ def meet(
     scores: Scores,
     tolerance: float,
 ) -> WidthPlan:
-    """Returns a plan that misses the target by no more than the tolerance, or the nearest one that was found.
+    """Returns a plan that misses the target by no more than the tolerance, or else the nearest one that was found.
 
-    miss: multiply-adds of a plan less the target. widths: for each entry of the plan, what it may keep.
+    miss: returns the multiply-adds of a plan minus the target, as shares of the unmodified model's.
+    widths: possible widths of each entry of the plan.
     """
     best = plan
-    for one in _nearby(miss, plan, widths, scores, tolerance):
-        if abs(miss(one)) < abs(miss(best)):
-            best = one
+    for candidate in _nearby(miss, plan, widths, scores, tolerance):
+        if abs(miss(candidate)) < abs(miss(best)):
+            best = candidate
         if abs(miss(best)) <= tolerance:
             break
     return best
@@ -56,22 +58,25 @@ def _nearby(
 ) -> Iterator[WidthPlan]:
     if math.prod(map(len, widths)) <= FEW:
         every = [_with_widths(plan, chosen) for chosen in itertools.product(*widths)]
-        yield from sorted(every, key=lambda one: sum(loss(entry, entry.kept, scores) for entry in one))
+        yield from sorted(every, key=lambda candidate: sum(loss(entry, entry.kept, scores) for entry in candidate))
         return
     tried = {_kept(plan)}
     for _ in range(MOST_ROUNDS):
-        slopes = [_slope(miss, plan, place, own) for place, own in enumerate(widths)]
-        found = itertools.islice(_predicted(plan, widths, slopes, scores, miss(plan), tolerance), 4 * MOST_COUNTED)
-        fresh = [one for one in found if _kept(one) not in tried][:MOST_COUNTED]
+        slopes = [_slope(miss, plan, place, possible) for place, possible in enumerate(widths)]
+        predicted = itertools.islice(_predicted(plan, widths, slopes, scores, miss(plan), tolerance), 4 * MOST_COUNTED)
+        fresh = [candidate for candidate in predicted if _kept(candidate) not in tried][:MOST_COUNTED]
         if not fresh:
             return
-        tried |= {_kept(one) for one in fresh}
+        tried |= {_kept(candidate) for candidate in fresh}
         yield from fresh
-        plan = min(fresh, key=lambda one: abs(miss(one)))
+        plan = min(fresh, key=lambda candidate: abs(miss(candidate)))
 
 
 def loss(entry: Cut, kept: int, scores: Scores) -> float:
-    """Importance of the units that go, as a share of the group's; of the channels of heads, over all heads."""
+    """Returns the importance of the removed units as a share of that of the group.
+
+    For `head_dim` these are the channels of heads, summed over all heads.
+    """
     over = 0 if entry.kind == "head_dim" else 1
     units = scores[entry.group.name].double().sum(over).abs().sort(descending=True).values
     return float(units[kept:].sum() / units.sum().clamp(min=1e-30))
@@ -86,14 +91,14 @@ def _with_widths(plan: WidthPlan, widths: Sequence[int]) -> WidthPlan:
 
 
 def _slope(miss: Callable[[WidthPlan], float], plan: WidthPlan, place: int, widths: Sequence[int]) -> float:
-    """Multiply-adds for one unit more of one group, counted at the width next to its own."""
-    now = plan[place].kept
-    others = [width for width in widths if width != now]
+    """Returns the multiply-adds of one more unit of a group, counted at the width next to its own."""
+    current = plan[place].kept
+    others = [width for width in widths if width != current]
     if not others:
         return 0.0
-    near = min(others, key=lambda width: abs(width - now))
+    near = min(others, key=lambda width: abs(width - current))
     changed = [replace(entry, kept=near) if at == place else entry for at, entry in enumerate(plan)]
-    return (miss(changed) - miss(plan)) / (near - now)
+    return (miss(changed) - miss(plan)) / (near - current)
 
 
 def _predicted(
@@ -104,22 +109,25 @@ def _predicted(
     start: float,
     tolerance: float,
 ) -> Iterator[WidthPlan]:
-    """Plans that are predicted to meet the target, the least loss first, then those that come near to it, the nearest
-    first; one for each number of multiply-adds."""
+    """Yields plans that are predicted to meet the target, least loss first, then the nearest others, nearest first.
+
+    There is one plan for each predicted number of multiply-adds.
+    """
     size = tolerance / BINS
     states: dict[int, tuple[float, float, tuple[int, ...]]] = {round(start / size): (0.0, start, ())}
-    for entry, own, slope in zip(plan, widths, slopes, strict=True):
-        near = sorted(own, key=lambda width, now=entry.kept: abs(width - now))[: 2 * REACH + 1]  # type: ignore[misc]
+    for entry, possible, slope in zip(plan, widths, slopes, strict=True):
+        near = sorted(possible, key=lambda width, now=entry.kept: abs(width - now))[: 2 * REACH + 1]  # type: ignore[misc]
         costs = {width: loss(entry, width, scores) for width in near}
         new: dict[int, tuple[float, float, tuple[int, ...]]] = {}
         for total, reached, chosen in states.values():
             for width, cost in costs.items():
-                there = reached + slope * (width - entry.kept)
-                key = round(there / size)
+                predicted = reached + slope * (width - entry.kept)
+                key = round(predicted / size)
                 if key not in new or total + cost < new[key][0]:
-                    new[key] = (total + cost, there, (*chosen, width))
+                    new[key] = (total + cost, predicted, (*chosen, width))
         states = new
     order = [
-        ((0.0, total) if abs(there) <= tolerance else (abs(there), total), own) for total, there, own in states.values()
+        ((0.0, total) if abs(predicted) <= tolerance else (abs(predicted), total), chosen_widths)
+        for total, predicted, chosen_widths in states.values()
     ]
     yield from (_with_widths(plan, chosen) for _, chosen in sorted(order))

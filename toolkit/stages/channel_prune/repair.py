@@ -1,4 +1,4 @@
-"""Repair after a cut: every layer that reads channels of which some are gone is refitted."""
+"""Repairs a model after a cut: refits every layer that reads channels of which some were removed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def repair_readers(
     config: ChannelPrune,
     context: StageContext,
 ) -> tuple[list[Fitted], int]:
-    """Refits each layer in execution order, on the activations of the network repaired so far; BatchNorm statistics
-    between two of them are estimated again in between. Returns the fits and the number of BatchNorms.
+    """Returns the fits, and the number of BatchNorms whose statistics were estimated again.
 
-    The goal is the unmodified model's stream. Where an earlier stage has made that stream narrower, its counterpart
-    is not known, nor is that of what a stand-in puts out inside: there the goal is that of `reference`, the model as it
-    came into the stage.
+    Layers are refitted in execution order, on the activations of the network repaired so far; BatchNorm statistics
+    between two of them are estimated again in between. The goal is the residual stream of the unmodified model. It is
+    that of `reference`, the model before the stage, if an earlier stage has made the stream narrower, and inside of
+    stand-ins, because the unmodified model has no counterpart there.
     """
     if not any(choice.changes for choice in choices):
         return [], 0
@@ -51,9 +51,9 @@ def repair_readers(
                 num_norms += reestimate_batch_norms(model, context.inputs(task, "calibration"), names)
             if site is None:
                 break
-            aim = context.dense if _has_goal(context.dense, reference, site, inputs) else reference
+            goal_model = context.dense if _has_goal(context.dense, reference, site, inputs) else reference
             data = context.inputs(task, "calibration"), context.inputs(task, "holdout")
-            (fitted,) = fit_layers(model, aim, [site], *data)
+            (fitted,) = fit_layers(model, goal_model, [site], *data)
             install(model, fitted)
             results.append(fitted)
             bar.advance()
@@ -68,7 +68,7 @@ def _sites_and_norms(
     config: ChannelPrune,
     context: StageContext,
 ) -> tuple[list[Site], list[list[str]]]:
-    """What is refitted, and which BatchNorms are estimated again before each of it and at the end."""
+    """Returns what is refitted, and the BatchNorms to estimate again before each refit and at the end."""
     order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
     dense_order = execution_order(context.dense, inputs)
     gone = in_line(context.dense, emptied_blocks(model), inputs, dense_order)
@@ -78,22 +78,24 @@ def _sites_and_norms(
         return joining_point(model, layer, home_of(layer, blocks), inputs, order)
 
     def aim_at(layer: str, point: ActivationPoint, joint: Joint) -> tuple[ActivationPoint, Joint | None]:
-        """A layer of a stand-in is in no place of the unmodified model: there is no sum to look at there."""
+        """Returns the goal of a layer; a layer of a stand-in has no sum to look for in the unmodified model."""
         find = partial(find_joint, context.dense, layer, point, inputs, dense_order)
         return goal_of(layer, point, joint, gone, dense_order, find if home_of(layer, places) is None else lambda: None)
 
-    first = first_reader(choices, order)
+    first_read = first_reader(choices, order)
     others = (
-        drifted_layers(model, first, order, emptied_blocks(model), dense_order) if config.repair == "all_layers" else []
+        drifted_layers(model, first_read, order, emptied_blocks(model), dense_order)
+        if config.repair == "all_layers"
+        else []
     )
     sites = reader_sites(model, choices, order, join, aim_at, others) if config.repair != "none" else []
-    sites = [one for one in sites if one.layer not in others or _has_goal(context.dense, reference, one, inputs)]
-    return sites, norms_to_reestimate(model, order, first, sites)
+    sites = [site for site in sites if site.layer not in others or _has_goal(context.dense, reference, site, inputs)]
+    return sites, norms_to_reestimate(model, order, first_read, sites)
 
 
 def _has_goal(dense: nn.Module, reference: nn.Module, site: Site, inputs: Inputs) -> bool:
-    """Whether the goal of the site is to be seen in the unmodified model, and as wide as in `reference`."""
+    """Says whether the goal of the site exists in the unmodified model, with the same width as in `reference`."""
     if home_of(site.goal.module, dropped_blocks(reference)) is not None:
         return False
-    widths = [capture(one, inputs, {site.goal})[site.goal].shape for one in (dense, reference)]
+    widths = [capture(model, inputs, {site.goal})[site.goal].shape for model in (dense, reference)]
     return widths[0] == widths[1]

@@ -1,4 +1,4 @@
-"""The keep ratio, and the widths of single groups, that bring a model to a share of the unmodified multiply-adds."""
+"""Searches the keep ratio, and widths of single groups, that reach a share of the unmodified multiply-adds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from toolkit.stages.context import StageContext
 
 MOST_TRIALS = 16
 
-CLOSE_ENOUGH = 0.1  # of the tolerance
+CLOSE_ENOUGH = 0.1  # share of the tolerance at which the search ends
 
 
 @dataclass(frozen=True)
 class _Side:
-    """A plan on one side of the target, by `miss` (its MACs ratio less the target); none at the ends of the range."""
+    """Holds a plan on one side of the target.
+
+    share: keep ratio of the plan.
+    miss: MACs ratio of the plan minus the target.
+    plan: the plan, or None at an end of the range.
+    """
 
     share: float
     miss: float
@@ -37,11 +42,11 @@ def search_ratio(
     context: StageContext,
     scores: Scores,
 ) -> WidthPlan:
-    """The plan whose MACs are nearest to `macs_ratio`; widths are tried out on copies of the model.
+    """Returns the plan whose multiply-adds are nearest to `macs_ratio`; widths are tried on copies of the model.
 
-    Halving and straight-line guesses in turns, since MACs fall with the square of a width in some layers. Where the
-    target lies in a jump, because all groups give up a whole head at once, only some of them do: those that lose least.
-    Where that does not meet it either, widths of single groups do, see `last_steps`.
+    Bisection and linear interpolation alternate, because multiply-adds fall with the square of a width in some layers.
+    If the target lies in a jump, where all groups give up a whole head at once, only the groups that lose least do so.
+    If this misses the target too, widths of single groups are chosen; see `last_steps`.
     """
     assert config.macs_ratio is not None
     search = _Search(model, context, config.macs_ratio)
@@ -59,7 +64,9 @@ def search_ratio(
     assert best is not None and best.plan is not None
     plan = best.plan
     if abs(best.miss) > config.macs_tolerance and low.plan is not None and high.plan is not None:
-        plan = min(plan, _between(search, low.plan, high.plan, scores), key=lambda one: abs(search.miss(one)))
+        plan = min(
+            plan, _between(search, low.plan, high.plan, scores), key=lambda candidate: abs(search.miss(candidate))
+        )
     if abs(search.miss(plan)) > config.macs_tolerance:
         widths = [possible_widths(entry, config) if entry.kind in kinds else (entry.kept,) for entry in plan]
         plan = meet(search.miss, plan, widths, scores, config.macs_tolerance)
@@ -68,7 +75,7 @@ def search_ratio(
 
 @dataclass
 class _Search:
-    """Multiply-adds of plans, each counted once."""
+    """Counts multiply-adds of plans, each plan once."""
 
     model: nn.Module
     context: StageContext
@@ -78,6 +85,7 @@ class _Search:
         self.seen: dict[tuple[int, ...], float] = {}
 
     def miss(self, plan: WidthPlan) -> float:
+        """Returns the MACs ratio of a plan minus the target."""
         widths = tuple(entry.kept for entry in plan)
         if widths not in self.seen:
             trial = copy_model(self.model)
@@ -87,23 +95,24 @@ class _Search:
 
 
 def _guess(low: _Side, high: _Side) -> float:
-    """Where a straight line between the two is 0, not too near to either."""
+    """Returns where a straight line between the two sides is 0, but not too near to either."""
     part = low.miss / (low.miss - high.miss) if low.miss < high.miss else 0.5
     return low.share + (high.share - low.share) * min(max(part, 0.05), 0.95)
 
 
 def _between(search: _Search, narrow: WidthPlan, wide: WidthPlan, scores: Scores) -> WidthPlan:
-    """Some groups as in `narrow`, the others as in `wide`: the number of them that is nearest to the target."""
+    """Returns the plan nearest to the target that takes some groups from `narrow` and the others from `wide`."""
     order = sorted(
         range(len(wide)),
         key=lambda place: loss(wide[place], narrow[place].kept, scores) - loss(wide[place], wide[place].kept, scores),
     )
-    first, last = 0, len(order)  # too many multiply-adds, too few
+    first, last = 0, len(order)  # numbers of narrow groups with too many and with too few multiply-adds
     while last - first > 1:
         middle = (first + last) // 2
         first, last = (middle, last) if search.miss(_mixed(narrow, wide, order[:middle])) > 0 else (first, middle)
     return min(
-        (_mixed(narrow, wide, order[:number]) for number in (first, last)), key=lambda one: abs(search.miss(one))
+        (_mixed(narrow, wide, order[:number]) for number in (first, last)),
+        key=lambda candidate: abs(search.miss(candidate)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune a compressed model with the dense model as teacher."""
+"""Fine-tunes a compressed model with the dense model as teacher."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from toolkit.training.fit import FitConfig, Objective, fit
 def apply_recover(
     model: nn.Module, task: Task, config: Recover, context: StageContext
 ) -> tuple[nn.Module, RecoverDetail]:
-    """Train all weights on task loss + alignment of the predictions with the dense model's.
+    """Trains all weights on the task loss plus the distance of the predictions to those of the dense model.
 
-    With `select: best` the model comes back as it was given where no step is better on validation data, also where the
-    loss is no finite number any more. A training that was interrupted goes on from the checkpoint that it left.
+    With `select: best` the model is returned unchanged if no step is better on validation data, also if the loss stops
+    being a finite number. An interrupted training resumes from its checkpoint.
 
     Raises:
         StageError: the loss is not a finite number and the last weights are asked for, or nothing can be aligned.

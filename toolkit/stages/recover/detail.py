@@ -1,4 +1,4 @@
-"""What the stage `recover` leaves in the record. Nothing here imports torch."""
+"""Defines what the stage `recover` writes into the record. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from toolkit.stages.detail import StageDetail, TrainingDetail
 
 
 class RecoverDetail(TrainingDetail, StageDetail):
-    """The curve of the fine-tuning, and which weights were kept."""
+    """Holds the curve of the fine-tuning, and which weights were kept."""
 
     def training(self) -> TrainingDetail | None:
+        """Returns the training, which is this detail itself."""
         return self

@@ -1,4 +1,4 @@
-"""A control: forget all weights, keep the architecture."""
+"""Draws new weights for what is left of the architecture (a control)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from toolkit.tasks.task import Task
 def apply_reinitialise(
     model: nn.Module, task: Task, config: Reinitialise, context: StageContext
 ) -> tuple[nn.Module, ReinitialiseDetail]:
-    """Give every layer the weights that a new, untrained model has there (drawn with the stage's seed).
+    """Gives every layer the weights of a new, untrained model, drawn with the seed of the stage.
 
     Raises:
-        StageError: a layer is narrower than in the unmodified model, so its weights cannot be drawn.
+        StageError: a layer has another shape than in the unmodified model, so its weights cannot be drawn.
     """
     torch.manual_seed(context.seed)
     fresh = task.build_model().state_dict()
-    own = model.state_dict()
-    other = [name for name, value in own.items() if name not in fresh or fresh[name].shape != value.shape]
-    if other:
-        raise StageError(f"{other[0]} is not as in the unmodified model; reinitialise goes after block drops alone")
-    for name, value in own.items():
+    state = model.state_dict()
+    changed = [name for name, value in state.items() if name not in fresh or fresh[name].shape != value.shape]
+    if changed:
+        raise StageError(f"{changed[0]} is not as in the unmodified model; reinitialise can follow block drops only")
+    for name, value in state.items():
         value.copy_(fresh[name])
-    return model, ReinitialiseDetail(reinitialised=len(own))
+    return model, ReinitialiseDetail(reinitialised=len(state))

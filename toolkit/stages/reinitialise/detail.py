@@ -1,4 +1,4 @@
-"""What the stage `reinitialise` leaves in the record. Nothing here imports torch."""
+"""Defines what the stage `reinitialise` writes into the record. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from toolkit.stages.detail import StageDetail
 
 
 class ReinitialiseDetail(StageDetail):
-    """`reinitialised`: the number of tensors that were drawn anew."""
+    """Holds the number of tensors that were drawn anew."""
 
     reinitialised: int

@@ -1,4 +1,4 @@
-"""Settings of the stage `reinitialise`. Nothing here imports torch."""
+"""Defines the settings of the stage `reinitialise`. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from toolkit.stages.reinitialise.detail import ReinitialiseDetail
 
 
 class Reinitialise(StageSettings):
-    """A control: the architecture that is left, with new random weights, as if it had been built so.
+    """Gives the remaining architecture new random weights, as if it had been built like this (a control).
 
-    What `recover` then makes of it, with `alignment_weight: 0`, is a plain smaller model trained from scratch. Only
-    after block drops: for layers of other shapes the task does not say how their weights are drawn.
+    A `recover` stage with `alignment_weight: 0` then trains a plain smaller model from scratch. The stage can follow
+    block drops only: for layers of other shapes the task does not say how their weights are drawn.
+
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     detail: ClassVar[DetailClass] = ReinitialiseDetail
@@ -22,4 +24,5 @@ class Reinitialise(StageSettings):
     allow_no_change: bool = False
 
     def in_words(self) -> str:
+        """Returns what the stage does in one phrase."""
         return "draws new random weights for what is left, as an untrained model has them (a control)"

@@ -1,4 +1,4 @@
-"""Cut channels with torch-pruning's own pruner, and refuse what it gets wrong."""
+"""Cuts channels with torch-pruning's own pruner, and refuses what it gets wrong."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from toolkit.tasks.task import Task
 def apply_torch_pruning(
     model: nn.Module, task: Task, config: TorchPruning, context: StageContext
 ) -> tuple[nn.Module, TorchPruningDetail]:
-    """Returns a copy that torch-pruning has cut to the target; the model itself where it is small enough already.
+    """Returns a copy that torch-pruning has cut to the target, or the model itself if it is small enough already.
 
     Raises:
         StageError: torch-pruning fails, the target is missed, or the cut model does not compute what it should.
     """
     before = context.macs_ratio(model)
-    known = {"importance": config.importance, "global_pruning": config.global_pruning, "round_to": config.round_to}
+    settings = {"importance": config.importance, "global_pruning": config.global_pruning, "round_to": config.round_to}
     if before <= config.macs_ratio:
-        return model, TorchPruningDetail(**known, macs_ratio=Target(asked=config.macs_ratio, achieved=before))
+        return model, TorchPruningDetail(**settings, macs_ratio=Target(asked=config.macs_ratio, achieved=before))
     peer = _peer(model, task, config, context)
-    ratio, found = search_pruning_ratio(peer, config, context)
-    check_cut(model, found.model, found.parts, context.example_inputs(task), context.other_paths(task, model))
+    ratio, peer_cut = search_pruning_ratio(peer, config, context)
+    check_cut(model, peer_cut.model, peer_cut.parts, context.example_inputs(task), context.other_paths(task, model))
     num_norms = 0
     if config.batch_norm == "reestimate":
-        num_norms = reestimate_batch_norms(found.model, context.inputs(task, "calibration"))
-    achieved = context.macs_ratio(found.model)
-    _check_macs(achieved, found, config)
+        num_norms = reestimate_batch_norms(peer_cut.model, context.inputs(task, "calibration"))
+    achieved = context.macs_ratio(peer_cut.model)
+    _check_macs(achieved, peer_cut, config)
     detail = TorchPruningDetail(
-        **known,
+        **settings,
         pruning_ratio=ratio,
-        groups=tuple(_groups(found, model, context.dense)),
+        groups=tuple(_groups(peer_cut, model, context.dense)),
         fixed=tuple(peer.fixed),
         macs_ratio=Target(asked=config.macs_ratio, achieved=achieved),
         batch_norms_reestimated=num_norms,
     )
-    return found.model.eval(), detail
+    return peer_cut.model.eval(), detail
 
 
 def _peer(model: nn.Module, task: Task, config: TorchPruning, context: StageContext) -> Peer:
-    """What torch-pruning has to be told: what must stay, where heads are, and gradients."""
+    """Returns torch-pruning with what it has to be told: layers to keep, attention heads, and gradients."""
     inputs = context.example_inputs(task)
     layers = [name for name, module in model.named_modules() if mixes_channels(module)]
     for pattern in config.exclude:
@@ -76,7 +76,7 @@ def _peer(model: nn.Module, task: Task, config: TorchPruning, context: StageCont
 
 
 def _gradients(model: nn.Module, task: Task, context: StageContext) -> dict[str, Tensor]:
-    """Returns the gradient of the task's loss, added up over the calibration batches, by parameter name."""
+    """Returns the gradient of the task's loss, summed over the calibration batches, by parameter name."""
     trained = copy_model(model).requires_grad_(True)
     with evaluating(trained), torch.enable_grad():
         for batch in context.batches(task, "calibration"):
@@ -87,10 +87,12 @@ def _gradients(model: nn.Module, task: Task, context: StageContext) -> dict[str,
     }
 
 
-def _groups(found: PeerCut, model: nn.Module, dense: nn.Module) -> list[CutGroup]:
-    """Returns the groups in the order of the model's layers; torch-pruning finds them from the outputs backwards.
+def _groups(peer_cut: PeerCut, model: nn.Module, dense: nn.Module) -> list[CutGroup]:
+    """Returns the groups in the order of the model's layers.
 
-    model: what has been cut; the layers of its bypasses are not in the dense model.
+    torch-pruning finds groups from the outputs backwards.
+
+    model: model that was cut; the layers of its bypasses are not in the dense model.
     """
     layers = dict(model.named_modules())
     unmodified = layers | dict(dense.named_modules())
@@ -104,18 +106,18 @@ def _groups(found: PeerCut, model: nn.Module, dense: nn.Module) -> list[CutGroup
             kept=len(group.kept),
             indices=group.kept,
         )
-        for group in sorted(found.groups, key=lambda group: order[group.name])
+        for group in sorted(peer_cut.groups, key=lambda group: order[group.name])
     ]
 
 
-def _check_macs(achieved: float, found: PeerCut, config: TorchPruning) -> None:
+def _check_macs(achieved: float, peer_cut: PeerCut, config: TorchPruning) -> None:
     if abs(achieved - config.macs_ratio) <= config.macs_tolerance:
         return
-    num_cut = sum(len(group.kept) < group.before for group in found.groups)
+    num_cut = sum(len(group.kept) < group.before for group in peer_cut.groups)
     instead = "choose another importance" if config.global_pruning else "set global_pruning: true"
     raise StageError(
         f"macs_ratio {config.macs_ratio} was asked for and {achieved:.4f} is the nearest that torch-pruning reaches "
-        f"(it cut {num_cut} of {len(found.groups)} groups), a miss of more than macs_tolerance "
+        f"(it cut {num_cut} of {len(peer_cut.groups)} groups), a miss of more than macs_tolerance "
         f"{config.macs_tolerance}; lower round_to ({config.round_to}), which it rounds widths down to, "
         f"{instead}, or raise macs_tolerance"
     )

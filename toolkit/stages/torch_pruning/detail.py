@@ -1,4 +1,4 @@
-"""What the stage `torch_pruning` leaves in the record. Nothing here imports torch."""
+"""Defines what the stage `torch_pruning` writes into the record. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ KIND_WORDS: Final = {"conv": "channels of convolutions", "linear": "channels of 
 
 
 class TorchPruningDetail(StageDetail):
-    """`pruning_ratio`: what torch-pruning was told; None where the model was small enough already.
+    """Holds what torch-pruning cut.
 
-    groups: all that could be cut, each named by the layer whose outputs torch-pruning begins with.
-    fixed: layers whose outputs were kept, because the task protects them or because they reach the model's outputs.
+    pruning_ratio: ratio given to torch-pruning; None if the model was small enough already.
+    groups: all groups that could be cut, each named by the layer whose outputs torch-pruning begins with.
+    fixed: layers whose outputs were kept, because the task protects them or they reach the model's outputs.
     """
 
     importance: str
@@ -26,6 +27,7 @@ class TorchPruningDetail(StageDetail):
     batch_norms_reestimated: int = 0
 
     def kept_channels(self) -> KeptChannels | None:
+        """Returns the groups, if there are any."""
         if not self.groups:
             return None
         return KeptChannels(importance=self.importance, groups=self.groups, kind_words=KIND_WORDS)

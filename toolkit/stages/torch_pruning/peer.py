@@ -1,4 +1,4 @@
-"""Cuts a copy of a model with torch-pruning's pruner, through its public API, and notes what goes from every layer."""
+"""Cuts a copy of a model with torch-pruning's pruner through its public API, and notes the cut of every layer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ Side = Literal["out", "in"]
 
 @dataclass(frozen=True)
 class PeerGroup:
-    """Channels that torch-pruning cuts together.
+    """Holds channels that torch-pruning cuts together.
 
-    name: the layer that it begins with; before: the number of that layer's outputs; kept: those that are left.
+    name: layer whose outputs the group begins with.
+    before: number of outputs of this layer before the cut.
+    kept: its outputs that stay.
     """
 
     name: str
@@ -40,7 +42,10 @@ class PeerGroup:
 
 @dataclass(frozen=True)
 class PeerCut:
-    """`model` is a copy that torch-pruning has cut; `parts` says what went from each of its layers."""
+    """Holds a copy that torch-pruning has cut.
+
+    parts: what was cut from each layer.
+    """
 
     model: nn.Module
     parts: tuple[CutPart, ...]
@@ -49,11 +54,11 @@ class PeerCut:
 
 @dataclass(frozen=True)
 class Peer:
-    """torch-pruning, with everything that stays the same from one pruning ratio to the next.
+    """Holds torch-pruning with everything that stays the same from one pruning ratio to the next.
 
     fixed: names of layers that keep their outputs.
-    attentions: groups of attention heads, which torch-pruning has to be told of.
-    gradients: of the loss, by parameter name; for importances that need them.
+    attentions: groups of attention heads, which torch-pruning does not find itself.
+    gradients: gradients of the loss by parameter name, for importances that need them.
     """
 
     model: nn.Module
@@ -65,12 +70,12 @@ class Peer:
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
     def cut(self, pruning_ratio: float) -> PeerCut:
-        """Returns a copy cut by that share; the model itself is left as it was.
+        """Returns a copy cut by this ratio; the model itself is left unchanged.
 
         Raises:
             StageError: torch-pruning fails on this model, or cuts a layer for which there is no proof.
         """
-        model = copy_model(self.model).requires_grad_(True)  # of what is frozen, it prunes nothing, in silence
+        model = copy_model(self.model).requires_grad_(True)  # torch-pruning silently skips frozen parameters
         flags = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
         for name, parameter in model.named_parameters():
             if name in self.gradients:
@@ -104,7 +109,10 @@ class Peer:
         return PeerCut(model, tuple(self._parts(ledger)), tuple(kept))
 
     def _pruner(self, tp: Any, model: nn.Module, pruning_ratio: float) -> Any:
-        """Every dictionary is a new one: the defaults are shared by all pruners, which write into them."""
+        """Returns the pruner of torch-pruning for this ratio.
+
+        Every dictionary is passed anew: all pruners share the defaults and write into them.
+        """
         heads = {model.get_submodule(name): group.num_units for group in self.attentions for name in group.producers}
         whole_heads = any(not group.dims_are_free for group in self.attentions)
         return tp.pruner.BasePruner(
@@ -125,17 +133,17 @@ class Peer:
         )
 
     def _patch_heads(self, model: nn.Module, ledger: _Ledger) -> None:
-        """Tells the forward code of attention modules their new widths, which torch-pruning leaves to its users."""
+        """Updates the widths that attention modules store, which torch-pruning leaves to its users."""
         whole_heads = any(not group.dims_are_free for group in self.attentions)
         for group in self.attentions:
-            left = len(ledger.kept(group.reader.module, "in", group.width))
-            heads = left // group.head_dim if whole_heads else group.num_units
-            inner = (tuple(range(left // heads)),) * heads if heads and not whole_heads else ()
-            if left < group.width:
+            num_left = len(ledger.kept(group.reader.module, "in", group.width))
+            heads = num_left // group.head_dim if whole_heads else group.num_units
+            inner = (tuple(range(num_left // heads)),) * heads if heads and not whole_heads else ()
+            if num_left < group.width:
                 patch_attributes(model, KeptUnits(group, tuple(range(heads)), inner))
 
     def _parts(self, ledger: _Ledger) -> Iterator[CutPart]:
-        """Yields the cut layer by layer; convolutions in groups and norms hand channels through."""
+        """Yields the cut of each layer; grouped convolutions and norms pass channels through."""
         multiplied = {name for group in self.attentions for name in group.producers}
         sizes = {name: size for (name, side), size in ledger.sizes.items() if side == "in"}
         passed = [name for name in sizes if not mixes_channels(self.model.get_submodule(name))]
@@ -151,9 +159,9 @@ class Peer:
 
 
 class _Ledger:
-    """What is left of the outputs and inputs of every layer, numbered as before the first cut.
+    """Notes which outputs and inputs of every layer stay, numbered as before the first cut.
 
-    The groups of one step are made one after another, so that each numbers channels as the groups before left them.
+    The groups of one step are cut one after another, so that each numbers channels as the groups before left them.
     """
 
     def __init__(self, model: nn.Module, graph: Any) -> None:
@@ -166,7 +174,7 @@ class _Ledger:
         """Notes a group that is about to be pruned."""
         for dependency, indices in group:
             module = dependency.target.module
-            if module not in self.names:  # an operation, or a parameter: their widths follow those of layers
+            if module not in self.names:  # operations and single parameters follow the layers
                 continue
             name = self.names[module]
             if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
@@ -177,17 +185,18 @@ class _Ledger:
                 self._take(name, "in", self.graph.get_in_channels(module), indices)
 
     def kept(self, name: str, side: Side, size: int) -> tuple[int, ...]:
+        """Returns the channels of a layer that stay, numbered as before the first cut."""
         return tuple(self.left.get((name, side), range(size)))
 
     def _take(self, name: str, side: Side, size: int, indices: Sequence[int]) -> None:
         self.sizes.setdefault((name, side), size)
-        now = self.left.setdefault((name, side), list(range(size)))
+        remaining = self.left.setdefault((name, side), list(range(size)))
         gone = set(indices)
-        self.left[name, side] = [channel for place, channel in enumerate(now) if place not in gone]
+        self.left[name, side] = [channel for place, channel in enumerate(remaining) if place not in gone]
 
 
 def _importance(tp: Any, name: str) -> Any:
-    """Returns torch-pruning's own, with its own defaults."""
+    """Returns the importance of torch-pruning with its own defaults."""
     if name in ("group_l1", "group_l2"):
         return tp.importance.GroupMagnitudeImportance(p=int(name[-1]))
     kinds = {"group_taylor": "GroupTaylorImportance", "bn_scale": "BNScaleImportance", "random": "RandomImportance"}
@@ -195,7 +204,7 @@ def _importance(tp: Any, name: str) -> Any:
 
 
 def _channel_dims(model: nn.Module, inputs: Inputs, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Returns where the inputs of norms and the like have their channels, by name."""
+    """Returns, by name, the dimension of the channels in the inputs of norms and similar layers."""
     points = {name: ActivationPoint(name, "input") for name in sizes}
     with evaluating(model), without_fast_path():
         seen = capture(model, inputs, points.values()) if points else {}

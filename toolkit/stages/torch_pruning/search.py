@@ -1,4 +1,4 @@
-"""The pruning ratio that brings a model to a share of the unmodified multiply-adds."""
+"""Searches the pruning ratio that brings a model to a share of the unmodified multiply-adds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ STEPS = 10  # ratios that are tried from small to large until the target is pass
 
 MOST_HALVINGS = 10
 
-CLOSE_ENOUGH = 0.1  # of the tolerance
+CLOSE_ENOUGH = 0.1  # share of the tolerance at which the search ends
 
 
 def search_pruning_ratio(peer: Peer, config: TorchPruning, context: StageContext) -> tuple[float, PeerCut]:
-    """Returns the ratio whose multiply-adds come nearest to the target, and the copy cut with it.
+    """Returns the ratio whose multiply-adds are nearest to the target, and the copy cut with it.
 
-    Multiply-adds fall in steps and rise again near 1, where groups that would lose all their channels are not cut. So
-    ratios are tried from below until one passes the target; between the last two, the interval is halved.
+    Multiply-adds fall in steps, and rise again near 1, where groups that would lose all channels are not cut. Ratios
+    are therefore tried from below until one passes the target; then the last interval is halved repeatedly.
 
     Raises:
         StageError: torch-pruning fails, or the model that it has cut does not run.
@@ -29,13 +29,13 @@ def search_pruning_ratio(peer: Peer, config: TorchPruning, context: StageContext
         nonlocal best
         cut = peer.cut(ratio)
         try:
-            found = context.macs_ratio(cut.model) - config.macs_ratio
+            difference = context.macs_ratio(cut.model) - config.macs_ratio
         except FAULTS as error:
             words = " ".join(str(error).split())[:160]
             raise StageError(f"the model does not run after torch-pruning has cut it: {words}") from error
-        if best is None or abs(found) < best[0]:
-            best = abs(found), ratio, cut
-        return found
+        if best is None or abs(difference) < best[0]:
+            best = abs(difference), ratio, cut
+        return difference
 
     def is_close() -> bool:
         return best is not None and best[0] <= CLOSE_ENOUGH * config.macs_tolerance

@@ -1,4 +1,4 @@
-"""Settings of the stage `torch_pruning`. Nothing here imports torch."""
+"""Defines the settings of the stage `torch_pruning`. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,27 @@ from toolkit.tasks.contract import TaskCard, TaskCosts
 
 
 class TorchPruning(StageSettings):
-    """A control: cut channels as torch-pruning does (DepGraph, Fang et al., CVPR 2023), without any repair of weights.
+    """Cuts channels as torch-pruning does (DepGraph, Fang et al., CVPR 2023), without repair of weights (a control).
 
-    Its tracer says which channels hang together, its importance ranks them, and its pruner cuts them; residual streams
-    are cut too. The common pruning ratio is searched that brings the model to `macs_ratio` of the unmodified model's
-    multiply-adds; a miss by more than `macs_tolerance` is an error. The result must pass the same proof as every cut:
-    what torch-pruning gets wrong is refused.
-    `importance`: the L1 or L2 norm of all weights of a group, first-order Taylor expansion of the loss on calibration
-    data (Molchanov et al., CVPR 2019), BatchNorm scale (Liu et al., ICCV 2017; only groups with a BatchNorm are cut),
-    or at random. `global_pruning`: the worst channels of all groups go, not the same share of every group.
-    Widths are rounded down to a multiple of `round_to`; a group that would lose all its channels is not cut.
-    `exclude`: patterns for names of layers whose outputs stay as they are: a name, a shell pattern, or a regular
-    expression after `re:`. A model that torch-pruning cannot cut may need it, such as one that pads its shortcuts.
-    `batch_norm`: running statistics are estimated again on calibration data after the cut, or kept.
+    Its tracer finds which channels depend on each other, its importance ranks them, and its pruner cuts them, residual
+    streams included. The common pruning ratio is searched that reaches `macs_ratio`. The result must pass the same
+    proof as every cut: what torch-pruning gets wrong is refused.
+
+    macs_ratio: share of the unmodified model's multiply-adds to reach, above 0 and at most 1.
+    macs_tolerance: largest miss of `macs_ratio`, as an absolute difference; 0.02 by default. A larger miss is an error.
+    importance: how channels are ranked: L1 or L2 norm of all weights of a group (`group_l1`, `group_l2`, the default),
+        first-order Taylor expansion of the loss on calibration data (`group_taylor`; Molchanov et al., CVPR 2019),
+        BatchNorm scale (`bn_scale`; Liu et al., ICCV 2017; only groups with a BatchNorm are cut), or `random`.
+    global_pruning: whether the worst channels of all groups are cut instead of the same share of every group; false by
+        default.
+    round_to: widths are rounded down to a multiple of this number; 8 by default, lower where the target is missed. A
+        group that would lose all its channels is not cut.
+    batch_norm: `reestimate` (the default) estimates running statistics again on calibration data after the cut; `keep`
+        does not.
+    exclude: patterns for names of layers whose outputs are not cut: a name, a shell pattern, or a regular expression
+        after `re:`; empty by default. A model that torch-pruning cannot cut may need it, such as one that pads its
+        shortcuts.
+    allow_no_change: whether a stage that changes nothing is accepted; false (the default) makes it an error.
     """
 
     axis: ClassVar[Axis | None] = "width"
@@ -49,17 +57,21 @@ class TorchPruning(StageSettings):
 
     @property
     def target_macs_ratio(self) -> float | None:
+        """Returns `macs_ratio`."""
         return self.macs_ratio
 
     def in_words(self) -> str:
+        """Returns the target and the ranking in one phrase."""
         ranked = "the worst channels of all groups" if self.global_pruning else "the same share of every group"
         how = f"importance: {self.importance}; widths are rounded down to a multiple of {self.round_to}"
         target = f"down to {setting(self.macs_ratio)} of the dense MACs (multiply-adds)"
         return f"makes layers narrower with torch-pruning's own pruner (a control): {ranked}, {target} ({how})"
 
     def faults(self, card: TaskCard | None, earlier: Earlier) -> Iterator[StageFault]:
+        """Yields a fault if the target is already reached when the stage begins."""
         if not self.allow_no_change:
             yield from useless_macs_ratio(self.macs_ratio, earlier)
 
     def estimate_s(self, costs: TaskCosts, num_blocks: int, dense_blocks: int) -> float:
+        """Returns the seconds that the task gives for one cut."""
         return costs.prune_s

@@ -1,4 +1,4 @@
-"""The card of the task zoo. Nothing here imports torch."""
+"""Holds the card of the task zoo. Nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any model of a public zoo on made-up inputs; quality is how well a model agrees with the unmodified one."""
+"""Holds the task `zoo`: any model of a public zoo on made-up inputs, whose quality is the agreement with itself."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ DENSE_BATCH = 8
 
 
 class ZooTask:
-    """A `Task`: the model of `config`, and examples that are the same everywhere; no real data.
+    """Is a `Task` with the model of `config` and made-up examples, which are the same on every machine.
 
     A model's main output is the first floating tensor that it returns. The targets are the main outputs of the
-    unmodified model. Quality is the cosine between both, each example's output flattened and less the mean of the
-    unmodified model's outputs over the whole split, averaged over the examples: 1.0 is the same, and an output that
-    does not depend on the input is about 0. The loss is the mean squared error.
+    unmodified model, and the loss is the mean squared error to them. The quality is the mean over the examples of the
+    cosine between output and target; from both, the mean target of the split is subtracted. It is 1.0 for equal
+    outputs, and about 0 for outputs that do not depend on the input.
     """
 
     name = "zoo"
@@ -45,10 +45,12 @@ class ZooTask:
     protected: tuple[str, ...] = ()
 
     def __init__(self, config: ZooModel, folder: Path | None = None) -> None:
-        """`folder` is what a relative path of weights starts from (None: the current folder).
+        """Builds and tries the model.
+
+        folder: what a relative path of weights starts from; None stands for the current folder.
 
         Raises:
-            UserError: the model cannot be built or run as asked, or the weights do not fit it.
+            UserError: the model cannot be built, does not run, or the weights do not fit it.
         """
         self.config = config
         self._known: dict[Split, tuple[tuple[Tensor, ...], Tensor]] = {}
@@ -59,25 +61,30 @@ class ZooTask:
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
             shapes = ", ".join(str(tuple(part.shape)) for part in inputs)
             raise UserError(
-                f"{config.name} does not run on inputs of shape {shapes}: {error}; set input_size, or the argument by "
-                "which the model is told of it (image_size, img_size)"
+                f"{config.name} does not run on inputs of shape {shapes}: {error}; set input_size, or the model's "
+                "own argument for it (image_size, img_size)"
             ) from error
         if not bool(outputs.isfinite().all()) or torch.equal(outputs[0], outputs[1]):
-            raise UserError(f"{config.name} gives the same for all inputs, or no finite numbers: no agreement")
+            raise UserError(f"{config.name} gives equal outputs for all inputs, or infinite ones; choose another model")
 
     def build_model(self) -> nn.Module:
+        """Returns the model with random weights."""
         return build_zoo_model(self.config.name, self.config.arguments)
 
     def load_baseline(self) -> nn.Module:
+        """Returns a copy of the unmodified model."""
         return copy_model(self._dense)
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Returns made-up inputs, batch first."""
         return self._inputs(batch_size, 0)
 
     def num_examples(self, split: Split) -> int:
+        """Returns the number of examples, which is the same for every split."""
         return self.config.examples
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        """Yields the examples of a split in order, with the unmodified model's main outputs as targets."""
         inputs, targets = self._split(split)
         end = len(targets) if limit is None else min(limit, len(targets))
         for first in range(0, end, batch_size):
@@ -85,7 +92,7 @@ class ZooTask:
             yield Batch(tuple(tensor[part] for tensor in inputs), targets[part])
 
     def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
-        """Random draws from a fixed pool of examples, apart from those of every split."""
+        """Yields random draws from a fixed pool of examples, which shares none with any split."""
         generator = torch.Generator().manual_seed(seed)
         pool = torch.randperm(TRAINING_EXAMPLES, generator=generator)[: max(1, round(share * TRAINING_EXAMPLES))]
         while True:
@@ -95,35 +102,43 @@ class ZooTask:
             yield Batch(inputs, self._answers(inputs))
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns the mean squared error of the main output."""
         return F.mse_loss(main_output(outputs), targets)
 
     def alignment(self, student: Any, teacher: Any, targets: Any, options: AlignmentOptions) -> dict[str, Tensor]:
-        """`output`: the mean squared difference of the main outputs; no option has a meaning here."""
+        """Returns `output`, the mean squared difference of the main outputs; the options have no effect."""
         return {"output": F.mse_loss(main_output(student), main_output(teacher))}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
-        """Raises StageError: outputs that are not finite numbers."""
+        """Returns the agreement on a split.
+
+        Raises:
+            StageError: the outputs are not finite numbers.
+        """
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        middle = self._split(split)[1].mean(0).flatten()
-        found: list[Tensor] = []
+        mean_target = self._split(split)[1].mean(0).flatten()
+        cosines: list[Tensor] = []
         with evaluating(model):
             for batch in self.batches(split, DENSE_BATCH, limit=limit):
                 output = main_output(model(*(part.to(device) for part in batch.inputs))).float().cpu()
                 if not bool(output.isfinite().all()):
                     raise StageError(f"the model's outputs on split {split} are not finite numbers; it is broken")
-                found.append(F.cosine_similarity(output.flatten(1) - middle, batch.targets.flatten(1) - middle))
-        cosines = torch.cat(found)
-        return Quality(metric=self.metric, split=split, value=float(cosines.mean()), num_examples=len(cosines))
+                cosines.append(
+                    F.cosine_similarity(output.flatten(1) - mean_target, batch.targets.flatten(1) - mean_target)
+                )
+        values = torch.cat(cosines)
+        return Quality(metric=self.metric, split=split, value=float(values.mean()), num_examples=len(values))
 
     def timeline(self, model: nn.Module) -> Timeline | None:
+        """Returns None: made-up inputs have no timeline."""
         return None
 
     def _inputs(self, count: int, seed: int) -> tuple[Tensor, ...]:
         return example_inputs(self.config.name, self.config.arguments, count, seed, self.config.input_size)
 
     def _split(self, split: Split) -> tuple[tuple[Tensor, ...], Tensor]:
-        """A split's inputs and the unmodified model's main outputs on them, computed when first asked for."""
+        """Returns a split's inputs and the unmodified model's main outputs on them, which are computed once."""
         if split not in self._known:
             inputs = self._inputs(self.config.examples, SEEDS[split])
             places = range(0, self.config.examples, DENSE_BATCH)
@@ -145,7 +160,11 @@ class ZooTask:
 
 
 def main_output(outputs: Any) -> Tensor:
-    """The first floating tensor of a model's outputs. Raises StageError: there is none."""
+    """Returns the first floating tensor of a model's outputs.
+
+    Raises:
+        StageError: the outputs hold none.
+    """
     for tensor in tensors_in(outputs):
         if tensor.is_floating_point():
             return tensor
@@ -153,4 +172,5 @@ def main_output(outputs: Any) -> Tensor:
 
 
 def make_zoo_task(config: ZooModel, folder: Path | None = None) -> ZooTask:
+    """Returns the task `zoo` with the model that a recipe names."""
     return ZooTask(config, folder)

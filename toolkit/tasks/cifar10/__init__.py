@@ -1,1 +1,1 @@
-"""The tasks cifar10-resnet20, -32 and -44: pretrained residual networks on CIFAR-10."""
+"""Holds the tasks cifar10-resnet20, -32 and -44: pretrained residual networks on CIFAR-10."""

@@ -1,4 +1,4 @@
-"""The cards of the tasks cifar10-resnetN, one for each pretrained network. Nothing here imports torch."""
+"""Holds the cards of the tasks cifar10-resnetN, one for each pretrained network. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from toolkit.tasks.contract import TaskCard, TaskCosts
 
 DEPTHS = (20, 32, 44)
 
-NUM_IMAGES = 2000  # of the validation split
+NUM_IMAGES = 2000  # in the validation split
 
 
 def task_of(depth: int) -> str:
-    """Returns the name of the task of the network with that many layers."""
+    """Returns the name of the task for the network with `depth` layers."""
     return f"cifar10-resnet{depth}"
 
 
 def _card(depth: int) -> TaskCard:
-    """Costs grow with the depth; two of the blocks change the shape of the stream and can never go."""
+    """Returns the card for a depth; two of the blocks change the stream's shape, so they can never be dropped."""
     image_s = 0.00004 * depth
     return TaskCard(
         name=task_of(depth),

@@ -1,7 +1,7 @@
-"""python -m toolkit.tasks.cifar10.convert FILE... --out DIR: published files as the tasks cifar10-resnetN read them.
+"""python -m toolkit.tasks.cifar10.convert FILE... --out DIR: converts published files for the tasks cifar10-resnetN.
 
 FILE is cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html, or a resnetN-*.th of
-https://github.com/akamaster/pytorch_resnet_cifar10. Exit codes: 0 done; 1 something unexpected; 2 something the user
+https://github.com/akamaster/pytorch_resnet_cifar10. Exit codes: 0 done; 1 an unexpected error; 2 an error that the user
 can fix.
 """
 
@@ -43,9 +43,18 @@ IMAGE_BYTES = 3 * 32 * 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.tasks.cifar10.convert", description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a published archive or weights file")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder cifar10 of TOOLKIT_DATA")
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="published archive of images, or published file of weights"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder for the converted files: the folder cifar10 below TOOLKIT_DATA",
+    )
     args = parser.parse_args(argv)
     return exit_code(lambda: _convert(args.files, args.out))
 
@@ -83,11 +92,11 @@ def convert_weights(file: Path, depth: int, out: Path) -> None:
         UserError: the file is not the published one.
     """
     expected = WEIGHTS_SOURCES[depth][1]
-    found = file_sha256(file)
-    if found != expected:
-        raise UserError(f"{file}: its SHA-256 is {found}, expected {expected}; {how_to_get_weights(depth)}")
-    kept = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-    tensors = {name.removeprefix("module."): tensor.contiguous() for name, tensor in kept.items()}
+    actual = file_sha256(file)
+    if actual != expected:
+        raise UserError(f"{file}: its SHA-256 is {actual}, expected {expected}; {how_to_get_weights(depth)}")
+    weights = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+    tensors = {name.removeprefix("module."): tensor.contiguous() for name, tensor in weights.items()}
     check_arrays(file, as_arrays(tensors), WEIGHTS_SHA256[depth], how_to_get_weights(depth))
     with replacing(out) as part:
         save_file(tensors, part)
@@ -119,7 +128,7 @@ def read_archive(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _images(records: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """A record is a byte with the label, then the red, the green and the blue plane."""
+    """Returns images and labels; a record is a byte with the label, then the red, the green and the blue plane."""
     whole = len(records) - len(records) % (1 + IMAGE_BYTES)
     table = np.frombuffer(records[:whole], dtype=np.uint8).reshape(-1, 1 + IMAGE_BYTES)
     planes = table[:, 1:].reshape(-1, 3, 32, 32)

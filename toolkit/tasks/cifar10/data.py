@@ -1,4 +1,4 @@
-"""CIFAR-10 and the pretrained networks, read from the folder that TOOLKIT_DATA names; neither ships with the toolkit.
+"""Reads CIFAR-10 and the pretrained networks from the folder that TOOLKIT_DATA names; neither ships with the toolkit.
 
 Images: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 50,000 training and 10,000 test
 images of 32 x 32 pixels in 10 classes. Weights: Yerlan Idelbayev's pytorch_resnet_cifar10 (BSD-2).
@@ -24,15 +24,15 @@ FOLDER = Path("cifar10")
 
 IMAGES_FILE = FOLDER / "cifar10.npz"
 
-IMAGES_SHA256 = "3605d8e85b5a0718dd790b236e186dda629d2f38de921199d54ba4fac95ba7d7"  # as `local_data.checksum`
+IMAGES_SHA256 = "3605d8e85b5a0718dd790b236e186dda629d2f38de921199d54ba4fac95ba7d7"  # by `local_data.checksum`
 
-WEIGHTS_SHA256 = {  # of the tensors by the depth of the network, as `local_data.checksum`
+WEIGHTS_SHA256 = {  # depth of the network -> `local_data.checksum` of its tensors
     20: "fda6040cb484994c57727b181144aa73d816199c9b2f3682afad5b4a54678f5a",
     32: "788ed7e1b0deaee6ae1af9b4020b9c02dc7fa47a804f9bba8ee1e74dad1febfc",
     44: "4762d495f6962d413a50cd27aea9440d4939c33380a6484377632d356eec448f",
 }
 
-WEIGHTS_SOURCES = {  # published file by the depth of the network; its SHA-256 is checked before it is read
+WEIGHTS_SOURCES = {  # depth -> published file and its SHA-256, which is checked before the file is read
     20: ("resnet20-12fca82f.th", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"),
     32: ("resnet32-d509ac18.th", "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850"),
     44: ("resnet44-014dd654.th", "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4"),
@@ -48,7 +48,11 @@ HOW_TO_GET_IMAGES = (
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """`pixels` uint8 [N, 32, 32, 3]; `labels` int64 [N]."""
+    """Holds images and their classes.
+
+    pixels: uint8 [N, 32, 32, 3].
+    labels: int64 [N].
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -57,20 +61,20 @@ class Images:
         return len(self.labels)
 
     def at(self, places: NDArray[np.int64]) -> Images:
-        """Returns the images at those places, in that order."""
+        """Returns the images at these positions, in this order."""
         return Images(self.pixels[places], self.labels[places])
 
 
 @dataclass(frozen=True, eq=False)
 class Cifar10:
-    """The two official parts."""
+    """Holds the two official parts of the data."""
 
     train: Images
     test: Images
 
 
 def how_to_get_weights(depth: int) -> str:
-    """Returns where the weights come from, and the checksum that is expected."""
+    """Returns in words where to get the weights, and their checksum."""
     name, sha256 = WEIGHTS_SOURCES[depth]
     return (
         f"download pretrained_models/{name} of https://github.com/akamaster/pytorch_resnet_cifar10 "
@@ -79,7 +83,7 @@ def how_to_get_weights(depth: int) -> str:
 
 
 def read_images(path: Path, sha256: str = IMAGES_SHA256) -> Cifar10:
-    """Reads and checks `x_train`, `y_train`, `x_test`, `y_test` of an npz file.
+    """Returns the images in an npz file of `x_train`, `y_train`, `x_test` and `y_test`, and checks their SHA-256.
 
     Raises:
         UserError: the file cannot be read, or its arrays are not the published ones.
@@ -90,7 +94,7 @@ def read_images(path: Path, sha256: str = IMAGES_SHA256) -> Cifar10:
 
 
 def load_images() -> Cifar10:
-    """Returns the images, which are read once.
+    """Returns the images below TOOLKIT_DATA, which are read only once.
 
     Raises:
         UserError: the variable or the file is missing, or the file is not the published one.
@@ -99,7 +103,7 @@ def load_images() -> Cifar10:
 
 
 def load_weights(depth: int) -> dict[str, Tensor]:
-    """Returns the tensors of the pretrained network with that many layers, by name.
+    """Returns the tensors of the pretrained network with `depth` layers, by name.
 
     Raises:
         UserError: the variable or the file is missing, or its tensors are not the published ones.
@@ -115,10 +119,12 @@ def load_weights(depth: int) -> dict[str, Tensor]:
 
 
 def weights_file(depth: int) -> str:
+    """Returns the name of the converted file of weights."""
     return f"resnet{depth}.safetensors"
 
 
 def as_arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """Returns tensors on the CPU as arrays, by name."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 

@@ -1,20 +1,20 @@
-"""The residual networks for CIFAR-10 of He et al. (CVPR 2016, section 4.2), with shortcuts without parameters."""
+"""Holds the residual networks for CIFAR-10 of He et al. (CVPR 2016, section 4.2), with shortcuts without parameters."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = (16, 32, 64)  # of the residual stream in the three stages
+WIDTHS = (16, 32, 64)  # channels of the residual stream in the three stages
 
 NUM_CLASSES = 10
 
 
 class CifarBlock(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm, beside a shortcut; a ReLU stands behind the sum.
+    """Adds two 3x3 convolutions, each with BatchNorm, to a shortcut; a ReLU follows the sum.
 
-    Where the stream gets wider, `stride` is 2: the shortcut takes every second pixel and fills the new channels with
-    zeros, half of them on either side.
+    Where the stream becomes wider, `stride` is 2: the shortcut takes every second pixel, and fills the new channels
+    with zeros, half of them before and half behind the old ones.
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -26,19 +26,20 @@ class CifarBlock(nn.Module):
         self.stride, self.padding = stride, (width - channels) // 2
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Returns what the block adds its convolutions to, of the stream `x` [B, channels, height, width]."""
+        """Returns the shortcut of the stream `x` [B, channels, height, width], to which the convolutions are added."""
         if self.stride == 1:
             return x
         thinned = x[:, :, :: self.stride, :: self.stride]
         return F.pad(thinned, (0, 0, 0, 0, self.padding, self.padding))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the stream behind the block: [B, channels, H, W] -> [B, width, H / stride, W / stride]."""
         added = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(self.shortcut(x) + added)
 
 
 class CifarResNet(nn.Module):
-    """From images [B, 3, 32, 32] to logits [B, 10]; `depth` is the number of layers, 6 n + 2 for n blocks a stage."""
+    """Maps images [B, 3, 32, 32] to logits [B, 10]; `depth` is the number of layers, 6 n + 2 for n blocks per stage."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -52,6 +53,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(WIDTHS[2], NUM_CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the logits [B, 10] of images [B, 3, 32, 32]."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(x.mean((2, 3)))

@@ -1,11 +1,11 @@
-"""The tasks `cifar10-resnetN`: CIFAR-10 with the pretrained networks of He et al.
+"""Holds the tasks `cifar10-resnetN`: CIFAR-10 with the pretrained networks of He et al.
 
-**The networks have seen all 50,000 training images** (their loss on them is about 0.01, against 0.3 on test images).
-Every split but `test` is a part of those: what is scored or validated there looks better than it is, and only test
-accuracy says how good a model is.
+**The networks were trained on all 50,000 training images** (their loss on these is about 0.01, against 0.3 on test
+images). Every split but `test` is a part of the training images, so scores and validation accuracy look better than
+they are: only test accuracy says how good a model is.
 
-Validation images are the same for all draws. A `draw` is another choice of the images to score on, to calibrate on and
-to hold out; all that is left is trained on.
+The validation images are the same for every `draw`; a draw chooses the images for scoring, calibration and holdout, and
+all other images are trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from toolkit.tasks.cifar10.model import CifarResNet
 from toolkit.tasks.classifier import Classifier
 from toolkit.tasks.task import Batch, Split
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what the networks were trained with
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the networks were trained with
 
 VALIDATION_SEED = 1010
 
@@ -33,13 +33,13 @@ SIZES: Mapping[Split, int] = {"validation": NUM_IMAGES, "score": 512, "calibrati
 
 DRAWN: tuple[Split, ...] = ("score", "calibration", "holdout")
 
-SHIFT = 4  # pixels that a training image is moved by at the most, in each direction
+SHIFT = 4  # the most pixels that a training image is moved by in each direction
 
 EXAMPLES_SEED = 0
 
 
 class Cifar10Task(Classifier):
-    """A pretrained network with CIFAR-10. Images and weights are looked for only when they are needed."""
+    """Is a `Task` with a pretrained network and CIFAR-10; images and weights are read only when they are needed."""
 
     protected: tuple[str, ...] = ()
 
@@ -52,34 +52,49 @@ class Cifar10Task(Classifier):
         weights: Callable[[int], Mapping[str, Tensor]] = load_weights,
         sizes: Mapping[Split, int] = SIZES,
     ) -> None:
-        """`sizes`: how many training images the validation split and the three splits of the draw have."""
+        """Names the network and the data.
+
+        depth: the number of layers of the network.
+        draw: the number of the draw, which chooses the images of three splits.
+        images: gives the images.
+        weights: gives the tensors of the network for a depth.
+        sizes: the number of training images in the validation split and in the three splits of the draw.
+        """
         self.name, self.depth, self.draw = task_of(depth), depth, draw
         self._load, self._weights, self._sizes = images, weights, sizes
 
     def build_model(self) -> nn.Module:
+        """Returns the network with random weights."""
         return CifarResNet(self.depth)
 
     def load_baseline(self) -> nn.Module:
+        """Returns the pretrained network in eval mode.
+
+        Raises:
+            UserError: the weights are missing or are not the published ones.
+        """
         model = self.build_model()
         model.load_state_dict(self._weights(self.depth))
         return model.eval()
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Noise of the images' scale, so that a saved model can be looked at without the data."""
+        """Returns noise of the images' scale, so that a saved model can be inspected without the data."""
         generator = torch.Generator().manual_seed(EXAMPLES_SEED)
         return (torch.randn(batch_size, 3, 32, 32, generator=generator),)
 
     def num_examples(self, split: Split) -> int:
+        """Returns the number of images in a split."""
         return len(self._data.test if split == "test" else self._parts[split])
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
+        """Yields the images of a split in a fixed order, without augmentation."""
         images, places = self._images_of(split)
         places = places[:limit]
         for first in range(0, len(places), batch_size):
             yield _batch(images.at(places[first : first + batch_size]))
 
     def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:
-        """Epoch after epoch, shuffled, flipped and moved at random; what is left over of an epoch is not used."""
+        """Yields shuffled, randomly mirrored and moved epochs without end; an incomplete last batch is left out."""
         rng = np.random.default_rng(seed)
         pool = rng.permutation(self._training)[: max(1, round(share * len(self._training)))]
         while True:
@@ -107,12 +122,12 @@ class Cifar10Task(Classifier):
 
     @cached_property
     def _division(self) -> tuple[dict[Split, NDArray[np.int64]], NDArray[np.int64]]:
-        """Places in the training images: of every split, and of what is left for training."""
+        """Returns positions in the training images: those of every split, and those that are left for training."""
         labels = self._data.train.labels
-        wanted = sum(self._sizes.values())
-        if wanted >= len(labels):
+        num_fixed = sum(self._sizes.values())
+        if num_fixed >= len(labels):
             raise UserError(
-                f"{self.name}: the fixed splits need {wanted} training images and leave some to train on; "
+                f"{self.name}: the fixed splits need {num_fixed} training images and leave some to train on; "
                 f"there are {len(labels)}"
             )
         order = balanced(labels, np.arange(len(labels)), VALIDATION_SEED)
@@ -124,17 +139,17 @@ class Cifar10Task(Classifier):
 
 
 def balanced(labels: NDArray[np.int64], places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Returns the places in a random order in which every beginning has the classes as evenly as they are there."""
+    """Returns the positions in a random order whose every beginning holds the classes about equally often."""
     shuffled = np.random.default_rng(seed).permutation(places)
-    own = labels[shuffled]
-    turn = np.empty(len(own), dtype=np.int64)  # of each image within its class
-    for label in np.unique(own):
-        turn[own == label] = np.arange((own == label).sum())
-    return shuffled[np.lexsort((own, turn))]
+    classes = labels[shuffled]
+    rank = np.empty(len(classes), dtype=np.int64)  # of each image within its class
+    for label in np.unique(classes):
+        rank[classes == label] = np.arange((classes == label).sum())
+    return shuffled[np.lexsort((classes, rank))]
 
 
 def augmented(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Returns the images [B, height, width, 3] moved by up to SHIFT pixels, with black behind them; half mirrored."""
+    """Returns images [B, height, width, 3] moved by up to SHIFT pixels on black; about half of them are mirrored."""
     count, height, width = pixels.shape[:3]
     room = np.pad(pixels, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
     top, left = rng.integers(0, 2 * SHIFT + 1, (2, count, 1, 1))
@@ -152,12 +167,15 @@ def _batch(images: Images) -> Batch:
 
 
 def make_resnet20() -> Cifar10Task:
+    """Returns the task of ResNet-20."""
     return Cifar10Task(20)
 
 
 def make_resnet32() -> Cifar10Task:
+    """Returns the task of ResNet-32."""
     return Cifar10Task(32)
 
 
 def make_resnet44() -> Cifar10Task:
+    """Returns the task of ResNet-44."""
     return Cifar10Task(44)

@@ -1,1 +1,1 @@
-"""Temporal action detection on sensor streams: the detector, its losses, its metric and two data sets."""
+"""Detects actions in sensor streams: holds the detector, its losses, its metric and two data sets."""

@@ -1,4 +1,4 @@
-"""Ground truth and predictions in the JSON form of ActivityNet and THUMOS14."""
+"""Reads ground truth and predictions in the JSON form of ActivityNet and THUMOS14."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from toolkit.tasks.tad.metric import Detections
 
 
 def truth_from_json(content: Mapping[str, Any], subset: str) -> dict[str, Detections]:
-    """Ground truth (`{"database": {id: {subset, annotations: [{segment, label}]}}}`); times may be strings."""
+    """Returns the ground truth of a subset by video.
+
+    content: `{"database": {id: {subset, annotations: [{segment, label}]}}}`; times are in seconds and may be strings.
+
+    Raises:
+        UserError: the content has another form, or lacks the subset.
+    """
     videos = content.get("database")
     if not isinstance(videos, Mapping):
-        raise UserError('ground truth in ActivityNet form has a mapping "database" at the top')
+        raise UserError('ground truth in ActivityNet form must have a mapping "database" at the top')
     known = sorted({str(video.get("subset")) for video in videos.values()})
     if subset not in known:
-        raise UserError(f"subset {subset!r} is not in the ground truth; it has {', '.join(known)}")
+        raise UserError(f"subset {subset!r} is not in the ground truth; choose one of: {', '.join(known)}")
     return {
         name: _detections(video.get("annotations", ()), f"database.{name}")
         for name, video in videos.items()
@@ -27,10 +33,16 @@ def truth_from_json(content: Mapping[str, Any], subset: str) -> dict[str, Detect
 
 
 def predictions_from_json(content: Mapping[str, Any]) -> dict[str, Detections]:
-    """Predictions: `{"results": {id: [{segment, label, score}]}}`."""
+    """Returns predictions by video.
+
+    content: `{"results": {id: [{segment, label, score}]}}`; times are in seconds and may be strings.
+
+    Raises:
+        UserError: the content has another form.
+    """
     results = content.get("results")
     if not isinstance(results, Mapping):
-        raise UserError('predictions in ActivityNet form have a mapping "results" at the top')
+        raise UserError('predictions in ActivityNet form must have a mapping "results" at the top')
     for name, rows in results.items():
         if any("score" not in row for row in rows):
             raise UserError(f"results.{name}: a prediction has no score")

@@ -1,4 +1,4 @@
-"""Random changes of training streams. Signals are float32 [samples, channels], three axes to a sensor."""
+"""Changes training streams at random. Signals are float32 [samples, channels]; every sensor has three axes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ Signal = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Augment:
-    """All amplitudes are largest values; zeros change nothing."""
+    """Holds the largest values of all random changes; zeros change nothing.
 
-    speed: float = 0.0  # signals are resampled by 1 +- speed
-    rotation_deg: float = 0.0  # the sensor frame is turned about a random axis, once a stream
-    scale: float = 0.0  # signals are scaled by 1 +- scale, once a stream
-    noise: float = 0.0  # white noise, in units of each channel's deviation
+    speed: signals are resampled by 1 +- speed.
+    rotation_deg: degrees by which the sensor frame is turned about a random axis, once per stream.
+    scale: signals are scaled by 1 +- scale, once per stream.
+    noise: white noise, in units of each channel's standard deviation.
+    """
+
+    speed: float = 0.0
+    rotation_deg: float = 0.0
+    scale: float = 0.0
+    noise: float = 0.0
 
 
 def resampled(source: Signal, length: int, factor: float) -> Signal:
-    """`length` samples of `source`, taken every `factor` samples by linear interpolation; it must be long enough."""
+    """Returns `length` samples of a signal, one every `factor` samples, by linear interpolation.
+
+    source: the signal, of at least ceil(length * factor) + 1 samples.
+    """
     position = np.arange(length) * factor
     below = position.astype(int)
     weight = (position - below)[:, None].astype(np.float32)
@@ -29,7 +38,7 @@ def resampled(source: Signal, length: int, factor: float) -> Signal:
 
 
 def augmented(signal: Signal, rng: np.random.Generator, augment: Augment) -> Signal:
-    """Rotate each sensor's three axes alike, scale, add noise. Speed is for whoever cuts the signal out."""
+    """Returns the signal rotated (all sensors alike), scaled and with noise; the speed is left to the caller."""
     if augment.rotation_deg:
         rotation = _rotation(rng, np.deg2rad(augment.rotation_deg))
         triples = signal.reshape(len(signal), -1, 3)
@@ -43,7 +52,7 @@ def augmented(signal: Signal, rng: np.random.Generator, augment: Augment) -> Sig
 
 
 def _rotation(rng: np.random.Generator, largest: float) -> Signal:
-    """A rotation by up to `largest` radians about a random axis (Rodrigues' formula), [3, 3]."""
+    """Returns a rotation [3, 3] by up to `largest` radians about a random axis (Rodrigues' formula)."""
     axis = rng.standard_normal(3)
     x, y, z = axis / np.linalg.norm(axis)
     angle = rng.uniform(-largest, largest)

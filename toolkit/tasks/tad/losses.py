@@ -1,4 +1,4 @@
-"""Training targets and losses of the anchor-free detector."""
+"""Computes the losses of the anchor-free detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Targets = tuple[Tensor, Tensor]
 
 
 def sigmoid_focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Elementwise sigmoid focal loss (Lin et al., ICCV 2017, eq. 5); `target` in [0, 1], same shape as `logits`."""
+    """Returns the elementwise sigmoid focal loss (Lin et al., ICCV 2017, eq. 5).
+
+    target: values in [0, 1], of the shape of `logits`.
+    """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     probability = logits.sigmoid()
     miss = probability * (1 - target) + (1 - probability) * target
@@ -24,9 +27,11 @@ def sigmoid_focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: fl
 
 
 def diou(predicted: Tensor, target: Tensor) -> Tensor:
-    """1-D distance IoU of segments that share an anchor point, both [N, 2] (distance to start, to end); in (-1, 1].
+    """Returns the 1-D distance IoU [N] of segments that share an anchor point, in (-1, 1].
 
-    Zheng et al., AAAI 2020, eq. 7: IoU - (distance of the centres)^2 / (length of the hull)^2.
+    It is IoU - (distance of the centres)^2 / (length of the hull)^2 (Zheng et al., AAAI 2020, eq. 7).
+
+    predicted, target: [N, 2], distances from the anchor to the start and to the end.
     """
     shared, union, hull = _overlap(predicted, target)
     centre = ((predicted[:, 1] - predicted[:, 0]) - (target[:, 1] - target[:, 0])) / 2
@@ -34,22 +39,23 @@ def diou(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def giou(predicted: Tensor, target: Tensor) -> Tensor:
-    """1-D generalised IoU, as `diou`: IoU - (hull - union) / hull (Rezatofighi et al., CVPR 2019, algorithm 1).
+    """Returns the 1-D generalised IoU [N] of segments that are given as for `diou`.
 
-    Equal to the IoU while both segments hold the anchor point.
+    It is IoU - (hull - union) / hull (Rezatofighi et al., CVPR 2019, algorithm 1), and equals the IoU while both
+    segments hold the anchor point.
     """
     shared, union, hull = _overlap(predicted, target)
     return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
 
 
 def _overlap(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Lengths [N] of the intersection, the union, and the shortest segment that holds both."""
+    """Returns the lengths [N] of the intersection, of the union, and of the shortest segment that holds both."""
     shared = torch.minimum(predicted, target).sum(-1).clamp(min=0)
     return shared, predicted.sum(-1) + target.sum(-1) - shared, torch.maximum(predicted, target).sum(-1)
 
 
 def detection_loss(outputs: Outputs, targets: Targets) -> Tensor:
-    """Focal loss on every token + (1 - DIoU) on positive tokens, both per positive token.
+    """Returns the focal loss of all tokens + (1 - DIoU) of positive tokens, both per positive token.
 
     targets: class targets [B, T, classes] in {0, 1}; distances [B, T, 2] in tokens, used where a class target is 1.
     """
@@ -63,10 +69,11 @@ def detection_loss(outputs: Outputs, targets: Targets) -> Tensor:
 
 
 def prediction_alignment(student: Outputs, teacher: Outputs, options: AlignmentOptions) -> dict[str, Tensor]:
-    """Student against teacher: `class`, a divergence of the class logits, and `segment`, 1 - overlap of the segments.
+    """Returns `class`, a divergence of the class logits, and `segment`, 1 - overlap of the segments.
 
-    Tokens count by the teacher's confidence: a sum over all of them per confident one. The softmax form is the plain
-    mean over tokens, as in its paper.
+    The confidence of a token is the teacher's highest class probability. `segment` is weighted by the confidence, and
+    both sums over tokens are divided by the sum of confidences. The softmax form of `class` is the plain mean over
+    tokens, as in its paper.
     """
     confidence = teacher[0].sigmoid().amax(-1).flatten()
     count = confidence.sum().clamp(min=1.0)

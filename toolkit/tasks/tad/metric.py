@@ -1,7 +1,8 @@
-"""Mean average precision of temporal detections, the one definition used everywhere.
+"""Computes the mean average precision of temporal detections.
 
-Per class: sort by score, match greedily to the unmatched ground truth of best temporal IoU, VOC all-point interpolated
-AP; mean over the classes that have ground truth, then over the tIoU thresholds (THUMOS14: 0.3:0.1:0.7).
+For each class, predictions in order of falling score are matched greedily with the unmatched true segment of highest
+temporal IoU, which gives the interpolated AP over all points (VOC). It is averaged over the classes that have true
+segments, and then over the tIoU thresholds (THUMOS14: 0.3, 0.4, 0.5, 0.6, 0.7).
 """
 
 from __future__ import annotations
@@ -23,36 +24,48 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Detections:
-    """Segments of one stream: `segments` [N, 2] in seconds, `labels` [N] class names, `scores` [N] (ones for truth)."""
+    """Holds the segments of one stream.
+
+    segments: [N, 2], start and end in seconds.
+    labels: [N], names of classes.
+    scores: [N]; ones for ground truth.
+    """
 
     segments: Array
     labels: tuple[str, ...]
     scores: Array
 
     def of_class(self, label: str) -> tuple[Array, Array]:
-        """Segments and scores of one class, best score first."""
-        own = np.asarray([name == label for name in self.labels], dtype=bool)
-        order = np.argsort(-self.scores[own], kind="stable")
-        return self.segments[own][order], self.scores[own][order]
+        """Returns the segments and scores of one class, highest score first."""
+        is_of_class = np.asarray([name == label for name in self.labels], dtype=bool)
+        order = np.argsort(-self.scores[is_of_class], kind="stable")
+        return self.segments[is_of_class][order], self.scores[is_of_class][order]
 
 
 @dataclass(frozen=True)
 class MeanAveragePrecision:
+    """Holds the average mAP, the mAP at each threshold, and the AP of each class, averaged over the thresholds."""
+
     average: float
     by_threshold: dict[float, float]
-    by_class: dict[str, float]  # averaged over the thresholds
+    by_class: dict[str, float]
 
 
 @dataclass(frozen=True)
 class _ClassMatches:
-    """All predictions of one class in order of falling score: `hits` [thresholds, N], `stream` [N] index of origin."""
+    """Holds all predictions of one class in order of falling score.
+
+    hits: [thresholds, N], whether a prediction is matched with a true segment.
+    stream: [N], index of the stream.
+    num_truth: [streams], number of true segments.
+    """
 
     hits: Flags
     stream: NDArray[np.int64]
-    num_truth: NDArray[np.int64]  # [streams]
+    num_truth: NDArray[np.int64]
 
     def average_precisions(self, weights: NDArray[np.int64]) -> Array:
-        """AP at each threshold, with stream s counted `weights[s]` times; NaN without ground truth."""
+        """Returns the AP at each threshold, where stream s counts `weights[s]` times; NaN without ground truth."""
         total = int(self.num_truth @ weights)
         if total == 0:
             return np.full(len(self.hits), np.nan)
@@ -63,7 +76,7 @@ class _ClassMatches:
 
 
 def temporal_iou(first: Array, second: Array) -> Array:
-    """tIoU of every pair: [N, 2] and [M, 2] (start, end) -> [N, M]; 0 where the union is empty."""
+    """Returns the tIoU of every pair of segments [N, 2] and [M, 2] (start, end): [N, M]; 0 where the union is empty."""
     start = np.maximum(first[:, None, 0], second[None, :, 0])
     end = np.minimum(first[:, None, 1], second[None, :, 1])
     shared = np.clip(end - start, 0.0, None)
@@ -73,7 +86,12 @@ def temporal_iou(first: Array, second: Array) -> Array:
 
 
 def interpolated_ap(is_hit: Flags, num_truth: int, weight: NDArray[np.int64] | None = None) -> float:
-    """Area under the monotone precision envelope; `is_hit` in order of falling score, each counted `weight` times."""
+    """Returns the area under the monotone precision envelope.
+
+    is_hit: [N], whether each prediction is matched, in order of falling score.
+    num_truth: the number of true segments.
+    weight: [N], how often each prediction counts; None counts each once.
+    """
     if num_truth == 0 or len(is_hit) == 0:
         return 0.0
     weight = np.ones(len(is_hit), dtype=np.int64) if weight is None else weight
@@ -85,9 +103,10 @@ def interpolated_ap(is_hit: Flags, num_truth: int, weight: NDArray[np.int64] | N
 
 
 def _match(overlap: Array, threshold: float) -> Flags:
-    """Greedy: each prediction (row, best score first) takes the free truth of best tIoU, if that reaches `threshold`.
+    """Returns which predictions (rows, highest score first) take a free true segment (column) greedily.
 
-    Matching stays inside a stream, so doing it stream by stream equals doing it in the global order of scores.
+    Each takes the one of highest tIoU, if that reaches the threshold. Matches stay within a stream, so that matching
+    stream by stream gives the same as matching in the order of all scores.
     """
     free = overlap.copy()
     hit = np.zeros(len(overlap), dtype=bool)
@@ -105,9 +124,9 @@ def _match_class(
     label: str, streams: Sequence[tuple[Detections, Detections]], thresholds: Sequence[float]
 ) -> _ClassMatches:
     scores, hits, origin, num_truth = [], [], [], []
-    for index, (true, found) in enumerate(streams):
+    for index, (true, predicted) in enumerate(streams):
         truth, _ = true.of_class(label)
-        segments, score = found.of_class(label)
+        segments, score = predicted.of_class(label)
         overlap = temporal_iou(segments, truth)
         num_truth.append(len(truth))
         scores.append(score)
@@ -120,8 +139,8 @@ def _match_class(
 def _match_all(
     truth: Mapping[str, Detections], predicted: Mapping[str, Detections], thresholds: Sequence[float]
 ) -> dict[str, _ClassMatches]:
-    for name, found in (*truth.items(), *predicted.items()):
-        if not (np.isfinite(found.segments).all() and np.isfinite(found.scores).all()):
+    for name, detections in (*truth.items(), *predicted.items()):
+        if not (np.isfinite(detections.segments).all() and np.isfinite(detections.scores).all()):
             raise UserError(f"stream {name!r}: a segment or score is not a finite number, so mAP is not defined")
     labels = sorted({label for true in truth.values() for label in true.labels})
     if not labels:
@@ -137,7 +156,9 @@ def mean_average_precision(
     predicted: Mapping[str, Detections],
     thresholds: Sequence[float] = THUMOS_THRESHOLDS,
 ) -> MeanAveragePrecision:
-    """mAP of `predicted` against `truth`, both by stream name; predictions for unknown streams count as misses.
+    """Returns the mAP of predictions against the ground truth, both by the name of the stream.
+
+    Predictions for streams without ground truth count as misses.
 
     Raises:
         UserError: there is no ground truth, or a segment or score is not a finite number.
@@ -159,7 +180,7 @@ def bootstrap_interval(
     draws: int = 400,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % percentile interval of the average mAP when the streams of `truth` are drawn anew with replacement."""
+    """Returns the 95 % interval of the average mAP, by percentiles over bootstrap samples of the streams of `truth`."""
     matches = _match_all(truth, {name: predicted[name] for name in truth if name in predicted}, thresholds)
     rng = np.random.default_rng(seed)
     averages = []

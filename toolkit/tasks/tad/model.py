@@ -1,4 +1,4 @@
-"""A pre-norm transformer detector for temporal action detection: patch embedding, blocks, anchor-free head."""
+"""Holds the detector for temporal action detection: patch embedding, pre-norm transformer blocks, anchor-free head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """`patch` samples make one token; a window has `num_tokens` tokens; `reach` is in tokens."""
+    """Holds the sizes of the detector.
+
+    num_tokens: tokens in a window.
+    patch: samples in a token.
+    dim: channels of the residual stream.
+    reach: the largest distance, in tokens, from a token to a boundary of its segment.
+    """
 
     num_channels: int
     num_classes: int
@@ -21,11 +27,11 @@ class DetectorConfig:
     num_blocks: int = 12
     num_heads: int = 4
     mlp_hidden: int = 256
-    reach: int = 64  # tokens: how far from a token its segment's boundary can be
+    reach: int = 64
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. `scale` stays that of the trained width when head dimensions are pruned."""
+    """Computes multi-head self-attention; `scale` stays that of the trained width when head dimensions are pruned."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -37,7 +43,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, C] -> [B, T, C]."""
+        """Returns the attention of tokens: [B, T, C] -> [B, T, C]."""
         q, k, v = (part(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
@@ -45,18 +51,21 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Applies two linear layers with a GELU between them to every token."""
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the output for each token: [B, T, C] -> [B, T, C]."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Is a pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, dim: int, num_heads: int, mlp_hidden: int) -> None:
         super().__init__()
@@ -66,16 +75,18 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, mlp_hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the stream behind the block: [B, T, C] -> [B, T, C]."""
         x = x + self.attn(self.norm1(x))
         x = x + self.mlp(self.norm2(x))
         return x
 
 
 class Head(nn.Module):
-    """Per token: class logits, and the distances to the start and the end of the segment that covers it.
+    """Predicts for each token class logits, and the distances to the start and the end of the segment that covers it.
 
-    A distance is the mean over `reach` bins of a distribution that adds up how boundary-like the token in each bin is
-    and where this token expects its boundary (the Trident head of TriDet, Shi et al., CVPR 2023, eq. 3-5).
+    A distance is the mean of a distribution over `reach` bins. Its logits are the sum of two scores: how much the token
+    in the bin looks like a boundary, and how much this token expects its boundary there (the Trident head of TriDet,
+    Shi et al., CVPR 2023, eq. 3-5).
     """
 
     bins: Tensor
@@ -93,6 +104,7 @@ class Head(nn.Module):
         nn.init.constant_(self.class_out.bias, -4.0)  # type: ignore[arg-type]  # rare positives: start near 0.02
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns logits [B, T, classes] and distances [B, T, 2] in tokens, of tokens [B, T, C]."""
         x = self.norm(x).transpose(1, 2)
         logits = self.class_out(F.gelu(self.class_conv(x)))
         features = F.gelu(self.segment_conv(x))
@@ -108,7 +120,7 @@ class Head(nn.Module):
 
 
 class TransformerDetector(nn.Module):
-    """[B, channels, patch * num_tokens] -> class logits [B, T, classes], distances [B, T, 2] in tokens, positive."""
+    """Detects actions in windows of signals: embeds patches as tokens, and applies the blocks and the head."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -120,6 +132,10 @@ class TransformerDetector(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns class logits [B, T, classes] and positive distances [B, T, 2] in tokens.
+
+        signal: [B, channels, patch * num_tokens].
+        """
         x = self.embed(signal).transpose(1, 2) + self.position
         for block in self.blocks:
             x = block(x)

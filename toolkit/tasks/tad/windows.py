@@ -1,4 +1,4 @@
-"""From streams to what the detector sees, and back: windows, targets, decoding, Gaussian soft-NMS."""
+"""Turns streams into the detector's windows and targets, and its outputs into detections (with Gaussian soft-NMS)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CANDIDATES_PER_CLASS = 200
 
 
 def window_starts(num_samples: int, window: int) -> list[int]:
-    """First samples of windows that overlap by half and cover the stream; one, padded, if the stream is shorter."""
+    """Returns the first samples of windows that overlap by half and cover a stream; one window if it is shorter."""
     last = max(num_samples - window, 0)
     return sorted({*range(0, last + 1, window // 2), last})
 
 
 def cut_window(signal: NDArray[np.float32], start: int, window: int) -> NDArray[np.float32]:
-    """[samples, channels] -> [channels, window], zero-padded at the end."""
+    """Returns a window of a signal [samples, channels] as [channels, window], padded with zeros at the end."""
     part = signal[start : start + window]
     padded = np.zeros((window, signal.shape[1]), dtype=np.float32)
     padded[: len(part)] = part
@@ -47,9 +47,11 @@ def make_targets(
     token_s: float,
     centre_share: float,
 ) -> Targets:
-    """Targets of a batch of windows whose segments are given relative to the window's start.
+    """Returns the class targets [B, T, classes] and distances [B, T, 2] of a batch of windows.
 
-    Positive tokens are those in the central `centre_share` of a segment (at least the one nearest to its middle).
+    segments_s: for each window its segments [N, 2], in seconds after the start of the window.
+    token_s: the duration of a token in seconds.
+    centre_share: tokens in this central share of a segment are positive, at least the one nearest to its middle.
     """
     centres = (np.arange(num_tokens) + 0.5) * token_s
     classes = np.zeros((len(labels), num_tokens, num_classes), dtype=np.float32)
@@ -70,9 +72,9 @@ def make_targets(
 def stitch(
     stream: Stream, starts: Sequence[int], outputs: Outputs, *, patch: int, sample_rate_hz: int
 ) -> tuple[Array, Array]:
-    """Outputs of one stream's windows -> scores [tokens, classes] and segments [tokens, 2] in seconds.
+    """Joins the outputs of one stream's windows into scores [tokens, classes] and segments [tokens, 2] in seconds.
 
-    Each position takes its prediction from the window in which it is most central.
+    Each token takes its prediction from the window in which it is most central.
     """
     scores = outputs[0].sigmoid().double().numpy()
     distances = outputs[1].double().numpy()
@@ -88,34 +90,37 @@ def stitch(
 
 
 def soft_nms(segments: Array, scores: Array, sigma: float = SOFT_NMS_SIGMA) -> tuple[Array, Array]:
-    """Gaussian soft-NMS (Bodla et al., ICCV 2017, eq. 5): neighbours of a pick decay by exp(-tIoU^2 / sigma)."""
+    """Returns segments and scores after Gaussian soft-NMS (Bodla et al., ICCV 2017, eq. 5).
+
+    The scores of a picked segment's neighbours are multiplied by exp(-tIoU^2 / sigma).
+    """
     overlap = temporal_iou(segments, segments)
-    left = scores.copy()
+    remaining = scores.copy()
     picked: list[int] = []
     final: list[float] = []
     for _ in range(len(scores)):
-        best = int(np.argmax(left))
-        if left[best] < MIN_SCORE:
+        best = int(np.argmax(remaining))
+        if remaining[best] < MIN_SCORE:
             break
         picked.append(best)
-        final.append(float(left[best]))
-        left *= np.exp(-(overlap[best] ** 2) / sigma)
-        left[picked] = -1.0
+        final.append(float(remaining[best]))
+        remaining *= np.exp(-(overlap[best] ** 2) / sigma)
+        remaining[picked] = -1.0
     return segments[picked], np.asarray(final)
 
 
 def decode(scores: Array, segments: Array, classes: Sequence[str]) -> Detections:
-    """Per-token scores [tokens, classes] and segments [tokens, 2] -> detections after soft-NMS of each class.
+    """Returns the detections in scores [tokens, classes] and segments [tokens, 2], after soft-NMS of each class.
 
-    The best CANDIDATES_PER_CLASS of each class enter soft-NMS (others take the best 2000 of all classes together);
-    the best MAX_SEGMENTS leave it.
+    The CANDIDATES_PER_CLASS segments of highest score in each class enter soft-NMS (other detectors take the best 2000
+    of all classes together), and the MAX_SEGMENTS best ones of all classes are returned.
     """
     kept_segments, kept_scores, labels = [], [], []
     for column, label in enumerate(classes):
         order = np.argsort(-scores[:, column], kind="stable")[:CANDIDATES_PER_CLASS]
         order = order[scores[order, column] > MIN_SCORE]
-        found, score = soft_nms(segments[order], scores[order, column])
-        kept_segments.append(found)
+        picked, score = soft_nms(segments[order], scores[order, column])
+        kept_segments.append(picked)
         kept_scores.append(score)
         labels += [label] * len(score)
     all_scores = np.concatenate(kept_scores)
@@ -124,5 +129,8 @@ def decode(scores: Array, segments: Array, classes: Sequence[str]) -> Detections
 
 
 def as_batch(windows: Sequence[NDArray[np.float32]], mean: Tensor, deviation: Tensor) -> Tensor:
-    """Windows [channels, samples] -> a normalised batch [B, channels, samples]; moments are [channels, 1]."""
+    """Returns windows [channels, samples] as a normalised batch [B, channels, samples].
+
+    mean, deviation: [channels, 1].
+    """
     return (torch.from_numpy(np.stack(windows)) - mean) / deviation

@@ -1,1 +1,1 @@
-"""The tasks tad-hapt: activities and postural transitions of UCI HAPT."""
+"""Holds the tasks tad-hapt: activities and postural transitions of UCI HAPT."""

@@ -1,4 +1,4 @@
-"""The cards of the tasks tad-hapt, one for each baseline. Nothing here imports torch."""
+"""Holds the cards of the tasks tad-hapt, one for each baseline. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from toolkit.tasks.contract import TaskCard, TaskCosts
 
 
 def _card(seed: int) -> TaskCard:
-    """The same task with the baseline of another seed. It needs TOOLKIT_DATA, and baselines do not ship."""
+    """Returns the card of the task with the baseline of one seed; neither data nor baselines ship."""
     return TaskCard(
         name="tad-hapt" if seed == 0 else f"tad-hapt-seed{seed}",
         summary=f"temporal action detection: activities and postural transitions of UCI HAPT (baseline of seed {seed})",

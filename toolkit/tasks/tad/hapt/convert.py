@@ -1,7 +1,7 @@
-"""python -m toolkit.tasks.tad.hapt.convert ARCHIVE.zip --out FILE.npz: the official HAPT archive as tad-hapt reads it.
+"""python -m toolkit.tasks.tad.hapt.convert ARCHIVE.zip --out FILE.npz: converts the HAPT archive for the task tad-hapt.
 
-ARCHIVE.zip is that of UCI dataset 341 (DOI 10.24432/C54G7M). Exit codes: 0 done; 1 something unexpected; 2 something
-the user can fix.
+ARCHIVE.zip is the official archive of UCI dataset 341 (DOI 10.24432/C54G7M). Exit codes: 0 done; 1 an unexpected
+error; 2 an error that the user can fix.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ Tables = dict[str, NDArray[np.float64]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv` (None: the arguments of the process), and returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.tasks.tad.hapt.convert", description=__doc__)
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE.zip", help="the official archive of UCI dataset 341")
-    parser.add_argument("--out", type=Path, metavar="FILE.npz", required=True, help="DIR/hapt/hapt_raw_f32.npz")
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE.zip", help="official archive of UCI dataset 341")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.npz", required=True, help="new file, hapt/hapt_raw_f32.npz below TOOLKIT_DATA"
+    )
     args = parser.parse_args(argv)
     try:
         _refuse_existing(args.out)
@@ -46,19 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{args.out}: {len(arrays) - 1} recordings, {len(arrays['labels'])} labelled segments")
-    found = checksum(arrays)
-    if found == SHA256:
-        print(f"the arrays are the published ones (SHA-256 {found})")
+    actual = checksum(arrays)
+    if actual == SHA256:
+        print(f"the arrays are the published ones (SHA-256 {actual})")
     else:
-        print(f"the arrays are NOT the published ones: SHA-256 {found}, expected {SHA256}; tad-hapt will refuse them")
+        print(f"the arrays are NOT the published ones: SHA-256 {actual}, expected {SHA256}; tad-hapt will refuse them")
     return 0
 
 
 def read_archive(path: Path) -> dict[str, NDArray[Any]]:
-    """`expEE_userUU` float32 [samples, 6] of every recording, and `labels` int32 [N, 5] as in the archive's file.
+    """Returns the arrays of the archive: `expEE_userUU` float32 [samples, 6] of every recording, `labels` int32 [N, 5].
 
     Raises:
-        UserError: with every fault of the archive, one a line.
+        UserError: the archive has faults; the message names them, one per line.
     """
     faults: list[str] = []
     try:
@@ -77,15 +80,15 @@ def read_archive(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _tables(archive: zipfile.ZipFile, faults: list[str]) -> Tables:
-    """The tables of RawData, by file name; RawData may lie at any depth."""
-    found = [PurePosixPath(name) for name in archive.namelist() if not name.startswith("__MACOSX/")]
-    folders = [file.parent for file in found if file.parts[-2:] == ("RawData", LABELS_FILE)]
+    """Returns the tables of RawData by file name; RawData may lie at any depth."""
+    files = [PurePosixPath(name) for name in archive.namelist() if not name.startswith("__MACOSX/")]
+    folders = [file.parent for file in files if file.parts[-2:] == ("RawData", LABELS_FILE)]
     if len(folders) != 1:
         what = f"{len(folders)} folders have" if folders else "no folder has"
         faults.append(f"one RawData/{LABELS_FILE} was expected, but {what} it; is this the archive of UCI dataset 341?")
         return {}
     tables = {}
-    for file in found:
+    for file in files:
         if file.parent == folders[0] and (file.name == LABELS_FILE or SENSOR_FILE.fullmatch(file.name)):
             try:
                 tables[file.name] = _table(archive.read(str(file)), 5 if file.name == LABELS_FILE else 3)
@@ -95,7 +98,11 @@ def _tables(archive: zipfile.ZipFile, faults: list[str]) -> Tables:
 
 
 def _table(content: bytes, columns: int) -> NDArray[np.float64]:
-    """Whitespace-separated numbers, one row a line. Raises ValueError."""
+    """Returns a table of whitespace-separated numbers, one row per line.
+
+    Raises:
+        ValueError: the content is empty, has another number of columns, or holds something else than finite numbers.
+    """
     if not content.strip():
         raise ValueError("is empty")
     table = np.loadtxt(io.BytesIO(content), dtype=np.float64, comments=None, ndmin=2)
@@ -107,7 +114,7 @@ def _table(content: bytes, columns: int) -> NDArray[np.float64]:
 
 
 def _paired(tables: Mapping[str, NDArray[np.float64]], faults: list[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Acceleration and angular velocity of each recording side by side."""
+    """Yields key and signal of each recording: acceleration and angular velocity side by side."""
     sensors: dict[tuple[int, int], Tables] = {}
     for name, table in tables.items():
         if match := SENSOR_FILE.fullmatch(name):
@@ -123,7 +130,7 @@ def _paired(tables: Mapping[str, NDArray[np.float64]], faults: list[str]) -> Ite
 
 
 def _label_faults(table: NDArray[np.float64], recordings: Arrays) -> Iterator[str]:
-    """Rows that name no recording or no class, or samples that their recording does not have."""
+    """Yields a message for each row with an unknown recording or class, or with samples outside of its recording."""
     for line, row in enumerate(table, start=1):
         place = f"{LABELS_FILE}:{line}"
         if (row != np.floor(row)).any():
@@ -141,11 +148,11 @@ def _label_faults(table: NDArray[np.float64], recordings: Arrays) -> Iterator[st
 
 def _refuse_existing(path: Path) -> None:
     if path.exists():
-        raise UserError(f"{path} exists already; choose another --out")
+        raise UserError(f"--out {path}: exists already; choose another file")
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    """Write the npz file; a crash leaves either nothing of that name or all of it."""
+    """Writes the npz file; a crash leaves either no file or all of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:

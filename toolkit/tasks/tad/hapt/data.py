@@ -1,4 +1,4 @@
-"""The UCI HAPT recordings: a smartphone at the waist of 30 people, who walk, climb stairs, sit, stand, lie and change.
+"""Reads the UCI HAPT recordings of 30 people with a smartphone at the waist: activities and changes of posture.
 
 Reyes-Ortiz et al., "Transition-aware human activity recognition using smartphones", Neurocomputing 171, 2016 (online
 2015). 61 untrimmed recordings, 50 Hz, 3-axis acceleration (g) and 3-axis angular velocity (rad/s). The archive's README
@@ -47,7 +47,12 @@ HOW_TO_GET = (
 
 @dataclass(frozen=True, eq=False)
 class HaptRecording:
-    """`signal` float32 [samples, 6]; `bounds` [N, 2] first sample and the one after the last; `labels` [N] indices."""
+    """Holds a recording and its labelled segments.
+
+    signal: float32 [samples, 6], acceleration in g and angular velocity in rad/s.
+    bounds: [N, 2], first sample of each segment and the one after its last.
+    labels: [N], indices into `CLASSES`.
+    """
 
     experiment: int
     user: int
@@ -57,15 +62,19 @@ class HaptRecording:
 
     @property
     def name(self) -> str:
+        """Returns the name of the recording, such as `exp01_user01`."""
         return recording_key(self.experiment, self.user)
 
 
 def recording_key(experiment: int, user: int) -> str:
+    """Returns the name of a recording, such as `exp01_user01`."""
     return f"exp{experiment:02d}_user{user:02d}"
 
 
 def read_recordings(path: Path, sha256: str = SHA256) -> tuple[HaptRecording, ...]:
-    """Read and check the file: `expEE_userUU` [samples, 6], `labels` [N, 5] (experiment, user, class, start, end).
+    """Returns the recordings in a file of arrays `expEE_userUU` [samples, 6] and `labels` [N, 5].
+
+    A row of `labels` is experiment, user, class, first and last sample, all counted from 1.
 
     Raises:
         UserError: the file cannot be read, or its arrays are not the published ones.
@@ -75,16 +84,16 @@ def read_recordings(path: Path, sha256: str = SHA256) -> tuple[HaptRecording, ..
     table = arrays["labels"].astype(np.int64)
     recordings = []
     for experiment, user in np.unique(table[:, :2], axis=0).tolist():
-        own = table[(table[:, 0] == experiment) & (table[:, 1] == user)]
-        own = own[np.argsort(own[:, 3], kind="stable")]
-        bounds = own[:, 3:5] - [1, 0]  # 1-based, the end included -> 0-based, the end excluded
+        rows = table[(table[:, 0] == experiment) & (table[:, 1] == user)]
+        rows = rows[np.argsort(rows[:, 3], kind="stable")]
+        bounds = rows[:, 3:5] - [1, 0]  # 1-based, the end included -> 0-based, the end excluded
         signal = arrays[recording_key(experiment, user)]
-        recordings.append(HaptRecording(experiment, user, signal, bounds, own[:, 2] - 1))
+        recordings.append(HaptRecording(experiment, user, signal, bounds, rows[:, 2] - 1))
     return tuple(recordings)
 
 
 def load_recordings() -> tuple[HaptRecording, ...]:
-    """All 61 recordings, in order of experiment, from the folder that the environment variable names.
+    """Returns all 61 recordings, in order of experiment, from the folder that TOOLKIT_DATA names.
 
     Raises:
         UserError: the variable or the file is missing, or the file is not the published one.

@@ -1,8 +1,7 @@
-"""The task `tad-hapt`: temporal action detection on the real, untrimmed recordings of UCI HAPT.
+"""Holds the tasks `tad-hapt`: temporal action detection on the real, untrimmed recordings of UCI HAPT.
 
-Three trained baselines, of seeds 0, 1 and 2, are three tasks that differ in nothing else. Their weights do not ship
-(the data's licence forbids commercial use): they are read from the folder that `TOOLKIT_BASELINES` names, or
-runs/baselines.
+There is one task for each of three trained baselines, of seeds 0, 1 and 2. The weights do not ship, as the data's
+licence forbids commercial use: they are read from the folder that `TOOLKIT_BASELINES` names, or from runs/baselines.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ VALIDATION_USERS = (27, 28, 29, 30)  # the last four of the official training us
 
 TRAIN_USERS = tuple(user for user in range(1, 31) if user not in TEST_USERS + VALIDATION_USERS)
 
-# The longest segment of a training user is 40.6 s. Its outermost positive token is 0.75 of that, 76 tokens of 0.4 s,
-# away from the farther boundary; 64 tokens would be enough for all but 3 of the 690 segments.
+# The longest segment of a training user lasts 40.6 s. Its outermost positive token lies 0.75 of that, 76 tokens of
+# 0.4 s, from the farther boundary; 64 tokens would be enough for all but 3 of the 690 segments.
 CONFIG = DetectorConfig(num_channels=6, num_classes=len(CLASSES), reach=80)
 
-CENTRE_SHARE = 0.5  # of a segment's tokens are positive
+CENTRE_SHARE = 0.5  # share of a segment's tokens that are positive
 
 TRAIN_AUGMENT = Augment(speed=0.1, rotation_deg=10.0, scale=0.05, noise=0.02)
 
 WINDOW = CONFIG.patch * CONFIG.num_tokens  # samples
 
-# Training recordings of each split, no recording in two; of each, WINDOWS_EACH windows that do not overlap.
+# Number of training recordings in each split; no two splits share one. Each gives WINDOWS_EACH separate windows.
 SHARES: dict[Split, int] = {"score": 12, "calibration": 12, "holdout": 4}
 
 WINDOWS_EACH = 4
@@ -57,7 +56,7 @@ TRAIN_CONFIG = "recipes/train/tad_hapt.yaml"
 
 
 class HaptStreams:
-    """Whole recordings of validation and test users; windows of the training users' recordings."""
+    """Gives whole recordings of validation and test users, and windows of the training users' recordings."""
 
     classes = CLASSES
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -70,6 +69,7 @@ class HaptStreams:
 
     @cached_property
     def training(self) -> tuple[HaptRecording, ...]:
+        """Returns the recordings of the training users."""
         return self.of_users(TRAIN_USERS)
 
     @cached_property
@@ -81,21 +81,26 @@ class HaptStreams:
 
     @property
     def mean(self) -> Tensor:
+        """Returns the mean of each channel over the training users: [channels, 1]."""
         return self._moments[0]
 
     @property
     def deviation(self) -> Tensor:
+        """Returns the standard deviation of each channel over the training users: [channels, 1]."""
         return self._moments[1]
 
     def fixed(self, split: Split) -> tuple[Stream, ...]:
-        """validation, test: whole recordings. score, calibration: 48 windows each; holdout: 16 windows."""
+        """Returns the streams of a split: whole recordings for validation and test, 48 or 16 windows for the others."""
         if split in SHARES:
             return self._windows(split)
         users = VALIDATION_USERS if split == "validation" else TEST_USERS
         return tuple(excerpt(recording, 0, len(recording.signal), recording.name) for recording in self.of_users(users))
 
     def train(self, duration_s: float, rng: np.random.Generator) -> Stream:
-        """A random stretch of a random training recording, at a random speed; shorter only if the recording is."""
+        """Returns a random stretch of a random training recording at a random speed.
+
+        It lasts `duration_s` seconds, or less if the recording is shorter.
+        """
         recording = self.training[int(rng.integers(len(self.training)))]
         factor = 1.0 + rng.uniform(-self.augment.speed, self.augment.speed)
         longest = int((len(recording.signal) - 1) / factor)
@@ -108,47 +113,48 @@ class HaptStreams:
         return Stream("train", augmented(signal, rng, self.augment), seconds, labels, np.zeros(0))
 
     def of_users(self, users: tuple[int, ...]) -> tuple[HaptRecording, ...]:
+        """Returns the recordings of these users."""
         return tuple(recording for recording in self._load() if recording.user in users)
 
     def _windows(self, split: Split) -> tuple[Stream, ...]:
         rng = np.random.default_rng(SHARES_SEED)
-        enough = [r for r in self.training if len(r.signal) >= WINDOWS_EACH * WINDOW]
-        order = rng.permutation(len(enough))
+        long_enough = [r for r in self.training if len(r.signal) >= WINDOWS_EACH * WINDOW]
+        order = rng.permutation(len(long_enough))
         assert len(order) >= sum(SHARES.values()), "too few training recordings are long enough"
         ends = np.cumsum(list(SHARES.values()))
         shares = dict(zip(SHARES, np.split(order, ends)[:-1], strict=True))
-        begins = {  # of every recording, so that a split does not depend on the others
+        begins = {  # drawn for every recording, so that a split does not depend on the others
             index: WINDOW * np.arange(WINDOWS_EACH)
-            + np.sort(rng.integers(0, len(enough[index].signal) - WINDOWS_EACH * WINDOW + 1, WINDOWS_EACH))
+            + np.sort(rng.integers(0, len(long_enough[index].signal) - WINDOWS_EACH * WINDOW + 1, WINDOWS_EACH))
             for index in order.tolist()
         }
         return tuple(
-            excerpt(enough[index], begin, begin + WINDOW, f"{enough[index].name}@{begin}")
+            excerpt(long_enough[index], begin, begin + WINDOW, f"{long_enough[index].name}@{begin}")
             for index in sorted(shares[split].tolist())
             for begin in begins[index].tolist()
         )
 
 
 def excerpt(recording: HaptRecording, begin: int, end: int, name: str) -> Stream:
-    """Samples `begin` to `end` (excluded) of a recording as a stream."""
+    """Returns the samples `begin` to `end` (excluded) of a recording as a stream."""
     segments, labels = visible(recording, begin, end)
     return Stream(name, recording.signal[begin:end], segments / SAMPLE_RATE_HZ, labels, np.zeros(0))
 
 
 def visible(recording: HaptRecording, begin: float, end: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Segments [N, 2] in samples after `begin`, cut at both ends, and their labels.
+    """Returns the segments [N, 2] between two samples, in samples after `begin`, and their labels [N].
 
-    An activity is kept if a second of it is left, a postural transition if half of it is.
+    Segments are cut at both ends. An activity stays if a second of it is left, a postural transition if half of it is.
     """
-    kept = np.stack([np.maximum(recording.bounds[:, 0], begin), np.minimum(recording.bounds[:, 1], end)], axis=1)
+    clipped = np.stack([np.maximum(recording.bounds[:, 0], begin), np.minimum(recording.bounds[:, 1], end)], axis=1)
     length = np.diff(recording.bounds, axis=1)[:, 0]
     least = np.where(recording.labels >= FIRST_TRANSITION, length / 2, np.minimum(length, SAMPLE_RATE_HZ))
-    enough = np.diff(kept, axis=1)[:, 0] >= least
-    return kept[enough].astype(np.float64) - begin, recording.labels[enough]
+    is_long_enough = np.diff(clipped, axis=1)[:, 0] >= least
+    return clipped[is_long_enough].astype(np.float64) - begin, recording.labels[is_long_enough]
 
 
 class HaptTask(DetectionTask):
-    """Detection on HAPT with the baseline of one seed, which is looked for only when it is asked for."""
+    """Is the task of detection on HAPT with the baseline of one seed, which is read only when it is needed."""
 
     def __init__(self, seed: int, source: HaptStreams) -> None:
         name = "tad-hapt" if seed == 0 else f"tad-hapt-seed{seed}"
@@ -157,9 +163,15 @@ class HaptTask(DetectionTask):
 
     @property
     def baseline_folder(self) -> Path:
+        """Returns the folder of the baseline's weights."""
         return Path(os.environ.get(BASELINES_VARIABLE) or BASELINES) / f"tad-hapt-seed{self.seed}"
 
     def load_baseline(self) -> nn.Module:
+        """Returns the trained detector in eval mode.
+
+        Raises:
+            UserError: the baseline is missing, or was trained for another task or seed.
+        """
         folder = self.baseline_folder
         weights = read_baseline(folder)
         command = f"python -m toolkit.train {TRAIN_CONFIG} --out {folder}"
@@ -181,16 +193,20 @@ class HaptTask(DetectionTask):
 
 
 def make_hapt_task(seed: int = 0) -> HaptTask:
+    """Returns the task with the baseline of a seed."""
     return HaptTask(seed, HaptStreams())
 
 
 def make_seed0() -> HaptTask:
+    """Returns the task with the baseline of seed 0."""
     return make_hapt_task(0)
 
 
 def make_seed1() -> HaptTask:
+    """Returns the task with the baseline of seed 1."""
     return make_hapt_task(1)
 
 
 def make_seed2() -> HaptTask:
+    """Returns the task with the baseline of seed 2."""
     return make_hapt_task(2)

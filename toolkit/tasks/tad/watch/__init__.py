@@ -1,1 +1,1 @@
-"""The task tad-watch: exercises in spliced smartwatch recordings, with its trained baseline."""
+"""Holds the task tad-watch: exercises in spliced smartwatch recordings, with its trained baseline."""

@@ -1,4 +1,4 @@
-"""The `watch` recordings (BSD licence): smartwatch inertial data of shoulder exercises.
+"""Reads the `watch` recordings (BSD licence): smartwatch inertial data of shoulder exercises.
 
 Burns et al., "Shoulder physiotherapy exercise recognition", arXiv 1802.01489. 140 recordings of 20 repetitions each,
 50 Hz, 10 subjects, both arms, 7 exercises; 3-axis acceleration (g) and 3-axis angular velocity (rad/s). They come with
@@ -32,7 +32,11 @@ SOURCE = "seglearn==1.2.5 (seglearn/data/watch_dataset.npy)"
 
 @dataclass(frozen=True, eq=False)
 class WatchRecording:
-    """One set of repetitions: `signal` is float32 [samples, 6]; `arm` is "left" or "right"."""
+    """Holds one set of repetitions of an exercise.
+
+    arm: "left" or "right".
+    signal: float32 [samples, 6], acceleration in g and angular velocity in rad/s.
+    """
 
     subject: int
     arm: str
@@ -48,7 +52,7 @@ def _locate() -> Path:
 
 
 def read_recordings(path: Path) -> tuple[WatchRecording, ...]:
-    """Read and check the file. It holds pickled arrays, so nothing is unpickled before its SHA-256 is right.
+    """Returns the recordings in a file of pickled arrays, which are only unpickled if the file's SHA-256 is right.
 
     Raises:
         UserError: the file cannot be read, or is not the one published with seglearn 1.2.5.
@@ -57,9 +61,9 @@ def read_recordings(path: Path) -> tuple[WatchRecording, ...]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); reinstall {SOURCE}") from error
-    found = bytes_sha256([content])
-    if found != SHA256:
-        raise UserError(f"{path}: SHA-256 is {found}, expected {SHA256}; reinstall {SOURCE}")
+    actual = bytes_sha256([content])
+    if actual != SHA256:
+        raise UserError(f"{path}: SHA-256 is {actual}, expected {SHA256}; reinstall {SOURCE}")
     data = np.load(io.BytesIO(content), allow_pickle=True).item()
     return tuple(
         WatchRecording(int(subject), "right" if side else "left", data["y_labels"][label], signal.astype(np.float32))
@@ -69,5 +73,9 @@ def read_recordings(path: Path) -> tuple[WatchRecording, ...]:
 
 @lru_cache(maxsize=1)
 def load_recordings() -> tuple[WatchRecording, ...]:
-    """All 140 recordings, from the installed seglearn package."""
+    """Returns all 140 recordings, from the installed package seglearn.
+
+    Raises:
+        UserError: the package is not installed, or its file is not the published one.
+    """
     return read_recordings(_locate())

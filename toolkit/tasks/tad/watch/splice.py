@@ -1,8 +1,8 @@
-"""Untrimmed streams spliced from one subject's real recordings.
+"""Splices untrimmed streams from one subject's real recordings.
 
-Actions and background alternate. Every episode is made of several pieces, and every joint, whether at a boundary of an
-action, inside one, or inside background, is cross-faded in the same way, so that a joint alone says nothing about
-where an action starts or ends. `seam_control.py` measures that.
+Actions and background alternate. Every episode is made of several pieces. All joints, at the boundary of an action,
+inside it or inside background, are cross-faded in the same way, so that a joint alone does not tell where an action
+starts or ends; `seam_control.py` measures this.
 """
 
 from __future__ import annotations
@@ -18,18 +18,25 @@ from toolkit.tasks.tad.streams import Stream
 
 @dataclass(frozen=True)
 class SpliceConfig:
-    """Durations in seconds; each range is (shortest, longest), drawn uniformly."""
+    """Holds the durations of episodes and pieces in seconds; a range is (shortest, longest), drawn uniformly.
+
+    fade_s: the length of a cross-fade.
+    shuffled: whether every piece comes from any exercise, whatever its label, as the seam control needs.
+    """
 
     sample_rate_hz: int = 50
     action_s: tuple[float, float] = (8.0, 24.0)
     background_s: tuple[float, float] = (5.0, 16.0)
     piece_s: tuple[float, float] = (3.0, 9.0)
     fade_s: float = 0.5
-    shuffled: bool = False  # every piece from any exercise, whatever its label: the seam control
+    shuffled: bool = False
 
 
 def _piece(source: Signal, length: int, speed: float, rng: np.random.Generator) -> Signal:
-    """A random stretch of `source`, resampled by a random factor, `length` samples long (looped if too short)."""
+    """Returns a random stretch of a signal, resampled by a random factor in 1 +- speed.
+
+    It has `length` samples, or fewer if the signal is too short.
+    """
     factor = 1.0 + rng.uniform(-speed, speed)
     needed = int(np.ceil(length * factor)) + 1
     if needed > len(source):
@@ -43,7 +50,7 @@ def _piece(source: Signal, length: int, speed: float, rng: np.random.Generator) 
 
 
 def _join(signal: list[Signal], piece: Signal, fade: int) -> None:
-    """Append `piece`, overlapping the last `fade` samples of what is there with a linear cross-fade."""
+    """Appends a piece to the signal, with a linear cross-fade over the last `fade` samples so far."""
     if signal:
         weight = np.linspace(0.0, 1.0, fade + 2, dtype=np.float32)[1:-1, None]
         last = signal[-1]
@@ -53,7 +60,10 @@ def _join(signal: list[Signal], piece: Signal, fade: int) -> None:
 
 
 class Splicer:
-    """Splices streams of one subject and arm: `actions` and `background` map an exercise to its recordings' signals."""
+    """Splices streams of one subject and arm.
+
+    actions, background: the signals of the recordings, by exercise.
+    """
 
     def __init__(
         self,
@@ -67,7 +77,7 @@ class Splicer:
         self.config = config
 
     def stream(self, name: str, duration_s: float, rng: np.random.Generator, augment: Augment | None = None) -> Stream:
-        """A stream of exactly `duration_s`, starting and ending anywhere in an episode."""
+        """Returns a stream of exactly `duration_s` seconds, which starts and ends anywhere in an episode."""
         config, augment = self.config, augment or Augment()
         rate, fade = config.sample_rate_hz, round(config.fade_s * config.sample_rate_hz)
         lead_in = int(rng.uniform(0, config.action_s[1] + config.background_s[1]) * rate)
@@ -84,7 +94,7 @@ class Splicer:
             end = length + int(rng.uniform(*(config.action_s if action_turn else config.background_s)) * rate)
             while length < end:
                 wanted = int(rng.uniform(*config.piece_s) * rate)
-                if end - length - wanted < config.piece_s[0] * rate:  # leave no stub for a last piece
+                if end - length - wanted < config.piece_s[0] * rate:  # so that the last piece is not too short
                     wanted = max(end - length, fade + 1)
                 piece = _piece(self._source(label, rng), wanted + fade, augment.speed, rng)
                 joints.append(length)
@@ -114,9 +124,9 @@ class Splicer:
         rng: np.random.Generator,
         augment: Augment,
     ) -> Stream:
-        """Samples `begin` to `end` of the spliced signal; a segment is kept if at least a second of it is inside."""
+        """Returns the samples `begin` to `end` as a stream; a segment stays if at least a second of it is inside."""
         rate, fade = self.config.sample_rate_hz, round(self.config.fade_s * self.config.sample_rate_hz)
-        middle = fade / 2  # a joint at sample n fades over n .. n + fade: its middle is the boundary
+        middle = fade / 2  # a joint at sample n fades over n .. n + fade; its middle is the boundary
         classes = list(self.actions)
         rows = []
         for first, last, label in bounds:

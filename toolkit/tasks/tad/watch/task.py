@@ -1,4 +1,4 @@
-"""The embedded task `tad-watch`: temporal action detection on real smartwatch recordings, spliced into streams."""
+"""Holds the task `tad-watch`: temporal action detection on real smartwatch recordings, spliced into streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ARMS = ("left", "right")
 
 STREAM_S = 230.4
 
-# split: (subjects, streams for each subject and arm, seed)
+# split -> (subjects, streams for each subject and arm, seed)
 FIXED: dict[Split, tuple[tuple[int, ...], int, int]] = {
     "score": (TRAIN_SUBJECTS, 1, 101),
     "calibration": (TRAIN_SUBJECTS, 1, 102),
@@ -39,7 +39,7 @@ FIXED: dict[Split, tuple[tuple[int, ...], int, int]] = {
 
 CONFIG = DetectorConfig(num_channels=6, num_classes=len(ACTIONS))
 
-CENTRE_SHARE = 0.5  # of a segment's tokens are positive
+CENTRE_SHARE = 0.5  # share of a segment's tokens that are positive
 
 BASELINE = Path(__file__).parent / "baseline"
 
@@ -47,7 +47,7 @@ TRAIN_AUGMENT = Augment(speed=0.15, rotation_deg=20.0, scale=0.1, noise=0.05)
 
 
 class WatchStreams:
-    """Streams of the watch recordings; subjects of training, validation and test are disjoint."""
+    """Gives streams of the watch recordings; the subjects of training, validation and test are disjoint."""
 
     classes = ACTIONS
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -64,23 +64,27 @@ class WatchStreams:
 
     @property
     def mean(self) -> Tensor:
+        """Returns the mean of each channel over the training subjects: [channels, 1]."""
         return self._moments[0]
 
     @property
     def deviation(self) -> Tensor:
+        """Returns the standard deviation of each channel over the training subjects: [channels, 1]."""
         return self._moments[1]
 
     def splicer(self, subject: int, arm: str) -> Splicer:
+        """Returns the splicer of one subject and arm, which is made once."""
         if (subject, arm) not in self._splicers:
-            own = [r for r in load_recordings() if (r.subject, r.arm) == (subject, arm)]
+            recordings = [r for r in load_recordings() if (r.subject, r.arm) == (subject, arm)]
             self._splicers[subject, arm] = Splicer(
-                {name: [r.signal for r in own if r.exercise == name] for name in ACTIONS},
-                {name: [r.signal for r in own if r.exercise == name] for name in BACKGROUND},
+                {name: [r.signal for r in recordings if r.exercise == name] for name in ACTIONS},
+                {name: [r.signal for r in recordings if r.exercise == name] for name in BACKGROUND},
                 self._splice,
             )
         return self._splicers[subject, arm]
 
     def fixed(self, split: Split) -> tuple[Stream, ...]:
+        """Returns the streams of a split, of 230.4 s each."""
         subjects, count, seed = FIXED[split]
         rng = np.random.default_rng(seed)
         return tuple(
@@ -91,13 +95,14 @@ class WatchStreams:
         )
 
     def train(self, duration_s: float, rng: np.random.Generator) -> Stream:
+        """Returns a new augmented stream of a random training subject and arm."""
         subject = TRAIN_SUBJECTS[int(rng.integers(len(TRAIN_SUBJECTS)))]
         arm = ARMS[int(rng.integers(len(ARMS)))]
         return self.splicer(subject, arm).stream("train", duration_s, rng, self.augment)
 
 
 def make_watch_task() -> DetectionTask:
-    """`tad-watch` with the baseline that ships with the toolkit."""
+    """Returns the task `tad-watch` with the baseline that ships with the toolkit."""
     return DetectionTask(
         "tad-watch", WatchStreams(), CONFIG, centre_share=CENTRE_SHARE, baseline=read_baseline(BASELINE)
     )

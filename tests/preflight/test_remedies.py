@@ -1,0 +1,40 @@
+"""Remedies are found by words of the reasons: those words are in the reasons that the searches give."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from toolkit.preflight.remedies import _OF_BLOCKS, _OF_CHANNELS, block_remedy
+
+TOOLKIT = Path(__file__).parents[2] / "toolkit"
+
+
+def texts(*folders: str) -> list[str]:
+    """Returns all texts in the code of the folders, with `{}` where a value is put in."""
+    found = []
+    for path in sorted(path for folder in folders for path in (TOOLKIT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+@pytest.mark.parametrize("words", [words for words, _ in _OF_BLOCKS])
+def test_words_of_reasons_against_blocks(words: str) -> None:
+    assert any(words in text for text in texts("blocks"))
+
+
+@pytest.mark.parametrize("words", [words for words, _ in _OF_CHANNELS])
+def test_words_of_reasons_against_channels(words: str) -> None:
+    assert any(words in text for text in texts("channels", "hooks"))
+
+
+def test_a_block_that_halves_the_stream_has_to_stay() -> None:
+    assert "have to stay" in block_remedy("it returns [1, 32, 4, 4] of float32 where [1, 16, 8, 8] of float32 comes in")
