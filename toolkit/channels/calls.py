@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from toolkit.channels.changes import cloned
 from toolkit.channels.layers import broad_dims, is_grouped, is_leaf, mixes_channels, own_parameters
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.paths import FAULTS
+from toolkit.hooks.tensors import tensors_in, unlike
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Call:
 
 
 def record_calls(model: nn.Module, forward: Callable[[], object]) -> dict[str, list[Call]]:
-    """Returns all calls that `forward` makes of modules with parameters, by module name, in execution order."""
+    """Returns all calls that `forward` makes of modules with parameters and of norms, by name, in execution order."""
     calls: dict[str, list[Call]] = {}
 
     def before(name: str) -> Callable[..., None]:
@@ -46,7 +47,7 @@ def record_calls(model: nn.Module, forward: Callable[[], object]) -> dict[str, l
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if name and any(True for _ in module.parameters()):
+            if name and (is_leaf(module) or any(True for _ in module.parameters())):
                 stack.callback(module.register_forward_pre_hook(before(name), with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(after(name)).remove)
         forward()
@@ -88,6 +89,29 @@ def keeps_its_shape(module: nn.Module, calls: list[Call]) -> bool:
         len(call.inputs) >= 1 and isinstance(call.output, Tensor) and call.output.shape == call.inputs[0].shape
         for call in calls
     )
+
+
+def dims_of_parameters(leaf: nn.Module, call: Call) -> list[int]:
+    """Returns the dimensions of a leaf's input along which its parameters lie, by running the leaf with changed ones.
+
+    A change of a parameter's first number shows at the first place of such a dimension and nowhere else along it. The
+    list is empty where this is not seen, or where the leaf does not run on its input alone.
+    """
+    found: set[int] = set()
+    for parameter in (part for part in leaf.parameters(recurse=False) if part.is_floating_point() and part.numel() > 1):
+        old = parameter.detach().clone()
+        try:
+            before = leaf(call.inputs[0].clone())
+            parameter[(0,) * parameter.ndim] += 1.0
+            moved = unlike(leaf(call.inputs[0].clone()), before)
+        except FAULTS:
+            return []
+        finally:
+            parameter.copy_(old)
+        places = [(dim, moved.transpose(0, dim).flatten(1).any(1)) for dim in range(1, moved.ndim)]
+        alone = (dim for dim, mask in places if bool(mask[0]) and int(mask.sum()) == 1)
+        found |= {dim for dim in alone if moved.shape[dim] in parameter.shape}
+    return sorted(found)
 
 
 def used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot
-from toolkit.channels.layers import has_computed_weights, holders_of, is_conv, is_transposed_linear
+from toolkit.channels.layers import channel_sizes, has_computed_weights, holders_of, is_conv, is_transposed_linear
 
 
 @dataclass(frozen=True)
@@ -201,13 +201,17 @@ def _narrow_leaf(module: nn.Module, gone: set[int]) -> None:
     if isinstance(module, _ConvNd):
         _narrow_grouped(module, gone)
         return
-    size = _channels_of(module)
+    size = max(channel_sizes(module))
     new_size = size - len(gone)
+    if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+        each = size // module.num_groups
+        if len({channel // each for channel in gone}) * each != len(gone):
+            raise ValueError("a norm in groups loses whole groups only")
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if size in tensor.shape:
             _narrow_tensor(module, name, tensor.shape.index(size), gone)
     for name, value in list(vars(module).items()):
-        if name == "num_groups":
+        if name == "num_groups" and value > 1:
             setattr(module, name, value * new_size // size)
         elif type(value) is int and value == size:
             setattr(module, name, new_size)
@@ -231,10 +235,6 @@ def _narrow_grouped(module: _ConvNd, gone: set[int]) -> None:
         _narrow_tensor(module, "bias", 0, rows)
     module.groups -= len(groups)
     module.in_channels, module.out_channels = inputs * module.groups, outputs * module.groups
-
-
-def _channels_of(module: nn.Module) -> int:
-    return max(max(part.shape) for part in module.parameters(recurse=False))
 
 
 def _narrow_tensor(module: nn.Module, name: str, dim: int, gone: set[int]) -> None:

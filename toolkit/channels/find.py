@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.groups import ChannelGroup, Patch, Role, Slot, Structure
-from toolkit.channels.patches import around, trials, with_dims
+from toolkit.channels.patches import around, follows_by_name, trials, with_dims
 from toolkit.channels.proof import TOLERANCE, cut_error
 from toolkit.channels.shared import join_shared
 from toolkit.channels.union import propose_on
@@ -79,10 +80,23 @@ def half_of(group: ChannelGroup) -> KeptUnits:
     return KeptUnits(group, tuple(sorted(chosen.tolist())))
 
 
+def all_but_one_of(group: ChannelGroup) -> KeptUnits:
+    """Returns a cut that keeps all units but the second one.
+
+    Forward code that halves a number which follows the cut may be right for half of the units and for no other number.
+    """
+    return KeptUnits(group, tuple(unit for unit in range(group.num_units) if unit != 1))
+
+
 def half_dims_of(group: ChannelGroup) -> KeptUnits:
-    """Returns a cut that keeps every second channel of every head."""
-    inner = tuple(range(0, group.head_dim, 2))
-    return KeptUnits(group, tuple(range(group.num_units)), (inner,) * group.num_units)
+    """Returns a cut that keeps half of the channels of every head, and not the same ones in every head.
+
+    Every second channel would not do: rotary pairs stay pairs then, and with other channels they do not.
+    """
+    generator = torch.Generator().manual_seed(group.head_dim)
+    count = (group.head_dim + 1) // 2
+    chosen = (torch.randperm(group.head_dim, generator=generator)[:count] for _ in range(group.num_units))
+    return KeptUnits(group, tuple(range(group.num_units)), tuple(tuple(sorted(one.tolist())) for one in chosen))
 
 
 def _without(
@@ -159,6 +173,9 @@ class _Settled:
         for chosen in choices:
             trial = replace(group, patches=chosen)
             fault = _fault(self.model, [trial], self.paths)
+            if fault is None and chosen:
+                trial = self._with_needed(trial)
+                fault = _fault_of(self.model, [all_but_one_of(trial)], self.paths)
             if fault is not None:
                 first_fault = first_fault or fault
                 continue
@@ -168,6 +185,17 @@ class _Settled:
             is_free = _fault_of(self.model, [half_dims_of(narrow)], self.paths) is None
             return replace(narrow if is_free else trial, dims_are_free=is_free), ""
         return None, first_fault
+
+    def _with_needed(self, group: ChannelGroup) -> ChannelGroup:
+        """Returns the group less the attributes without which it can be cut as well.
+
+        What no pass reads keeps its value, unless it is an attention's and named for its heads.
+        """
+        for patch in group.patches:
+            fewer = replace(group, patches=tuple(one for one in group.patches if one is not patch))
+            if not follows_by_name(self.model, group, patch) and _fault(self.model, [fewer], self.paths) is None:
+                group = fewer
+        return group
 
 
 def _renamed(patches: Sequence[Patch], places: Sequence[str]) -> tuple[Patch, ...]:
@@ -182,9 +210,11 @@ def _fault(model: nn.Module, groups: Sequence[ChannelGroup], paths: Sequence[Pat
 def _fault_of(model: nn.Module, choices: Sequence[KeptUnits], paths: Sequence[Path]) -> str | None:
     """Returns why this cut would go wrong, or None if a cut copy of the model computes the right thing."""
     narrow = copy_model(model)
-    try:
-        cut(narrow, choices)
-        error = cut_error(model, narrow, parts_of(choices), paths[0].inputs, paths[1:])
-    except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
-        return f"it cannot be cut: {fault}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what layers remark on a trial that fails is no news to the user
+        try:
+            cut(narrow, choices)
+            error = cut_error(model, narrow, parts_of(choices), paths[0].inputs, paths[1:])
+        except (ValueError, RuntimeError, IndexError, AssertionError, AttributeError) as fault:
+            return f"it cannot be cut: {fault}"
     return None if error <= TOLERANCE else f"cut in half it computes something else (off by {error:.2g})"

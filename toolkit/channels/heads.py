@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from toolkit.channels.clusters import Cluster, reached
 from toolkit.channels.layers import num_outputs
+from toolkit.channels.layout import granule_of
 from toolkit.channels.replay import Replay
 from toolkit.channels.units import MOST_LAYERS
 
@@ -76,13 +78,15 @@ def _learnt(model: nn.Module, replay: Replay, cluster: Cluster) -> Iterator[int]
     """Yields how often the inputs that a change of one channel reaches fit into all that the cluster reaches.
 
     A channel of a query reaches its whole head, so that this is the number of heads. A channel of a value reaches less,
-    and a channel of a key that several heads share reaches more.
+    and a channel of a key that several heads share reaches more. A unit holds whole groups of the norms and
+    convolutions on the way.
     """
+    granule = math.lcm(*(granule_of(model.get_submodule(leaf)) for leaf in cluster.through))
     for name in cluster.producers:
         size = num_outputs(model.get_submodule(name))
         for channel in dict.fromkeys((0, size // 2, size - 1)):
             read = reached(model, replay, name, [channel]).read
             for layer, mask in read.items():
-                whole, part = len(cluster.read.get(layer, ())), int(mask.sum())
+                whole, part = len(cluster.read.get(layer, ())), math.lcm(int(mask.sum()), granule)
                 if part and whole % part == 0 and 1 < whole // part <= _LARGEST_NUMBER_OF_HEADS:
                     yield whole // part

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 
 
 def is_conv(module: nn.Module) -> bool:
@@ -87,8 +89,18 @@ def has_computed_weights(module: nn.Module) -> bool:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Says whether a module has parameters and its children have none."""
-    return bool(own_parameters(module)) and not any(True for child in module.children() for _ in child.parameters())
+    """Says whether a module has parameters or is a norm without any, and its children have none."""
+    is_one = bool(own_parameters(module)) or isinstance(module, NORMS)
+    return is_one and not any(True for child in module.children() for _ in child.parameters())
+
+
+def channel_sizes(leaf: nn.Module) -> set[int]:
+    """Returns the numbers of channels that a leaf may have: sizes of its parameters, or those told by a norm."""
+    sizes = {size for parameter in leaf.parameters(recurse=False) for size in parameter.shape}
+    if not sizes and isinstance(leaf, NORMS):
+        told = (getattr(leaf, name, ()) for name in ("num_features", "num_channels", "normalized_shape"))
+        sizes = {size for one in told for size in (one if isinstance(one, tuple) else (one,))}
+    return sizes
 
 
 def broad_dims(tensor: Tensor) -> int:

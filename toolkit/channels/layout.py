@@ -33,14 +33,21 @@ def granules(leaves: Sequence[nn.Module], width: int) -> Iterator[int]:
 
     It is the least common multiple of the channels in each group of the grouped convolutions and group norms.
     """
-    granule = 1
-    for module in leaves:
-        if is_grouped(module):
-            granule = math.lcm(granule, module.in_channels // module.groups)  # type: ignore[operator]
-        elif isinstance(module, nn.GroupNorm):
-            granule = math.lcm(granule, module.num_channels // module.num_groups)
+    granule = math.lcm(*map(granule_of, leaves))
     if width % granule == 0:
         yield granule
+
+
+def granule_of(leaf: nn.Module) -> int:
+    """Returns how many channels in a row a leaf works on together, so that they can only go together.
+
+    A GroupNorm of one group stays one, of what is left.
+    """
+    if is_grouped(leaf):
+        return int(leaf.in_channels // leaf.groups)  # type: ignore[operator]
+    if isinstance(leaf, nn.GroupNorm) and leaf.num_groups > 1:
+        return leaf.num_channels // leaf.num_groups
+    return 1
 
 
 def random_units(num_units: int, seed: int) -> list[int]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from toolkit.channels.groups import ChannelGroup, Patch
 from toolkit.channels.heads import speaks_of_heads
+from toolkit.channels.layers import NORMS
 
 _INNER_NAMES = ("head", "attn", "inner", "qk", "value")  # words in names of attributes with the width of all heads
 
@@ -37,6 +38,16 @@ def trials(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[Patch, ...]]
         for chosen in likely + single
     ]
     yield from list(dict.fromkeys(tuple(sorted(patches, key=str)) for patches in tried))[:MOST_TRIALS]
+
+
+def follows_by_name(model: nn.Module, group: ChannelGroup, patch: Patch) -> bool:
+    """Says whether an attention's attribute is told of a cut even where no pass reads it.
+
+    Its name speaks of heads or of their width, and code that was not run, such as that for cached keys, may read it.
+    """
+    is_inner = any(word in patch.attribute for word in _INNER_NAMES)
+    is_inner &= (patch.module, patch.attribute) not in _widths_of_one_head(model, group)
+    return group.kind == "attention" and (is_inner or speaks_of_heads(patch.attribute))
 
 
 def with_dims(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
@@ -81,6 +92,20 @@ def _candidates(model: nn.Module, group: ChannelGroup) -> tuple[tuple[Patch, ...
     return tuple(heads), tuple(inner), tuple(widths), tuple(others)
 
 
+def _widths_of_one_head(model: nn.Module, group: ChannelGroup) -> set[tuple[str, str]]:
+    """Returns the modules and attributes that hold the channels of one head, which a cut of heads does not change.
+
+    A unit has more channels than a head where several heads share a key head: the number of heads tells.
+    """
+    numbers = [(name, attribute, value) for name, attribute, value in _numbers(model, group) if isinstance(value, int)]
+    counts = {value for _, attribute, value in numbers if speaks_of_heads(attribute) and value > 1}
+    return {
+        (name, attribute)
+        for name, attribute, value in numbers
+        if not speaks_of_heads(attribute) and any(value * count == group.width for count in counts)
+    }
+
+
 def _numbers(model: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, str, int | Sequence[int]]]:
     """Yields the integers, and the tuples and lists of integers, in attributes of the modules of `around`."""
     for name in around(model, group):
@@ -107,6 +132,6 @@ def around(model: nn.Module, group: ChannelGroup) -> list[str]:
                 names[name] = None
     for name in list(names):
         for child, module in model.get_submodule(name).named_children():
-            if not any(True for _ in module.parameters()) and not isinstance(module, nn.Dropout):
+            if not any(True for _ in module.parameters()) and not isinstance(module, (nn.Dropout, *NORMS)):
                 names[f"{name}.{child}" if name else child] = None
     return list(names)

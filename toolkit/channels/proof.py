@@ -49,8 +49,8 @@ def _error_on(path: Path, masked: nn.Module, narrow: nn.Module, parts: Sequence[
     readers = sorted({part.module for part in parts if part.role == "in"})
     channels_left = {part.module: part.kept for part in parts if part.role == "out"}
     with path.taken(masked, narrow), torch.no_grad():
-        expected = _run(masked, path, readers, channels_left)
         try:
+            expected = _run(masked, path, readers, channels_left)  # runs the narrow norms too
             actual = _run(narrow, path, readers, {})
         except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError) as error:
             where = f" {path.words}" if path.training else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from toolkit.channels.clusters import Cluster, find_clusters
 from toolkit.channels.groups import ChannelGroup, Kind, Slot, Structure
 from toolkit.channels.heads import HeadCount, head_counts
 from toolkit.channels.layers import is_conv, num_outputs
-from toolkit.channels.layout import granules
+from toolkit.channels.layout import granule_of, granules
 from toolkit.channels.places import learnt_slots
 from toolkit.channels.replay import Replay, replaying
 from toolkit.channels.tensor_slots import tensor_slots
@@ -86,7 +87,9 @@ def _describe(
     for count in counts if len(names) <= MOST_LAYERS else ():
         slots_and_shared = block_slots(model, replay, cluster, count.number)
         if slots_and_shared is not None:
-            one_channel = all(slot.size == count.number for slot in slots_and_shared[0] if slot.role == "in")
+            granule = math.lcm(*(granule_of(model.get_submodule(leaf)) for leaf in cluster.through))
+            read = [slot for slot in slots_and_shared[0] if slot.role == "in"]
+            one_channel = all(slot.size == count.number * granule for slot in read)
             group = _group(model, kind if one_channel else "attention", slots_and_shared[0], count.number, modules)
             return group if one_channel else _attention(group, count), slots_and_shared[1]
     raise _NotSeparableError("a change of some of its channels reaches all of them")

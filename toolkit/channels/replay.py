@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.channels.calls import Call, keeps_its_shape, opaque_modules, record_calls
+from toolkit.channels.calls import Call, dims_of_parameters, keeps_its_shape, opaque_modules, record_calls
 from toolkit.channels.changes import Mask, changed, cloned, differ, perturbed, with_noise
-from toolkit.channels.layers import channel_dim, is_grouped, mixes_channels
+from toolkit.channels.layers import channel_dim, channel_sizes, is_grouped, mixes_channels
 from toolkit.hooks.forward import forward_replaced
 from toolkit.hooks.paths import Path
 from toolkit.hooks.tensors import equal, tensors_in, unlike
@@ -191,11 +191,13 @@ class Replay:
     def _shift(self, name: str) -> Callable[..., Any]:
         module = self._modules[name]
         original, is_run = module.forward, is_grouped(module)
-        sizes = {size for parameter in module.parameters(recurse=False) for size in parameter.shape}
+        sizes = channel_sizes(module)
         shapes = [call.inputs[0].shape for call in self._calls[name]]
         lengths = list(zip(*shapes, strict=False))  # the length of each dimension at every call
         fixed = [dim for dim, sizes_seen in enumerate(lengths) if len(set(sizes_seen)) == 1 and sizes_seen[0] in sizes]
         dims = [1] if is_run else [dim for dim in fixed if dim > 0]
+        if len(dims) > 1:  # two dimensions of one length, as where there are as many heads as channels of each
+            dims = dims_of_parameters(module, self._calls[name][0]) or dims
 
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
             call = self._next_call(name)

@@ -52,7 +52,8 @@ def _pairs(
         for slot in group.slots:
             for leaf, dim in tensors_of(model, slot):
                 tensor = getattr(model.get_submodule(slot.module), leaf)
-                for name, other in holders.get(id(tensor), ()):
+                own = [(slot.module, leaf)] if slot.role == "tensor" else []  # two groups may both have it
+                for name, other in (*own, *holders.get(id(tensor), ())):
                     owner = owners.get((name, other, dim))
                     if owner is not group:
                         yield group, owner, f"{name}.{other}" if name else other
@@ -62,7 +63,8 @@ def _joined(one: ChannelGroup, other: ChannelGroup) -> ChannelGroup | None:
     if one.num_units != other.num_units or "attention" in (one.kind, other.kind):
         return None
     kind = one.kind if one.kind == other.kind else "embedding"
-    outs, ways, ends = ([slot for slot in (*one.slots, *other.slots) if part(slot)] for part in _ORDER)
+    slots = dict.fromkeys((*one.slots, *other.slots))
+    outs, ways, ends = ([slot for slot in slots if part(slot)] for part in _ORDER)
     return replace(one, kind=kind, slots=(*outs, *ways, *ends))
 
 

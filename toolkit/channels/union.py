@@ -114,7 +114,7 @@ def _never_run(model: nn.Module, ways: Sequence[_Way]) -> dict[str, nn.Module]:
     never_run = {
         name: module
         for name, module in model.named_modules()
-        if name not in ran and (mixes_channels(module) or is_leaf(module))
+        if name not in ran and (mixes_channels(module) or (is_leaf(module) and own_parameters(module)))
         if not any(name.startswith(f"{place}.") for place in stand_ins)
     }
     if never_run:
