@@ -81,7 +81,7 @@ class PlanModels:
         self._dense_goals: Goals = [{} for _ in self.calibration]
         self._depth_sites: dict[tuple[frozenset[str], str], Site | None] = {}  # by the layers called, and the block
         self._joins: dict[str, tuple[ActivationPoint, Joint] | None] = {}
-        self._scores: dict[tuple[tuple[str, int | None], ...], dict[str, Tensor]] = {}  # by the drops before the cut
+        self._scores: dict[tuple[object, ...], dict[str, Tensor]] = {}  # by the drops before the cut
 
     def repaired_on(self, split: Split) -> PlanModels:
         """Returns an object that makes the models of the same plans but repairs them on another split."""
