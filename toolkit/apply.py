@@ -9,24 +9,25 @@ import argparse
 import io
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import toolkit
-from reports.drawing.words import MACS_NOTE
-from reports.run.closing import DENSE_NOTE, LATENCY_NOTE, closing_table, slower_steps
+from reports.run.closing import how_to_load, show_closing
 from reports.run.page import write_page
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError
+from toolkit.preflight.fits import check_fits
 from toolkit.preflight.words import show_preflight
 from toolkit.recipe.check import card_of, check_same_task
 from toolkit.recipe.estimate import duration_text, estimate_s
 from toolkit.recipe.read import dump_recipe, read_recipe
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.yaml_nodes import Lines
-from toolkit.record.run import RUN_FILE, RunRecord
+from toolkit.record.run import RUN_FILE
 from toolkit.tasks.task_file import TaskFile, add_task_file_argument, given_task_file
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def _apply(args: argparse.Namespace) -> int:
     recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, args.device)
     if args.check:
         _show(recipe, was_built=args.build)
-        return _preflight(recipe, file, args.recipe.parent) if args.build else 0
+        with _stages_placed(args.recipe, lines):
+            return _preflight(recipe, file, args.recipe.parent) if args.build else 0
     task = None if file is None else file.make()
     _run(recipe, task, args.recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
     return 0
@@ -90,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
     """Builds the recipe's model, and prints what can be done with it; returns the exit code.
 
+    Raises:
+        StageError: a stage drops more blocks than there are.
+
     Every line is printed as a comment, so that the whole output of the command is YAML.
     """
     task = toolkit.make_task(recipe.task, recipe.model, folder) if file is None else file.make()
@@ -98,6 +103,7 @@ def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
     text = io.StringIO()
     show_preflight(preflight, Console(text, terminal=False))
     print("\n".join(f"# {line}".rstrip() for line in text.getvalue().splitlines()))
+    check_fits(recipe, preflight)
     return 2 if preflight.in_the_way(trains=recipe.trains) else 0
 
 
@@ -113,29 +119,26 @@ def _show(recipe: Recipe, was_built: bool) -> None:
 
 def _run(recipe: Recipe, task: Task | None, file: Path, lines: Lines, out: Path, resume: bool) -> None:
     console = Console()
-    try:
+    with _stages_placed(file, lines):
         record = toolkit.run(recipe, task=task, folder=file.parent, out=out, resume=resume, console=console)
+    show_closing(record, console)
+    page = write_page(out)
+    console.line()
+    console.line(f"run record:       {out / RUN_FILE}")
+    console.line(f"compressed model: {out / 'model'}    ({how_to_load(record, out)})")
+    console.line(f"report:           {page}    (open it in a browser)")
+
+
+@contextmanager
+def _stages_placed(file: Path, lines: Lines) -> Iterator[None]:
+    """Adds file and line to the error of a stage."""
+    try:
+        yield
     except StageError as error:
         if error.stage_index is None:
             raise
         place = ("stages", error.stage_index)
         raise RecipeError([Fault(place, str(error), lines.at(place))], file) from error
-    show_record(record, console)
-    page = write_page(out)
-    console.line()
-    console.line(f"run record:       {out / RUN_FILE}")
-    console.line(f"compressed model: {out / 'model'}    (toolkit.load_model reads it)")
-    console.line(f"report:           {page}    (open it in a browser)")
-
-
-def show_record(record: RunRecord, console: Console) -> None:
-    """Shows the closing table of a run, and explains its numbers."""
-    seconds = sum(step.seconds for step in record.steps)
-    columns, rows = closing_table(record)
-    console.line()
-    console.table(f"{record.recipe.name}: {len(record.recipe.stages)} stages in {seconds:.0f} s", columns, rows)
-    for note in (MACS_NOTE, DENSE_NOTE, LATENCY_NOTE, *slower_steps(record)):
-        console.line(note)
 
 
 def _resume_command(args: argparse.Namespace) -> str:

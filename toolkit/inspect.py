@@ -65,9 +65,8 @@ def _show(name: str, costs: Overview, console: Console) -> None:
         ]
         for block in costs.blocks
     ]
-    console.table(
-        f"{len(rows)} blocks that can be dropped", ["block", "MACs", "of all", "params", "latency, of all"], rows
-    )
+    latency = f"share of latency, batch {costs.batch_size}"
+    console.table(f"{len(rows)} blocks that can be dropped", ["block", "MACs", "of all", "params", latency], rows)
     for block_name, reason in costs.not_dropped.items():
         console.line(f"not dropped: {block_name}: {reason}")
     rows = [
@@ -81,7 +80,7 @@ def _show(name: str, costs: Overview, console: Console) -> None:
         ]
         for group in costs.groups
     ]
-    columns = ["channels", "kind", "units", "layers", "their params", "their latency, of all"]
+    columns = ["channels", "kind", "units", "layers", "their params", latency]
     console.table(f"{len(rows)} groups of channels that can be cut", columns, rows)
     for operator, calls in costs.partial.items():
         console.line(f"not counted: {operator} ({calls} calls), which may be heavy")

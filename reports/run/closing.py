@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from reports.drawing.words import count, macs_words, mebibytes
+import json
+from pathlib import Path
+
+from reports.drawing.words import MACS_NOTE, count, macs_words, mebibytes
+from toolkit.base.console import Console
 from toolkit.measure.results import Latency, Measurement, MeasurementKey, Quality, percentile
 from toolkit.record.run import RunRecord, StepRecord
 
 DENSE_NOTE = "In brackets: MACs as a share of the dense (unmodified) model's; metric minus the dense model's."
+
+MOST_FROM_ONE = 0.05  # of the ratio of the dense model to itself; 0.01 to 0.02 is usual on an idle machine
 
 LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
 
@@ -23,6 +29,33 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
     memory = [f"peak memory {key.words}" for key in _counted(dense)]
     columns = ["stage", "MACs", "params", *latencies, *memory, *metrics]
     return columns, [_row(index, step, dense, quality) for index, step in enumerate(record.steps)]
+
+
+def show_closing(record: RunRecord, console: Console) -> None:
+    """Prints the closing table of a run, and explains its numbers."""
+    seconds = sum(step.seconds for step in record.steps)
+    stages = "1 stage" if len(record.recipe.stages) == 1 else f"{len(record.recipe.stages)} stages"
+    columns, rows = closing_table(record)
+    console.line()
+    console.table(f"{record.recipe.name}: {stages} in {seconds:.0f} s", columns, rows)
+    for note in closing_notes(record):
+        console.line(note)
+
+
+def how_to_load(record: RunRecord, out: Path) -> str:
+    """Returns the call that loads the model of a finished run, and the inputs that the model takes.
+
+    The inputs are in the manifest, whose form `toolkit.checkpoint.manifest` defines.
+    """
+    unmodified = "" if record.recipe.own_task is None else ", the unmodified model"
+    inputs = json.loads((out / "model" / "model.json").read_text())["fingerprint"]["inputs"]
+    shapes = ", ".join(f"{spec['dtype']} {list(spec['shape'])}" for spec in inputs)
+    return f"toolkit.load_model({str(out)!r}{unmodified}) loads it; it takes {shapes}, or more examples at once"
+
+
+def closing_notes(record: RunRecord) -> list[str]:
+    """Returns the lines below the closing table: what its numbers are, and what is wrong with them."""
+    return [MACS_NOTE, DENSE_NOTE, LATENCY_NOTE, *slower_steps(record), *unsteady_timings(record)]
 
 
 def slower_steps(record: RunRecord) -> list[str]:
@@ -45,6 +78,16 @@ def slower_steps(record: RunRecord) -> list[str]:
                     f"{stage.if_slower}"
                 )
     return lines
+
+
+def unsteady_timings(record: RunRecord) -> list[str]:
+    """Returns a line for each latency at which the dense model's ratio to itself is too far from 1."""
+    return [
+        f"NOT STEADY: the dense model timed against itself has the ratio {latency.ratio:.3f} on {latency.key.where} at "
+        f"batch {latency.batch_size}, not 1: the machine is busy or noisy; do not quote the latencies of this run"
+        for latency in record.baseline.measurement.latency
+        if abs(latency.ratio - 1) > MOST_FROM_ONE
+    ]
 
 
 def _quartiles(latency: Latency) -> tuple[float, float]:

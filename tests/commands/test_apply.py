@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import toolkit
-from reports.run.closing import closing_table
-from toolkit.apply import main, show_record
+from reports.run.closing import closing_table, show_closing
+from toolkit.apply import main
 from toolkit.base.console import Console
 from toolkit.base.errors import RecordError, StageError
 from toolkit.measure.results import Environment, Latency, Macs, Measurement, Quality
@@ -57,6 +58,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, result: RunRecord | BaseException)
             raise result
         settings["out"].mkdir(parents=True)
         result.save(settings["out"])
+        inputs = [{"dtype": "float32", "shape": [1, 6, 3840]}]
+        (settings["out"] / "model").mkdir()
+        (settings["out"] / "model" / "model.json").write_text(json.dumps({"fingerprint": {"inputs": inputs}}))
         return result
 
     monkeypatch.setitem(toolkit.__dict__, "run", run)
@@ -74,8 +78,8 @@ def test_closing_table() -> None:
 
 def test_closing_words() -> None:
     stream = io.StringIO()
-    show_record(finished_record(), Console(stream))
-    assert "smoke: 1 stages in 4 s" in stream.getvalue()
+    show_closing(finished_record(), Console(stream))
+    assert "smoke: 1 stage in 4 s" in stream.getvalue()
     assert "MACs are multiply-adds of one example: what fvcore calls “FLOPs”" in stream.getvalue()
 
 
@@ -89,6 +93,7 @@ def test_run_passes_settings_and_says_where_things_are(
     printed = capsys.readouterr().out
     for place in (out / "run.json", out / "model", out / "report" / "index.html"):
         assert str(place) in printed
+    assert f"toolkit.load_model({str(out)!r}) loads it; it takes float32 [1, 6, 3840], or more examples" in printed
     assert (out / "report" / "index.html").is_file()
 
 

@@ -100,7 +100,7 @@ def test_a_failed_cell_is_written_down_and_the_rest_goes_on(
     assert on_tiny.count("drop-seed0") == 1
     assert sweep.main([str(file), "--out", str(out), "--retry-failed"]) == 1
     assert on_tiny.count("drop-seed0") == 2
-    assert "failed: drop/seed0: block_drop: num_blocks is 9" in capsys.readouterr().out
+    assert "failed: drop/seed0: num_blocks is 9" in capsys.readouterr().out
 
 
 def test_faults_name_their_line(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

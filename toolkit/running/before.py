@@ -11,6 +11,7 @@ from toolkit.base.errors import UserError
 from toolkit.checkpoint.trial import check_saving
 from toolkit.hooks.paths import Path
 from toolkit.hooks.repeats import why_not_repeatable
+from toolkit.preflight.fits import check_fits
 from toolkit.preflight.look import preflight_of
 from toolkit.preflight.report import Preflight, Question
 from toolkit.preflight.words import one_line_of, refusal_of
@@ -24,6 +25,7 @@ def look_before(recipe: Recipe, task: Task, dense: nn.Module, console: Console) 
 
     Raises:
         UserError: something is in the way of every run, or of the training in the recipe.
+        StageError: a stage drops more blocks than there are.
     """
     cuts: dict[str, Question] = {"depth": "blocks", "width": "channels"}
     parts = [cuts[axis] for axis in dict.fromkeys(stage.axis for stage in recipe.stages) if axis in cuts]
@@ -32,6 +34,7 @@ def look_before(recipe: Recipe, task: Task, dense: nn.Module, console: Console) 
     in_the_way = preflight.in_the_way(trains=recipe.trains)
     if in_the_way:
         raise UserError(refusal_of(in_the_way, preflight.batch_size))
+    check_fits(recipe, preflight)
     return preflight
 
 

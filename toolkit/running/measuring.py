@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from toolkit.base.console import Console
 from toolkit.hooks.copies import copy_model
 from toolkit.measure.macs import count_macs
 from toolkit.measure.possible import is_possible
@@ -17,18 +20,38 @@ from toolkit.recipe.recipe import Recipe
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
+Result = TypeVar("Result")
 
-def measure(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, smallest_batch: int = 1) -> Measurement:
+
+def measure(
+    model: nn.Module,
+    dense: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    smallest_batch: int = 1,
+    console: Console | None = None,
+) -> Measurement:
     """Returns the measurement that `recipe.measure` asks for; both models are on the recipe's device.
 
     smallest_batch: the smallest number of examples that the models take per call.
+    console: shows how many of the splits and latencies are done; None shows nothing.
     """
-    quality = tuple(evaluate(task, model, split) for split in recipe.measure.splits)
+    splits, keys = recipe.measure.splits, latency_keys(recipe)
+    with contextlib.ExitStack() as stack:
+        bar = None if console is None else stack.enter_context(console.progress("measuring", len(splits) + len(keys)))
+
+        def done(result: Result) -> Result:
+            if bar is not None:
+                bar.advance()
+            return result
+
+        quality = tuple(done(evaluate(task, model, split)) for split in splits)
+        latencies = tuple(done(latency) for latency in _latencies(model, dense, task, recipe, keys))
     inputs = tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch))
     return Measurement(
         macs=count_macs(model, inputs, smallest_batch),
         num_params=sum(parameter.numel() for parameter in model.parameters()),
-        latency=tuple(_latencies(model, dense, task, recipe)),
+        latency=latencies,
         quality=quality,
         timeline=task.timeline(model),
     )
@@ -51,14 +74,16 @@ def latency_keys(recipe: Recipe) -> list[MeasurementKey]:
     return [key for key in keys if key.device == recipe.device or is_possible(key)]
 
 
-def _latencies(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe) -> Iterator[Latency]:
+def _latencies(
+    model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, keys: Sequence[MeasurementKey]
+) -> Iterator[Latency]:
     """Yields the latency of each key; on a device that is not the run's, copies of the models are timed."""
     settings = recipe.measure
-    for device, keys in itertools.groupby(latency_keys(recipe), key=lambda key: key.device):
+    for device, keys_of_device in itertools.groupby(keys, key=lambda key: key.device):
         pair = [model, dense]
         if device != recipe.device:
             pair = [copy_model(part).to(device) for part in pair]
-        for key in keys:
+        for key in keys_of_device:
             yield time_in_turns(
                 pair[0],
                 pair[1],

@@ -150,7 +150,7 @@ class _Run:
             detail = origin
             if index > 0:
                 model, detail = self._apply(index - 1, model)
-            measurement = measure(model, self.dense, self.task, self.recipe, self.smallest_batch)
+            measurement = measure(model, self.dense, self.task, self.recipe, self.smallest_batch, self.console)
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
@@ -200,7 +200,8 @@ class _Run:
                 model, detail = STAGES[stage.type](model, self.task, stage, context)
             others = context.other_paths(self.task, self.dense)
             check_outputs(model, self.dense, self.inputs, self.smallest_batch, others)
-            check_changed(state_before, model, stage.allow_no_change or detail.kept_as_it_came())
+            may_stay = getattr(stage, "allow_no_change", False)  # a stage need not have this setting
+            check_changed(state_before, model, may_stay or detail.kept_as_it_came())
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)

@@ -47,6 +47,11 @@ class StageSettings(Settings):
         return 0
 
     @property
+    def named_blocks(self) -> tuple[str, ...]:
+        """Returns the names of the blocks that the settings say will be dropped, or nothing if they name none."""
+        return ()
+
+    @property
     def trains(self) -> bool:
         """Says whether the stage takes gradient steps."""
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from reports.run.closing import closing_table, slower_steps
+import pytest
+
+from reports.run.closing import closing_notes, closing_table, slower_steps, unsteady_timings
 from tests.helpers.example_records import on_two_devices, record, width_step
 from toolkit.record.run import RunRecord
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
@@ -40,3 +42,17 @@ def test_devices_are_told_apart_whatever_their_order() -> None:
 def test_noise_and_gains_are_not_named() -> None:
     assert slower_steps(narrowed_twice(0.8, 0.805)) == []
     assert slower_steps(narrowed_twice(0.8, 0.6)) == []
+
+
+@pytest.mark.parametrize(("ratio", "is_steady"), [(1.0, True), (0.96, True), (1.04, True), (1.06, False), (0.9, False)])
+def test_a_baseline_that_is_not_as_fast_as_itself_is_named(ratio: float, is_steady: bool) -> None:
+    made = narrowed_twice(0.8, 0.7)
+    baseline, *steps = made.steps
+    latency = baseline.measurement.latency[0]
+    changed = latency.model_copy(update={"samples_s": tuple(ratio * time_s for time_s in latency.dense_samples_s)})
+    measurement = baseline.measurement.model_copy(update={"latency": (changed,)})
+    made = made.model_copy(update={"steps": (baseline.model_copy(update={"measurement": measurement}), *steps)})
+    lines = unsteady_timings(made)
+    assert len(lines) == (0 if is_steady else 1)
+    assert is_steady or f"has the ratio {ratio:.3f} on cpu at batch 1, not 1" in lines[0]
+    assert all(line in closing_notes(made) for line in lines)

@@ -85,10 +85,8 @@ def _check_target(names: list[str], config: BlockDrop, refused: Mapping[str, str
         )
 
 
-NO_FOLD: Final = "no layer before it can take over its work on held-out data"
-NO_BYPASS: Final = (
-    "no linear map of the stream makes up for it on held-out data, or the stream's channels are not known"
-)
+NO_FOLD: Final = "no layer before it was found that, refitted, makes up for the block on held-out data"
+NO_BYPASS: Final = "no linear map in its place makes up for it on held-out data, or the stream's channels are not known"
 WHY_NOT: Final[dict[RepairKind, str]] = {
     "fold": f"{NO_FOLD}; repair: bypass may put a linear map in its place",
     "bypass": NO_BYPASS,

@@ -150,6 +150,11 @@ class BlockDrop(StageSettings):
         return len(self.blocks) if self.blocks is not None else self.num_blocks or 0
 
     @property
+    def named_blocks(self) -> tuple[str, ...]:
+        """Returns `blocks`."""
+        return tuple(self.blocks or ())
+
+    @property
     def trains(self) -> bool:
         """Says whether an `align` training follows every drop."""
         return self.align is not None

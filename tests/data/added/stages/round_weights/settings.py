@@ -24,7 +24,6 @@ class RoundWeights(StageSettings):
 
     type: Literal["round_weights"] = "round_weights"
     decimals: Positive
-    allow_no_change: bool = False
 
     def in_words(self) -> str:
         return f"rounds all weights to {self.decimals} decimals"
