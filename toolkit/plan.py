@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import toolkit
-from toolkit.base.command import exit_code, not_negative
+from toolkit.base.command import check_is_new, exit_code, not_negative
 from toolkit.base.console import Console
-from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
 from toolkit.planning.arguments import (
+    DESCRIPTION,
     add_plan_arguments,
     add_scoring_arguments,
     add_session_arguments,
@@ -53,7 +53,7 @@ def _plan(args: argparse.Namespace) -> None:
         min_quality=args.min_quality,
     )
     if args.out is not None:
-        _check_is_new(args.out)
+        check_is_new(args.out)
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
     task, origin = given_task(args)
     planner = toolkit.open_session(task, settings_of(args).timed_for([budget]), console=console)
@@ -66,12 +66,6 @@ def _plan(args: argparse.Namespace) -> None:
         command = f"python -m toolkit.apply {args.out}{'' if args.task_file is None else f' --task {args.task_file}'}"
         write_atomically(args.out, _header(command, planned.note) + dump_recipe(recipe))
         console.line(f"recipe: {args.out}    ({command})")
-
-
-def _check_is_new(out: Path) -> None:
-    """Raises UserError where something is at the path of --out, so that no recipe is lost to a plan."""
-    if out.exists() or out.is_symlink():
-        raise UserError(f"--out {out}: exists already; choose another file or remove this one")
 
 
 def show_plan(planned: Planned, console: Console) -> None:
@@ -136,12 +130,7 @@ def _header(command: str, note: PlanRecord) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m toolkit.plan",
-        description="Plan a recipe for a budget. Where a latency is limited, the first plan of a model times all of "
-        "its blocks and widths, which takes minutes for tad-watch on two idle CPU cores and grows with the model. Later "
-        "plans reuse the numbers kept in --tables. A budget of macs or params alone needs no timing.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description=DESCRIPTION)
     add_session_arguments(parser)
     add_scoring_arguments(parser)
     add_plan_arguments(parser)

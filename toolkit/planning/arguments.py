@@ -21,6 +21,12 @@ from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 if TYPE_CHECKING:
     from toolkit.tasks.task import Task
 
+DESCRIPTION = (
+    "Plan a recipe for a budget. Where a latency is limited, the first plan of a model times all of its blocks and "
+    "widths, which takes minutes for tad-watch on two idle CPU cores and longer for larger models. Later plans reuse "
+    "the numbers kept in --tables. A budget of macs or params alone needs no timing."
+)
+
 
 def check_tasks(names: list[str]) -> None:
     """Raises UserError where a name is not one of the tasks that bring their own model."""
