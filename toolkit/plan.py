@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import toolkit
-from toolkit.base.command import exit_code, not_negative
+from toolkit.base.command import check_is_new, exit_code, not_negative
 from toolkit.base.console import Console
 from toolkit.base.files import write_atomically
 from toolkit.planning.arguments import (
+    DESCRIPTION,
     add_plan_arguments,
     add_scoring_arguments,
     add_session_arguments,
@@ -52,6 +53,7 @@ def _plan(args: argparse.Namespace) -> None:
         min_quality=args.min_quality,
     )
     if args.out is not None:
+        check_is_new(args.out)
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
     task, origin = given_task(args)
     planner = toolkit.open_session(task, settings_of(args).timed_for([budget]), console=console)
@@ -128,7 +130,7 @@ def _header(command: str, note: PlanRecord) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description="Plan a recipe for a budget.")
+    parser = argparse.ArgumentParser(prog="python -m toolkit.plan", description=DESCRIPTION)
     add_session_arguments(parser)
     add_scoring_arguments(parser)
     add_plan_arguments(parser)
@@ -146,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="RECIPE",
-        help="write the recipe to this file, for toolkit.apply (default: only show the plan)",
+        help="write the recipe to this new file, for toolkit.apply (default: only show the plan)",
     )
     return parser
 

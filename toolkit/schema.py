@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.base.command import exit_code
 from toolkit.base.files import write_atomically
 from toolkit.recipe.schema import recipe_schema
 
@@ -22,12 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the schema to this file (default: print it)")
     args = parser.parse_args(argv)
+    return exit_code(lambda: _write(args.out))
+
+
+def _write(out: Path | None) -> None:
     text = json.dumps(recipe_schema(), indent=2) + "\n"
-    if args.out is None:
+    if out is None:
         sys.stdout.write(text)
     else:
-        write_atomically(args.out, text)
-    return 0
+        write_atomically(out, text)
+        print(f"schema: {out}")
 
 
 if __name__ == "__main__":

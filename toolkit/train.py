@@ -63,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(args: argparse.Namespace, command: str) -> None:
     console = Console()
     config = read_train_config(args.config)
-    _make_folder(args.out)
+    _check_is_free(args.out)
     task = make_task(config.task)
+    _check_data(task, config, args.test)
+    _make_folder(args.out)
     started = time.perf_counter()
     model, result = train(config, task, console)
     seconds = time.perf_counter() - started
@@ -89,14 +91,26 @@ def _train(args: argparse.Namespace, command: str) -> None:
     console.line(f"weights and record: {args.out}")
 
 
+def _check_is_free(folder: Path) -> None:
+    """Raises UserError where the folder holds something, or is a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {folder}: exists already and is not an empty folder; choose another one")
+
+
+def _check_data(task: Task, config: TrainConfig, with_test: bool) -> None:
+    """Reads a batch of every split that is used, so that a task without its data says so before anything is made."""
+    next(iter(task.train_batches(config.batch_size, config.seed)))
+    next(iter(task.batches("validation", 1, limit=1)))
+    if with_test:
+        next(iter(task.batches("test", 1, limit=1)))
+
+
 def _make_folder(folder: Path) -> None:
     """Makes the folder before the training: one that cannot be made must not cost the trained weights.
 
     Raises:
-        UserError: the folder holds something, or cannot be made.
+        UserError: the folder cannot be made.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder}: exists already and is not an empty folder; choose another one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

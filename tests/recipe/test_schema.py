@@ -34,9 +34,18 @@ def test_schema_is_as_strict_as_the_loader() -> None:
 
 
 def test_printed_and_written_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "schema.json"
     assert main([]) == 0
-    assert main(["--out", str(tmp_path / "schema.json")]) == 0
-    assert (tmp_path / "schema.json").read_text() == capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert main(["--out", str(path)]) == 0
+    assert path.read_text() == printed
+    assert capsys.readouterr().out == f"schema: {path}\n"
+
+
+def test_where_the_schema_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path / "missing" / "schema.json")]) == 2
+    error = capsys.readouterr().err
+    assert "No such file or directory" in error and error.count("\n") == 1
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from toolkit.base.errors import UserError
 
@@ -40,6 +41,12 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
+
+
+def check_is_new(out: Path) -> None:
+    """Raises UserError where something is at the path of --out already, so that no file is lost to another one."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--out {out}: exists already; choose another file or remove this one")
 
 
 GO_ON = "interrupted; run the same command again to go on"

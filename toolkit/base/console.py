@@ -22,22 +22,30 @@ LINE_EVERY_S = 15.0
 class Progress:
     """Counts how far a long step has come, and passes itself to `show` after every change.
 
+    total: the number of units of the whole step, as far as it is known; it grows where more units are finished.
     done: the number of units that are finished.
     text: a short note on the state of the step, such as the current loss.
     """
 
     show: Callable[[Progress], None]
+    total: int
     done: int = 0
     text: str = ""
 
     def advance(self, n: int = 1) -> None:
         """Adds `n` finished units."""
         self.done += n
+        self.total = max(self.total, self.done)
         self.show(self)
 
     def note(self, text: str) -> None:
         """Replaces the note on the state of the step."""
         self.text = text
+        self.show(self)
+
+    def end(self) -> None:
+        """Makes the total what is done, for the end of a step whose total was only an upper bound."""
+        self.total = self.done
         self.show(self)
 
 
@@ -89,10 +97,10 @@ class Console:
 
         Bars may be nested.
         """
-        lines = _Lines(self.line, self._clock, description, total)
+        lines = _Lines(self.line, self._clock, description)
         if self._rich is None:
             self.line(f"{description}: 0/{total}")
-            progress = Progress(lines.show)
+            progress = Progress(lines.show, total)
             yield progress
         else:
             with self._bar(self._rich, description, total) as progress:
@@ -109,7 +117,11 @@ class Console:
             bars.start()
         task = bars.add_task(description, total=total, note="")
         try:
-            yield Progress(lambda progress: bars.update(task, completed=progress.done, note=progress.text))
+
+            def show(progress: Progress) -> None:
+                bars.update(task, completed=progress.done, total=progress.total, note=progress.text)
+
+            yield Progress(show, total)
         finally:
             bars.remove_task(task)
             if outermost:
@@ -124,7 +136,6 @@ class _Lines:
     line: Callable[[str], None]
     clock: Callable[[], float]
     description: str
-    total: int
     quarter: int = 0
     start_s: float = field(init=False)
     last_s: float = field(init=False)
@@ -133,16 +144,16 @@ class _Lines:
         self.start_s = self.last_s = self.clock()
 
     def show(self, progress: Progress) -> None:
-        if progress.done >= self.total:
+        if progress.done >= progress.total:
             return  # the last line is written when the step is over
-        quarter = 4 * progress.done // self.total
+        quarter = 4 * progress.done // progress.total
         if quarter > self.quarter or self.clock() - self.last_s >= LINE_EVERY_S:
             self.quarter = quarter
             self.write(progress)
 
     def write(self, progress: Progress) -> None:
         self.last_s = self.clock()
-        parts = [f"{progress.done}/{self.total}", f"{self.last_s - self.start_s:.0f} s", progress.text]
+        parts = [f"{progress.done}/{progress.total}", f"{self.last_s - self.start_s:.0f} s", progress.text]
         self.line(f"{self.description}: {', '.join(part for part in parts if part)}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.base.command import finite, not_negative, positive
 from toolkit.base.errors import UserError
+from toolkit.base.words import did_you_mean
 from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES, ROUND_TO
 from toolkit.planning.search.runoff import FINALISTS
 from toolkit.planning.search.solver import FAMILIES
@@ -20,6 +21,12 @@ from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 if TYPE_CHECKING:
     from toolkit.tasks.task import Task
 
+DESCRIPTION = (
+    "Plan a recipe for a budget. Where a latency is limited, the first plan of a model times all of its blocks and "
+    "widths, which takes minutes for tad-watch on two idle CPU cores and longer for larger models. Later plans reuse "
+    "the numbers kept in --tables. A budget of macs or params alone needs no timing."
+)
+
 
 def check_tasks(names: list[str]) -> None:
     """Raises UserError where a name is not one of the tasks that bring their own model."""
@@ -27,7 +34,8 @@ def check_tasks(names: list[str]) -> None:
     for name in names:
         if name not in choices:
             raise UserError(
-                f"{name!r} is not a known task; choose one of: {', '.join(choices)} (your own: --task FILE.py)"
+                f"{name!r} is not a known task; {did_you_mean(name, choices)}choose one of: {', '.join(choices)} "
+                "(your own: --task FILE.py)"
             )
 
 
@@ -98,7 +106,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="examples per call of the latency that is limited (default: %(default)s)",
+        help="examples per call of the latency that --budget limits; it is timed even where --batch-sizes leaves it "
+        "out (default: %(default)s)",
     )
     parser.add_argument(
         "--min-quality",
@@ -140,7 +149,8 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs="+",
         metavar="N",
-        help="time calls of N examples, for each N (default: 1 16, or no timing where the budget limits no latency)",
+        help="time calls of N examples, for each N, and predict the plan's latency for all of them, limited or not "
+        "(default: 1 16, or no timing where the budget limits no latency)",
     )
     parser.add_argument(
         "--threads", type=positive, default=2, metavar="N", help="time with N CPU threads (default: %(default)s)"

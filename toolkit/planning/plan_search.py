@@ -56,6 +56,7 @@ class PlanSearch:
 
             self.scorer.score = score
             best = refine(tables, limits, family, self.scorer, self.evaluations, self.seed)
+            bar.end()  # fewer plans than at most
         return best if best is None or self.num_finalists < 2 else self._judged(limits, family)
 
     def _judged(self, limits: dict[str, float], family: PlanFamily) -> BestPlan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolkit.base.errors import Fault, UserError
+from toolkit.base.words import did_you_mean
 from toolkit.measure.possible import faults_of
 from toolkit.recipe.faults import shown
 from toolkit.recipe.recipe import Measure, Recipe
@@ -72,7 +73,8 @@ def check_task(task: str | TaskSettings) -> list[Fault]:
     """Returns the faults of a recipe's `task`: an unknown name, missing settings, or settings that are wrong."""
     name = task_name(task)
     if name not in TASKS:
-        return [Fault(("task",), f"{shown(name)} is not a known task; choose one of: {', '.join(TASKS)}; {OWN}")]
+        hint = did_you_mean(name, TASKS)
+        return [Fault(("task",), f"{shown(name)} is not a known task; {hint}choose one of: {', '.join(TASKS)}; {OWN}")]
     if not isinstance(task, str):
         return [Fault(("task", *place), message) for place, message in task.faults()]
     settings = TASKS[name].settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import typing
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from toolkit.base.errors import Fault
+from toolkit.base.words import did_you_mean
 from toolkit.recipe.yaml_nodes import Place, kind_of
 from toolkit.tasks.reference import BY_NAME
 
@@ -78,12 +78,6 @@ def _is_of_another_form(path: Place, kind: str, paths: Sequence[Place]) -> bool:
     if kind == "model_type":
         return paths.count(path) > 1
     return kind == "int_type" and any(len(other) > len(path) and other[: len(path)] == path for other in paths)
-
-
-def did_you_mean(word: str, choices: Sequence[str]) -> str:
-    """Returns `did you mean 'x'? ` for the choice closest to a word, or an empty text if none is close."""
-    close = difflib.get_close_matches(word, choices, n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.base.errors import UserError
+from toolkit.base.words import did_you_mean
 from toolkit.tasks.agreement.card import CARD as AGREEMENT
 from toolkit.tasks.cifar10.card import CARDS as CIFAR10
 from toolkit.tasks.contract import TaskCard, TaskSettings
@@ -47,7 +48,7 @@ def make_task(task: str | TaskSettings, model: ZooModel | None = None, folder: P
     """
     name = task if isinstance(task, str) else task.type
     if name not in TASKS:
-        raise UserError(f"{name!r} is not a known task; choose one of: {', '.join(TASKS)}")
+        raise UserError(f"{name!r} is not a known task; {did_you_mean(name, TASKS)}choose one of: {', '.join(TASKS)}")
     card = TASKS[name]
     if (model is None) == card.takes_model:
         raise UserError(f"task {name!r} {'needs a model: ZooModel(...)' if model is None else 'has its own model'}")

@@ -44,7 +44,7 @@ def test_never_worse_than_the_optimum_on_paper_or_the_better_axis(seed: int, eva
     both = refine(tables, LIMITS, "combined", scorer, evaluations)
     assert both is not None
     assert fits(tables, LIMITS, both.choice)
-    assert 4 <= scorer.spent <= num_scores("combined", evaluations) + 4
+    assert 4 <= scorer.spent <= num_scores("combined", evaluations)
     first = minimise_loss(tables, LIMITS, "combined")
     assert first is not None and both.loss <= scorer(first)
     for family in ("depth", "width"):
@@ -53,11 +53,11 @@ def test_never_worse_than_the_optimum_on_paper_or_the_better_axis(seed: int, eva
 
 
 @pytest.mark.parametrize("family", cases(["depth", "width", "combined"], in_suite=("depth", "width")))
-def test_scores_are_not_exceeded_by_much(family: str) -> None:
+def test_scores_are_not_exceeded(family: str) -> None:
     tables = random_tables(5, num_contexts=2)
     scorer = true_loss(tables, 5)
     refine(tables, {LATENCY: 0.6}, family, scorer, EVALUATIONS)  # type: ignore[arg-type]
-    assert 4 <= scorer.spent <= num_scores(family, EVALUATIONS) + 4
+    assert 4 <= scorer.spent <= num_scores(family, EVALUATIONS)
 
 
 def test_the_same_search_asks_for_the_same_plans() -> None:

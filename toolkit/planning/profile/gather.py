@@ -96,10 +96,10 @@ def gather_costs(space: Space, profiler: CostProfiler, console: Console) -> Tabl
         for name, widths in space.widths.items()
     )
     contexts = []
-    with shown(console, "timing parts", len(space.streams)) as advance:
+    work = "timing parts" if profiler.timing.keys else "counting parts"
+    with shown(console, work, len(space.streams) * _num_costs(space)) as advance:
         for label, stream in space.streams.items():
-            contexts.append(_context(space, profiler, label, stream))
-            advance()
+            contexts.append(_context(space, profiler, label, stream, advance))
     blocks = tuple(_block(name, space.bypasses.get(name, ())) for name in space.blocks)
     raw = Tables(dense_loss=0.0, blocks=blocks, groups=groups, contexts=tuple(contexts))
     plans = fit_plans(raw)
@@ -137,25 +137,41 @@ def with_losses(costs: Tables, losses: Mapping[str, float]) -> Tables:
     return costs.model_copy(update={"dense_loss": dense, "blocks": blocks, "groups": groups, "contexts": contexts})
 
 
-def _context(space: Space, profiler: CostProfiler, label: str, stream: dict[str, int]) -> Context:
-    blocks = {name: profiler.block(label, name) for name in space.blocks}
+def _num_costs(space: Space) -> int:
+    """Returns how many costs `_context` asks for: the whole and the bare model, blocks, widths and bypasses."""
+    widths = sum(len(widths) - 1 for widths in space.widths.values())
+    return 2 + len(space.blocks) + widths + sum(map(len, space.bypasses.values()))
+
+
+def _context(
+    space: Space, profiler: CostProfiler, label: str, stream: dict[str, int], advance: Callable[[], None]
+) -> Context:
+    """Returns the costs of all parts of a context's model, and calls `advance` after each of them."""
+
+    def done(costs: PlanCosts) -> PlanCosts:
+        advance()
+        return costs
+
+    whole = done(profiler.whole(label))
+    blocks = {name: done(profiler.block(label, name)) for name in space.blocks}
     zero = dict.fromkeys(profiler.timing.resources, 0.0)
     groups = {
-        name: (zero, *(profiler.width(label, name, width) for width in widths[1:]))
+        name: (zero, *(done(profiler.width(label, name, width)) for width in widths[1:]))
         for name, widths in space.widths.items()
     }
     context = Context(
         label=label,
         widths=stream,
         loss=0.0,
-        rest=profiler.bare(label),
+        rest=done(profiler.bare(label)),
         blocks=blocks,
         groups=groups,
         bypasses={
-            name: tuple(profiler.bypass(label, name, rank) for rank in ranks) for name, ranks in space.bypasses.items()
+            name: tuple(done(profiler.bypass(label, name, rank)) for rank in ranks)
+            for name, ranks in space.bypasses.items()
         },
     )
-    return anchored(context, profiler.whole(label), {name: space.home(name) for name in groups})
+    return anchored(context, whole, {name: space.home(name) for name in groups})
 
 
 def anchored(context: Context, whole: PlanCosts, homes: Mapping[str, str | None]) -> Context:

@@ -76,15 +76,20 @@ class CountingScorer:
 
 
 def num_scores(family: PlanFamily, evaluations: int) -> int:
-    """Returns about how many plans `refine` scores."""
-    even = 0 if family == "depth" else len(SHARES)
-    return evaluations * (2 + COMBINED_SHARE if family == "combined" else 1) + even
+    """Returns how many plans `refine` scores at most, for one evaluation or more.
+
+    It scores fewer where plans of the families coincide, or where a family has no further plan.
+    """
+    if family == "combined":
+        axes = num_scores("depth", evaluations) + num_scores("width", evaluations)
+        return axes + COMBINED_SHARE * evaluations + len(SHARES) + len(ORDERS) - 1
+    return evaluations + (0 if family == "depth" else len(SHARES))
 
 
 def refine(
     tables: Tables, limits: Limits, family: PlanFamily, scorer: CountingScorer, evaluations: int, seed: int = 0
 ) -> BestPlan | None:
-    """Returns the plan of least score among about `num_scores` plans within the limits; None if the family has none.
+    """Returns the plan of least score among at most `num_scores` plans within the limits; None if the family has none.
 
     First it scores the optimum of the tables and plans that cut all widths alike (`even_plans`). Then it scores optima
     of tables that are corrected by all scores so far (`Surrogate`): in turn the most likely tables and a random draw of
