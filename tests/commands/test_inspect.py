@@ -68,6 +68,7 @@ def test_a_zoo_model_as_table_and_json(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (["tad-wach"], "no folder; did you mean 'tad-watch'? choose one of: tad-watch"),
         (["nothing"], "'nothing' is no task, no zoo model and no folder; choose one of: tad-watch"),
         (["timm/no_such_model"], "timm/no_such_model is not known"),
         (["timm/vit_tiny_patch16_224", "--arguments", "{"], "is not JSON"),

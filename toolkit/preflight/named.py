@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from toolkit.base.errors import UserError
+from toolkit.base.words import did_you_mean
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE
 from toolkit.record.run import RUN_FILE, load_record
@@ -71,7 +72,7 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
         return InspectedModel(name, make_task(any_model_task().name, chosen), None)
     choices = ", ".join(own_model_tasks())
     raise UserError(
-        f"{name!r} is no task, no zoo model and no folder; choose one of: {choices}, timm/NAME, torchvision/NAME, "
+        f"{name!r} is no task, no zoo model and no folder; {did_you_mean(name, own_model_tasks())}choose one of: {choices}, timm/NAME, torchvision/NAME, "
         "transformers/TYPE, the folder of a run, or --task FILE.py"
     )
 
