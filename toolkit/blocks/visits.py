@@ -90,6 +90,9 @@ def watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[dict[st
         stack.enter_context(untouched(model))
         stack.enter_context(evaluating(model))
         stack.enter_context(without_fast_path())
+        for module in model.modules():  # backward hooks would put nodes of their own into the graph
+            module._backward_hooks.clear()
+            module._backward_pre_hooks.clear()
         stack.enter_context(_parameters_in_graph(model))
         for module, names in _possible_blocks(model).items():
             for handle in _watch_module(module, names, visits):

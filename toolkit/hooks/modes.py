@@ -45,6 +45,18 @@ def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:
     return model
 
 
+def all_trained(model: nn.Module) -> nn.Module:
+    """Returns the model after all its parameters that can have a gradient were unfrozen; integers cannot."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    return model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Returns the device of the model's first parameter; the CPU if there is none."""
+    return next((part.device for part in model.parameters()), torch.device("cpu"))
+
+
 @contextlib.contextmanager
 def without_fast_path() -> Iterator[None]:
     """Keeps nn.MultiheadAttention and nn.TransformerEncoder from hiding their operators in fused kernels."""

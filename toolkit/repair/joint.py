@@ -136,13 +136,18 @@ def _behind(
 ) -> str | None:
     """Returns what the sum passes (a key of `BEHIND`) if the stream follows moves of the layer's end; else None."""
     unmoved = capture(model, inputs, {point, end})
+    if not {point, end} <= unmoved.keys():  # values decide which layers run, and these inputs run others
+        return None
     shape, module = unmoved[end].shape, model.get_submodule(end.module)
     scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(unmoved[end]), module, len(shape))
     moves = [move_like(unmoved[end], seed) for seed in (0, 1)]
     moved = []
     for move in moves:
         with shifted(module, move + height):
-            moved.append(joint.like_output(capture(model, inputs, {point})[point], shape))
+            after = capture(model, inputs, {point})
+        if point not in after:
+            return None
+        moved.append(joint.like_output(after[point], shape))
     if not moved_by((moves[1] - moves[0]) * scale, moved[1] - moved[0]):
         return None
     total = moved[0] - moves[0] * scale - height
@@ -156,7 +161,9 @@ def _scale_of(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inpu
     unmoved = capture(model, inputs, {point, end})
     move = move_like(unmoved[end])
     with shifted(module, move):
-        after = capture(model, inputs, {point})[point]
+        after = capture(model, inputs, {point}).get(point)
+    if after is None:
+        return ()
     joint = Joint(layout=layout)
     shape = unmoved[end].shape
     difference = (joint.like_output(after, shape) - joint.like_output(unmoved[point], shape)).double()

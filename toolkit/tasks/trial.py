@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
 from toolkit.hooks.trial import described, try_model, users_code
+from toolkit.hooks.unfit import refuse_unfit
 from toolkit.tasks.task import Task
 
 MOST_SMALLEST = 4  # examples; a model that needs more has a batch size written into its code
@@ -25,12 +26,27 @@ def load_baseline(task: Task) -> nn.Module:
     """Returns the trained model that `task.load_baseline()` gives.
 
     Raises:
-        UserError: the method raises, or gives no module.
+        UserError: the method raises, or gives no module that can be changed.
     """
     with users_code(f"load_baseline of task {task.name!r} fails"):
         model = task.load_baseline()
     if not isinstance(model, nn.Module):
         raise UserError(f"load_baseline of task {task.name!r} gives {described(model)}; it must be a torch.nn.Module")
+    refuse_unfit(model, f"what load_baseline of task {task.name!r} gives")
+    return model
+
+
+def build_model(task: Task) -> nn.Module:
+    """Returns the model that `task.build_model()` builds.
+
+    Raises:
+        UserError: the method raises, or builds no module that can be changed.
+    """
+    with users_code(f"build_model of task {task.name!r} fails"):
+        model = task.build_model()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"build_model of task {task.name!r} gives {described(model)}; it must build a torch.nn.Module")
+    refuse_unfit(model, f"what build_model of task {task.name!r} builds")
     return model
 
 
