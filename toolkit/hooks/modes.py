@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -32,6 +32,17 @@ def in_eval_mode(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def training_noted(model: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether a part of the model was in training mode at one of its calls."""
+    seen: list[bool] = []
+    handle = model.register_forward_pre_hook(lambda *_: seen.append(any(part.training for part in model.modules())))
+    try:
+        yield lambda: any(seen)
+    finally:
+        handle.remove()
 
 
 def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:

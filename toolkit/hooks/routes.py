@@ -11,7 +11,7 @@ from torch import nn
 
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import Inputs
-from toolkit.hooks.tensors import tensors_in
+from toolkit.hooks.tensors import stream_in, tensors_in
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -54,7 +54,8 @@ def _input_shapes(model: nn.Module, inputs: Inputs) -> dict[str, list[Shapes]]:
     seen: dict[str, list[Shapes]] = {}
 
     def note(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.setdefault(name, []).append(_shapes((*args, *kwargs.values())))
+        stream = stream_in((args, kwargs))  # masks beside it may be left out where nothing is padded
+        seen.setdefault(name, []).append(_shapes((args, kwargs) if stream is None else stream))
 
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
         for name, module in model.named_modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -32,6 +33,8 @@ def _fault_of_class(module: nn.Module) -> str:
             "is compiled by torch.compile, and a cut would not reach its code: give the module inside, which is "
             "._orig_mod, and compile the model that comes out"
         )
+    if isinstance(module, torch.fx.GraphModule) and "train" in vars(module):
+        return "is a graph of torch.export, which has one mode only: give the Python module that it was made from"
     if module._compiled_call_impl is not None:
         return "is compiled by its method compile(): give the model without that, and compile the model that comes out"
     if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
@@ -41,7 +44,7 @@ def _fault_of_class(module: nn.Module) -> str:
 
 def _fault_of_tensors(module: nn.Module) -> str:
     for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-        if is_lazy(tensor):  # type: ignore[no-untyped-call]
+        if is_lazy(tensor):
             return "has no weights before its first run: run the model on an example in build_model"
         if tensor.is_meta:
             return "is on the meta device, so that its weights have no values: build it on the CPU"

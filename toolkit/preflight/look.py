@@ -31,7 +31,7 @@ from toolkit.preflight.words import QUESTIONS
 from toolkit.stages.context import to_device
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Batch, Task
-from toolkit.tasks.trial import load_baseline, smallest_batch
+from toolkit.tasks.trial import inputs_of, load_baseline, smallest_batch
 from toolkit.tasks.ways import paths_of
 from toolkit.training.step import training_step
 
@@ -165,9 +165,7 @@ class _Look:
         return self._inputs(self.least), others, self._inputs(VARIED * self.least)
 
     def _inputs(self, size: int) -> tuple[Tensor, ...]:
-        inputs = self.task.example_inputs(size)
-        if not isinstance(inputs, tuple) or not inputs or not all(isinstance(part, Tensor) for part in inputs):
-            raise _RefusedError(f"the task's example_inputs({size}) must give a tuple of tensors")
+        inputs = inputs_of(self.task, size)
         wrong = [tuple(part.shape) for part in inputs if part.ndim == 0 or len(part) != size]
         if wrong:
             raise _RefusedError(f"example_inputs({size}) gives shape {wrong[0]}; its first size must be {size}")
@@ -216,7 +214,7 @@ class _Look:
         model = all_trained(copy_model(self._to_try()))
         with users_code("the training batches cannot be made"):
             batches = list(itertools.islice(self.task.train_batches(SEVERAL, 0), TRIED_STEPS))
-        still = torch.optim.SGD(model.parameters(), lr=0.0)
+        still = torch.optim.AdamW(model.parameters(), lr=0.0)  # the kind of the stages: it takes no sparse gradients
         for batch in batches:
             with torch.enable_grad():
                 training_step(model, to_device(batch, device_of(model)), self._loss, still, 1.0)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.tensors import equal
 from toolkit.hooks.trial import described, try_model, users_code
 from toolkit.hooks.unfit import refuse_unfit
 from toolkit.tasks.task import Task
@@ -54,14 +55,19 @@ def inputs_of(task: Task, batch_size: int) -> tuple[Tensor, ...]:
     """Returns the inputs that `task.example_inputs(batch_size)` gives.
 
     Raises:
-        UserError: the method raises, or gives no tuple of tensors.
+        UserError: the method raises, gives no tuple of tensors, or gives others when it is called again.
     """
     with users_code(f"example_inputs of task {task.name!r} fails"):
-        inputs = task.example_inputs(batch_size)
+        inputs, again = task.example_inputs(batch_size), task.example_inputs(batch_size)
     if not isinstance(inputs, (tuple, list)) or not inputs or not all(isinstance(part, Tensor) for part in inputs):
         raise UserError(
             f"example_inputs of task {task.name!r} gives {_parts(inputs)}; it must be a tuple of tensors, the model's "
             "inputs by position, such as (images,)"
+        )
+    if not all(map(equal, inputs, again)):
+        raise UserError(
+            f"example_inputs of task {task.name!r} gives other inputs at every call, so that no two passes could be "
+            "compared; draw them once, or seed the draw"
         )
     return tuple(inputs)
 
