@@ -134,7 +134,11 @@ def test_rows_that_train_holds_twice_are_in_one_of_its_splits() -> None:
         test=(other[10:], labels[10:]),
         fixed_examples=10,
     )
-    check_splits(task)
+    rows = {
+        split: {tuple(row.tolist()) for batch in task.batches(split, 4) for row in batch.inputs[0]}
+        for split in ("score", "calibration", "holdout")
+    }
+    assert len(rows["score"] | rows["calibration"] | rows["holdout"]) == 30
 
 
 def test_example_inputs_that_are_drawn_anew() -> None:
