@@ -104,6 +104,8 @@ def _expected(origins: Sequence[Hashable], count: int) -> float:
 
     It is twice the expected number, by the share of `origins` that occur more than once, plus 3 standard deviations.
     """
+    if not origins:
+        return 0.0
     times = Counter(origins)
     twins = sum(number for number in times.values() if number > 1) / len(origins)
     return 0.0 if twins == 0 else 2 * twins * count + 3 * (twins * count + 1) ** 0.5
