@@ -1,24 +1,33 @@
-"""A detector whose blocks return (stream, mask): compressed by a run, and given back by a training that ruins it."""
+"""A detector whose blocks return (stream, mask) is given back by a training that ruins it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from tests.helpers.detector_net import DetectorTask, LocalAttention
-from toolkit import Align, BlockDrop, ChannelPrune, Keep, Measure, Recipe, Recover, load_model, run
-from toolkit.base.console import Console
-from toolkit.checkpoint.manifest import WEIGHTS_FILE
+from toolkit import Align, Recover
+from toolkit.blocks.drop import drop_block
+from toolkit.blocks.find import find_blocks
+from toolkit.stages.context import StageContext
+from toolkit.stages.registry import STAGES
 from toolkit.tasks.task import Batch
+
+RATE: dict[str, Any] = {
+    **{"max_steps": 2, "validate_every": 2, "batch_size": 4},
+    **{"learning_rate": 1.0, "warmup_steps": 0},
+}
 
 
 class OwnAnswers(DetectorTask):
-    """The labels are the answers of the unmodified detector, so that nothing is better than that."""
+    """The labels are the answers of the detector without its second block, so that nothing is better than these."""
 
     examples = 16
+    answers: nn.Module | None = None
 
     def build_model(self) -> nn.Module:
         model = super().build_model()
@@ -27,32 +36,26 @@ class OwnAnswers(DetectorTask):
                 module.hidden = -1e4  # with -inf no gradient is finite where nothing is in a window
         return model
 
+    def cut(self) -> nn.Module:
+        model = self.load_baseline()
+        assert "stem.1" in find_blocks(model, self.example_inputs(1))
+        drop_block(model, "stem.1")
+        return model
+
     def _batch(self, batch_size: int, seed: int) -> Batch:
+        self.answers = self.answers or self.cut()
         batch = super()._batch(batch_size, seed)
-        if not hasattr(self, "dense"):
-            self.dense = self.load_baseline()
         with torch.no_grad():
-            return Batch(batch.inputs, self.dense(*batch.inputs).argmax(-1))
+            return Batch(batch.inputs, self.answers(*batch.inputs).argmax(-1))
 
 
-def test_a_run_with_trainings_at_a_rate_of_one(tmp_path: Path, quiet: Console) -> None:
-    steps: dict[str, Any] = {"max_steps": 2, "validate_every": 2, "batch_size": 4}
-    rate = steps | {"learning_rate": 1.0, "warmup_steps": 0}
-    stages = (
-        BlockDrop(blocks=("stem.1",), repair="none"),
-        ChannelPrune(keep=Keep(conv=0.5, heads=0.5), round_to=1, repair="none"),
-        Recover(**rate),
-        Align(**rate, trainable="full"),
-    )
-    measure = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)
-    recipe = Recipe(name="r", task="detector", seed=0, device="cpu", stages=stages, measure=measure)
-    task, out = OwnAnswers(), tmp_path / "run"
-    record = run(recipe, task=task, out=out, console=quiet)
-
-    model = load_model(out, task.build_model())
-    assert [block.mlp[0].out_channels for place, block in enumerate(model.stem) if place != 1] == [16, 16]
-    assert [block.attn.query.out_channels for block in model.branch] == [8, 8]
-    weights = [(folder / WEIGHTS_FILE).read_bytes() for folder in sorted((out / "stages").iterdir())]
-    assert len(weights) == 4
-    assert weights[1] == weights[2] == weights[3] != weights[0]
-    assert [step.detail["kept_step"] for step in record.steps[3:]] == [0, 0]
+@pytest.mark.parametrize("stage", [Recover(**RATE), Align(**RATE, trainable="full")], ids=["recover", "align"])
+def test_a_rate_of_one_gives_the_detector_back(stage: Recover | Align, tiny_context: StageContext) -> None:
+    task = OwnAnswers()
+    context = replace(tiny_context, dense=task.load_baseline())
+    before = task.cut().state_dict()
+    model, detail = STAGES[stage.type](task.cut(), task, stage, context)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert detail.kept_as_it_came()
