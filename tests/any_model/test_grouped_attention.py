@@ -15,6 +15,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from tests.helpers.cut_checks import found_in, halved
 from toolkit.channels.cut import KeptUnits, cut
+from toolkit.checkpoint.load import load_model
+from toolkit.checkpoint.save import save_model
 
 SIZES = {"vocab_size": 40, "max_position_embeddings": 32}
 
@@ -66,6 +68,9 @@ def test_half_of_the_query_heads_go_and_the_model_generates(
     assert layer.k_proj.out_features == layer.v_proj.out_features == max(4, 2 * kv_heads)
     with_cache, without = generated(model, True), generated(model, False)
     assert torch.equal(with_cache, without) and with_cache.shape == (2, 11)
+    save_model(tmp_path / "cut", model, dense, factory={"task": "x"}, example_inputs=ids(0), recipe_sha256=None)
+    loaded = load_model(tmp_path / "cut", llama(kv_heads, attn_implementation=way))
+    assert torch.equal(generated(loaded, True), with_cache)
 
 
 def test_convolutions_of_gpt2_are_linear_layers_and_it_generates(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_finding_leaves_the_model_as_it_was() -> None:
 
 def test_error_in_the_forward_pass_leaves_no_hooks() -> None:
     model = resnet().train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(StageError, match="cannot be followed"):
         find_blocks(model, (torch.randn(1, 5, 6, 6),))
     assert model.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

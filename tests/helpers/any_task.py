@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ class AnyTask:
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
         for start in range(0, 4 if limit is None else min(4, limit), batch_size):
-            inputs = tuple(part[start : start + batch_size] for part in self.example_inputs(4))
+            drawn = self.example_inputs(4 + get_args(Split).index(split))  # other examples in every split
+            inputs = tuple(part[:4][start : start + batch_size] for part in drawn)
             yield Batch(inputs, self._answer(inputs))
 
     def train_batches(self, batch_size: int, seed: int, share: float = 1.0) -> Iterator[Batch]:

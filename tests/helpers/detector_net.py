@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class LocalAttention(nn.Module):
     def __init__(self, heads: int, stride: int, reads_width: bool) -> None:
         super().__init__()
         self.n_head, self.inner, self.reads_width, self.reach = heads, WIDTH, reads_width, 3
+        self.hidden = -math.inf  # what scores of hidden places become; no gradient comes through a row of these alone
         self.convs = nn.ModuleList(MaskedConv(WIDTH, WIDTH, 3, stride, groups=WIDTH) for _ in range(3))
         self.norms = nn.ModuleList(ChannelNorm(WIDTH) for _ in range(3))
         self.query, self.key, self.value = (nn.Conv1d(WIDTH, WIDTH, 1) for _ in range(3))
@@ -62,7 +64,7 @@ class LocalAttention(nn.Module):
         q, k, v = (part.unflatten(1, (self.n_head, -1)) for part in made)  # [B, heads, C of each, T]
         k, v = (F.pad(part, (self.reach, self.reach)).unfold(-1, 2 * self.reach + 1, 1) for part in (k, v))
         there = F.pad(mask, (self.reach, self.reach)).unfold(-1, 2 * self.reach + 1, 1)  # [B, 1, T, window]
-        weights = (q[..., None] * k).sum(2).masked_fill(~there, -torch.inf).softmax(-1)  # NaN where nothing is there
+        weights = (q[..., None] * k).sum(2).masked_fill(~there, self.hidden).softmax(-1)  # NaN where nothing is there
         mixed = (weights[:, :, None] * v).sum(-1)
         mixed = mixed.reshape(len(x), x.shape[1] if self.reads_width else self.inner, -1)
         return torch.where(mask, self.proj(mixed), 0.0), mask

@@ -200,8 +200,8 @@ def test_weights_that_build_model_does_not_build_cannot_be_loaded_again() -> Non
 @pytest.mark.parametrize(
     ("inputs", "reason"),
     [
-        (lambda size: torch.zeros(size, 8), "must give a tuple of tensors"),
-        (lambda size: (), "must give a tuple of tensors"),
+        (lambda size: torch.zeros(size, 8), "must be a tuple of tensors"),
+        (lambda size: (), "must be a tuple of tensors"),
         (lambda size: (torch.zeros(3, 8),), "gives shape (3, 8); its first size must be 1"),
         (lambda size: (torch.tensor(1.0),), "gives shape (); its first size must be 1"),
     ],

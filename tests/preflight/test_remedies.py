@@ -28,7 +28,7 @@ def texts(*folders: str) -> list[str]:
 
 @pytest.mark.parametrize("words", [words for words, _ in _OF_BLOCKS])
 def test_words_of_reasons_against_blocks(words: str) -> None:
-    assert any(words in text for text in texts("blocks"))
+    assert any(words in text for text in texts("blocks", "hooks"))
 
 
 @pytest.mark.parametrize("words", [words for words, _ in _OF_CHANNELS])

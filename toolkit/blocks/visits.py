@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from toolkit.blocks.skip_path import has_skip_path
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import stream_in, tensors_in
+from toolkit.hooks.trial import users_code
 from toolkit.hooks.untouched import untouched
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.output import OutputStructure
@@ -90,6 +91,9 @@ def watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[dict[st
         stack.enter_context(untouched(model))
         stack.enter_context(evaluating(model))
         stack.enter_context(without_fast_path())
+        for module in model.modules():  # backward hooks would put nodes of their own into the graph
+            module._backward_hooks.clear()
+            module._backward_pre_hooks.clear()
         stack.enter_context(_parameters_in_graph(model))
         for module, names in _possible_blocks(model).items():
             for handle in _watch_module(module, names, visits):
@@ -97,6 +101,8 @@ def watch(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[dict[st
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_GradientsStayOn())
+        stack.enter_context(_inference_mode_ignored())
+        stack.enter_context(users_code("the model cannot be followed while it runs with gradients in eval mode"))
         outputs = tensors_in(model(*(_in_graph(tensor) for tensor in example_inputs)))
     return visits, outputs
 
@@ -108,6 +114,18 @@ class _GradientsStayOn(TorchFunctionMode):
         if getattr(func, "__name__", "") == "_set_grad_enabled":
             return None
         return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _inference_mode_ignored() -> Iterator[None]:
+    """Turns torch.inference_mode, as a context or a decorator, into a context that does nothing."""
+    kept = torch.inference_mode.__enter__, torch.inference_mode.__exit__
+    torch.inference_mode.__enter__ = lambda _: None  # type: ignore[method-assign]
+    torch.inference_mode.__exit__ = lambda *_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.inference_mode.__enter__, torch.inference_mode.__exit__ = kept  # type: ignore[method-assign]
 
 
 def _possible_blocks(model: nn.Module) -> dict[nn.Module, list[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.changes import cloned
 from toolkit.channels.layers import broad_dims, is_grouped, is_leaf, mixes_channels, own_parameters
-from toolkit.hooks.paths import FAULTS
+from toolkit.hooks.paths import FAULTS, Path
 from toolkit.hooks.tensors import tensors_in, unlike
 
 
@@ -54,14 +54,14 @@ def record_calls(model: nn.Module, forward: Callable[[], object]) -> dict[str, l
     return calls
 
 
-def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], inputs: tuple[Tensor, ...]) -> set[str]:
+def opaque_modules(model: nn.Module, calls: Mapping[str, list[Call]], path: Path) -> set[str]:
     """Returns the called modules that use weights of layers below them without calling these layers.
 
     A module that multiplies by a matrix of its own is opaque too. Of nested opaque modules only the outermost is
     returned.
     """
     modules = dict(model.named_modules())
-    used = used_parameters(model, inputs)
+    used = used_parameters(model, path)
     opaque: set[str] = set()
     for name, module in modules.items():
         heavy = [part for part in own_parameters(module).values() if broad_dims(part) > 1 and id(part) in used]
@@ -114,14 +114,17 @@ def dims_of_parameters(leaf: nn.Module, call: Call) -> list[int]:
     return sorted(found)
 
 
-def used_parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> set[int]:
-    """Returns the ids of the parameters that the outputs depend on, according to the autograd graph."""
+def used_parameters(model: nn.Module, path: Path) -> set[int]:
+    """Returns the ids of the parameters that the outputs of a pass depend on, according to the autograd graph.
+
+    The pass draws the random numbers of every other pass of `path`: a block that training skips at random is skipped.
+    """
     frozen = [part for part in model.parameters() if part.is_floating_point() and not part.requires_grad]
     try:
         for part in frozen:
             part.requires_grad_(True)
         with torch.enable_grad():
-            outputs = tensors_in(model(*(part.clone() for part in inputs)))
+            outputs = path.run(model)
         waiting = [part.grad_fn for part in outputs if part.grad_fn is not None]
     finally:
         for part in frozen:

@@ -62,11 +62,12 @@ def find_groups(
 
 def without_modules(structure: Structure, reasons: Mapping[str, str]) -> Structure:
     """Returns the structure without the groups that have a layer among these modules, with the reason for each."""
-    refused = dict(structure.refused)
+    refused: dict[str, str] = {}  # before the other reasons: messages name the first few
     for group in structure.groups:
         layer = next((slot.module for slot in group.slots if slot.module in reasons), None)
         if layer is not None:
             refused[group.name] = f"{layer}: {reasons[layer]}"
+    refused |= structure.refused
     return Structure(tuple(group for group in structure.groups if group.name not in refused), refused)
 
 

@@ -73,7 +73,7 @@ class Replay:
         self._modules = dict(model.named_modules())
         calls = record_calls(model, self._forward)
         self.order = list(calls)
-        self.opaque = opaque_modules(model, calls, path.inputs)
+        self.opaque = opaque_modules(model, calls, path)
         inside = {name for name in calls for top in self.opaque if name.startswith(f"{top}.")}
         called = [name for name in calls if name not in inside and name not in self.opaque]
         self._frozen = [name for name in called if mixes_channels(self._modules[name])] + sorted(self.opaque)

@@ -121,7 +121,7 @@ def _never_run(model: nn.Module, ways: Sequence[_Way]) -> dict[str, nn.Module]:
         used: set[int] = set()
         for way in ways:
             with way.path.taken(model), torch.no_grad():
-                used |= used_parameters(model, way.path.inputs)
+                used |= used_parameters(model, way.path)
         never_run = {name: module for name, module in never_run.items() if not _uses(module, used)}
     return never_run
 

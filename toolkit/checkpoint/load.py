@@ -30,6 +30,7 @@ from toolkit.checkpoint.manifest import (
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.folding import computed_tensors, fold_tensors
 from toolkit.hooks.state import load_state
+from toolkit.hooks.unfit import refuse_unfit
 from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.zoo.skeleton import materialise
 
@@ -54,11 +55,14 @@ def load_model(directory: Path | str, model: nn.Module | None = None) -> nn.Modu
     Raises:
         CheckpointError: the folder is damaged, does not fit the architecture, or the loaded model's outputs differ from
             those of the saved one.
+        UserError: the given model is compiled, quantised, or without values.
     """
     directory = Path(directory)
     if not (directory / MANIFEST_FILE).exists() and (directory / "model" / MANIFEST_FILE).exists():
         directory = directory / "model"
     manifest = read_manifest(directory / MANIFEST_FILE)
+    if model is not None:
+        refuse_unfit(model, "the model given to load_model")
     weights = directory / WEIGHTS_FILE
     _check_file(weights, manifest.weights)
     try:

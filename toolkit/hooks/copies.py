@@ -177,6 +177,12 @@ def _culprit(model: nn.Module, memo: Memo) -> str:
                     f"{place} ({_what(value)}) cannot be copied, and every stage works on copies of the model; create "
                     "it where it is used, or leave it out of the copy with __getstate__ of its class"
                 )
+    for name, module in model.named_modules():
+        if hasattr(type(module), "__deepcopy__"):
+            return (
+                f"{name or 'the model'} ({type(module).__name__}) cannot be copied, and every stage works on copies of "
+                "the model; check __deepcopy__ of its class, which must copy narrower layers too"
+            )
     return "the model cannot be copied, and every stage works on copies of it"
 
 
@@ -192,6 +198,29 @@ def _check_apart(model: nn.Module, copied: nn.Module) -> None:
                 f"{name or 'the model'} ({type(module).__name__}) makes no real copy of itself: a change of the "
                 "copy would change the model; check __deepcopy__ of its class"
             )
+    copies = dict(copied.named_modules())
+    for name, module in model.named_modules():
+        lost = _lost(module, copies.get(name))
+        if lost:
+            raise UserError(
+                f"{name or 'the model'} ({type(module).__name__}) does not copy {lost}, and every stage works on "
+                "copies of the model; check __deepcopy__ of its class, or of the module around it"
+            )
+
+
+def _lost(module: nn.Module, copied: nn.Module | None) -> str:
+    """Returns in words what the copy of a module lacks."""
+    if copied is None:
+        return "itself"
+    flags = [
+        {name: part.requires_grad for name, part in each.named_parameters(recurse=False)} for each in (module, copied)
+    ]
+    if flags[0].keys() != flags[1].keys():
+        return "its parameters"
+    if flags[0] != flags[1]:
+        return "which of its parameters are frozen (requires_grad)"
+    hooks = [len(each._forward_hooks) + len(each._forward_pre_hooks) for each in (module, copied)]
+    return "its hooks" if hooks[0] != hooks[1] else ""
 
 
 def _short(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -34,6 +34,17 @@ def in_eval_mode(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextlib.contextmanager
+def training_noted(model: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether a part of the model was in training mode at one of its calls."""
+    seen: list[bool] = []
+    handle = model.register_forward_pre_hook(lambda *_: seen.append(any(part.training for part in model.modules())))
+    try:
+        yield lambda: any(seen)
+    finally:
+        handle.remove()
+
+
 def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:
     """Returns the model after its parameters took requires_grad from the parameters of the same names in `other`.
 
@@ -43,6 +54,18 @@ def with_flags_of(model: nn.Module, other: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))
     return model
+
+
+def all_trained(model: nn.Module) -> nn.Module:
+    """Returns the model after all its parameters that can have a gradient were unfrozen; integers cannot."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    return model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Returns the device of the model's first parameter; the CPU if there is none."""
+    return next((part.device for part in model.parameters()), torch.device("cpu"))
 
 
 @contextlib.contextmanager

@@ -62,6 +62,11 @@ def copied(value: Any) -> Any:
     return map_tensors(lambda tensor: tensor.detach().clone(), value)
 
 
+def usable_in_training(value: Any) -> Any:
+    """Returns a model's output whose tensors of inference mode are replaced by ordinary copies."""
+    return map_tensors(lambda part: part.clone() if part.is_inference() else part, value)
+
+
 def map_tensors(change: Callable[..., Tensor], *values: Any) -> Any:
     """Returns the structure of the first value with `change(*tensors)` in the place of each tensor.
 

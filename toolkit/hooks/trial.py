@@ -83,7 +83,7 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], what: str = "the model
         except Exception as error:
             raise UserError(
                 f"{what} does not run on {len(inputs[0])} example{'' if len(inputs[0]) == 1 else 's'} "
-                f"({shapes}): {told(error)}{_hint(error)}"
+                f"({shapes}): {told(error)}{_hint(error) or _hint_of_types(error, model, inputs)}"
             ) from error
     if not tensors_in(outputs):
         raise UserError(
@@ -91,6 +91,16 @@ def try_model(model: nn.Module, inputs: Sequence[Tensor], what: str = "the model
             "tuple, list, dictionary or dataclass that holds one"
         )
     return outputs
+
+
+def _hint_of_types(error: Exception, model: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """Returns what to do about inputs of another number type than the weights, if the error is of types."""
+    types = [part.dtype for part in model.parameters() if part.is_floating_point()]
+    others = [part.dtype for part in inputs if types and part.dtype not in types]
+    if not others or not isinstance(error, RuntimeError) or "type" not in str(error):
+        return ""
+    given, wanted = (str(kind).removeprefix("torch.") for kind in (others[0], types[0]))
+    return f"; inputs are {given} and the model's weights {wanted}: give inputs.to(torch.{wanted})"
 
 
 def _hint(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ def untouched(*models: nn.Module) -> Iterator[None]:
     """Restores the models and the random generators when the `with` ends, after an error too.
 
     Modules, buffers and hooks that a pass adds are removed. Parameters are not restored: passes do not change them.
+    Buffers that a pass with gradients has written into, as caches are, lose their autograd graph, and so they do before
+    the `with` begins: a graph that grows from pass to pass ends in a crash of the tracer.
     """
     modules = list({id(module): module for model in models for module in model.modules()}.values())
     dicts = [vars(module)[name] for module in modules for name in _TABLES & vars(module).keys()]
     tables = [(table, dict(table)) for table in dicts]
     kinds = [(module, type(module), module.training) for module in modules]
+    _cut_graphs(modules)
     values = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers(recurse=False)]
     with random_state_kept(), attributes_kept(*models):
         try:
@@ -34,6 +37,7 @@ def untouched(*models: nn.Module) -> Iterator[None]:
                 module.training = training
             for table, content in tables:
                 _put_table(table, content)
+            _cut_graphs(modules)
             with torch.no_grad():
                 for buffer, value in values:
                     _put_buffer(buffer, value)
@@ -60,6 +64,13 @@ def _put_table(table: dict[object, object], content: dict[object, object]) -> No
     if table.keys() != content.keys() or any(table[key] is not value for key, value in content.items()):
         table.clear()
         table.update(content)
+
+
+def _cut_graphs(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        for buffer in module.buffers(recurse=False):
+            if buffer.grad_fn is not None and not buffer._is_view():  # torch detaches no views in place
+                buffer.detach_()
 
 
 def _put_buffer(buffer: torch.Tensor, value: torch.Tensor) -> None:

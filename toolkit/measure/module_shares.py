@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.modes import device_of, evaluating, without_fast_path
 from toolkit.measure.timing_lock import machine_alone
 
 Clock = Callable[[], float]
@@ -34,7 +34,7 @@ def module_seconds(
     names: the names of the modules.
     clock: gives seconds.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     shares: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
         stack.enter_context(machine_alone())

@@ -31,7 +31,8 @@ _CHEAP = """
     abs acos add add_relu addcdiv addcmul all amax amin aminmax angle any argmax argmin argsort asin atan atan2
     _embedding_bag grid_sampler bincount bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max
     clamp_min clip copysign cos cosh cosine_similarity cross linalg_cross count_nonzero cummax cummin cumprod cumsum
-    diff div divide elu embedding_bag eq erf erfc exp exp2 expm1 float_power floor floor_divide fmod frac ge gelu glu
+    diff div divide elu embedding_bag embedding_renorm eq erf erfc exp exp2 expm1
+    float_power floor floor_divide fmod frac ge gelu glu
     greater greater_equal gt hardshrink hardsigmoid hardswish hardtanh histc isfinite isinf isnan kthvalue ldexp le
     leaky_relu lerp less less_equal log log10 log1p log2 log_sigmoid log_softmax logaddexp logical_and logical_not
     logical_or logical_xor logit logsumexp lt max maximum mean median min minimum mish mul multiply multinomial

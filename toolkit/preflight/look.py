@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from toolkit.base.raised import with_place
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.save import save_model
 from toolkit.hooks.copies import copy_model
-from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.modes import all_trained, device_of, evaluating, without_fast_path
 from toolkit.hooks.paths import Path as Pass
 from toolkit.hooks.repeats import why_not_repeatable
 from toolkit.hooks.tensors import tensors_in
@@ -30,11 +31,14 @@ from toolkit.preflight.words import QUESTIONS
 from toolkit.stages.context import to_device
 from toolkit.tasks.folded import folded_task
 from toolkit.tasks.task import Batch, Task
-from toolkit.tasks.trial import load_baseline, smallest_batch
+from toolkit.tasks.trial import inputs_of, load_baseline, smallest_batch
 from toolkit.tasks.ways import paths_of
 from toolkit.training.step import training_step
 
 SEVERAL = 2  # examples of the question `several_examples`
+
+VARIED = 8  # examples that are given to the model one by one, to see whether their values decide what it runs
+TRIED_STEPS = 2  # of training: a graph that is kept from pass to pass shows in the second
 
 PARTS: Final[tuple[Question, ...]] = ("blocks", "channels")
 
@@ -133,7 +137,7 @@ class _Look:
 
         def work() -> None:
             model = self._to_try()
-            verdicts.extend(block_verdicts(model, self._inputs(self.least), self._others(model)))
+            verdicts.extend(block_verdicts(model, *self._given_to(model)))
             if not any(verdict.can_go for verdict in verdicts):
                 raise _RefusedError(
                     "no module adds its output to a stream that leads around it (x + f(x)) and keeps the stream's shape"
@@ -148,26 +152,24 @@ class _Look:
 
         def work() -> None:
             model = self._to_try()
-            inputs, others = self._inputs(self.least), self._others(model)
-            verdicts.extend(channel_verdicts(model, inputs, blocks, self.task.protected, others))
+            verdicts.extend(channel_verdicts(model, *self._given_to(model), blocks, self.task.protected))
             if not any(verdict.can_go for verdict in verdicts):
                 raise _RefusedError("no layer has channels of its own that could go without changing another's")
 
         self.ask("channels", work, after=("one_example", "repeats", "copies"))
         return tuple(verdicts)
 
-    def _others(self, model: nn.Module) -> tuple[Pass, ...]:
-        """Returns the other ways to run the model, on which every drop and cut of a run is proved too."""
-        return paths_of(self.task, model, _device_of(model)).taken[1:]
+    def _given_to(self, model: nn.Module) -> tuple[tuple[Tensor, ...], tuple[Pass, ...], tuple[Tensor, ...]]:
+        """Returns the inputs of drops and cuts, the other ways to run the model, and inputs of several examples."""
+        others = paths_of(self.task, model, device_of(model)).taken[1:]
+        return self._inputs(self.least), others, self._inputs(VARIED * self.least)
 
     def _inputs(self, size: int) -> tuple[Tensor, ...]:
-        inputs = self.task.example_inputs(size)
-        if not isinstance(inputs, tuple) or not inputs or not all(isinstance(part, Tensor) for part in inputs):
-            raise _RefusedError(f"the task's example_inputs({size}) must give a tuple of tensors")
+        inputs = inputs_of(self.task, size)
         wrong = [tuple(part.shape) for part in inputs if part.ndim == 0 or len(part) != size]
         if wrong:
             raise _RefusedError(f"example_inputs({size}) gives shape {wrong[0]}; its first size must be {size}")
-        return tuple(part.to(_device_of(self.model)) for part in inputs)
+        return tuple(part.to(device_of(self.model)) for part in inputs)
 
     def _run(self, model: nn.Module, size: int) -> list[Tensor]:
         inputs = self._inputs(size)
@@ -209,12 +211,13 @@ class _Look:
         return self.copy
 
     def _trains(self) -> None:
-        model = copy_model(self._to_try()).requires_grad_(True)
+        model = all_trained(copy_model(self._to_try()))
         with users_code("the training batches cannot be made"):
-            batch: Batch = next(iter(self.task.train_batches(SEVERAL, 0)))
-        still = torch.optim.SGD(model.parameters(), lr=0.0)
-        with torch.enable_grad():
-            training_step(model, to_device(batch, _device_of(model)), self._loss, still, 1.0)
+            batches = list(itertools.islice(self.task.train_batches(SEVERAL, 0), TRIED_STEPS))
+        still = torch.optim.AdamW(model.parameters(), lr=0.0)  # the kind of the stages: it takes no sparse gradients
+        for batch in batches:
+            with torch.enable_grad():
+                training_step(model, to_device(batch, device_of(model)), self._loss, still, 1.0)
 
     def _loss(self, student: nn.Module, batch: Batch) -> Tensor:
         return self.task.loss(student(*batch.inputs), batch.targets)
@@ -236,15 +239,10 @@ class _Look:
                 raise _RefusedError(
                     str(error).replace(f"{saved_folder}/", "").replace(f"{saved_folder}: ", "")
                 ) from error
-        outputs = self._now(loaded.to(_device_of(self.model)))
+        outputs = self._now(loaded.to(device_of(self.model)))
         self._refuse(difference(self._now(self.model), outputs, "by the loaded model", CLOSE))
 
     def _counts(self) -> None:
         counted = count_macs(self.model, self._inputs(self.least), self.least)
         self._refuse(counted.why_partial if counted.is_partial else None)
         self.macs = counted.total
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    """Returns the device of the first parameter; the CPU if there is none."""
-    return next((part.device for part in model.parameters()), torch.device("cpu"))

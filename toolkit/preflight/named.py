@@ -70,10 +70,10 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
     if "/" in name:
         chosen = ZooModel(name=name, arguments=_arguments(args.arguments), input_size=args.input_size)
         return InspectedModel(name, make_task(any_model_task().name, chosen), None)
-    choices = ", ".join(own_model_tasks())
+    tasks = own_model_tasks()
     raise UserError(
-        f"{name!r} is no task, no zoo model and no folder; {did_you_mean(name, own_model_tasks())}choose one of: {choices}, timm/NAME, torchvision/NAME, "
-        "transformers/TYPE, the folder of a run, or --task FILE.py"
+        f"{name!r} is no task, no zoo model and no folder; {did_you_mean(name, tasks)}choose one of: "
+        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, or --task FILE.py"
     )
 
 

@@ -13,8 +13,8 @@ REMEDIES: Final[dict[Question, str]] = {
     "repeats": "switch off in eval mode what is random, such as F.dropout without training=self.training, and what is "
     "kept from one call to the next; no cut could be proved otherwise",
     "copies": "keep nothing on the module that cannot be copied: a tensor of a forward pass, a lock, an open file",
-    "trains": "make the model take what the task's train_batches gives in training mode, and return what the task's "
-    "loss takes; cutting and repair need no training",
+    "trains": "make the model take what the task's train_batches gives in training mode, return what the task's loss "
+    "takes, and detach what it keeps from pass to pass; cutting and repair need no training",
     "saves": "make build_model build the modules and parameters of the trained model",
     "counts": "write the named operators with matrix products or convolutions; all ratios and targets of a run are in "
     "multiply-adds",
@@ -27,8 +27,11 @@ NOTHING: Final = "nothing; an output of the model has to keep its width"
 
 UNKNOWN: Final = "no remedy is known; the layer only keeps its width"
 
+ROUTED: Final = ("the values of", "nothing; what values choose stays as it is, because fixed inputs prove no cut of it")
+
 # (words in the reason, remedy): the first pair whose words occur in the reason is taken.
 _OF_CHANNELS: Final = (
+    ROUTED,
     ("is an output of the model", NOTHING),
     ("no layer reads it", "nothing; no layer that reads it could be narrowed with it"),
     (
@@ -55,6 +58,7 @@ _OF_CHANNELS: Final = (
 )
 
 _OF_BLOCKS: Final = (
+    ROUTED,
     ("is not run on", "nothing if it is only for training; otherwise give example inputs that run it"),
     ("is not called for", "nothing if it is only for training; otherwise give example inputs that run it"),
     ("times in one pass", "use a separate module for every call"),

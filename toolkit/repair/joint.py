@@ -25,9 +25,9 @@ from toolkit.channels.layers import channel_dim, num_outputs
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
 from toolkit.hooks.tensors import unlike
 from toolkit.repair.layers import plain_output
+from toolkit.repair.moves import TOLERANCE, move_like, moved_by, moved_stream, shifted
 from toolkit.repair.readers import reads_alone
 
-TOLERANCE = 1e-3  # share of the largest compared value by which equal values may differ
 HEADROOM = 4.0  # a lift is so many times the largest value of the stream
 
 BEHIND: Final[dict[str, Callable[[Tensor], Tensor]]] = {"nothing": lambda total: total, "relu": torch.relu}
@@ -66,16 +66,6 @@ class Joint:
 
 
 PLAIN: Final = Joint()
-
-
-@contextmanager
-def shifted(module: nn.Module, shift: Tensor | float) -> Iterator[None]:
-    """Adds `shift` to the module's output for the length of the `with`."""
-    handle = module.register_forward_hook(lambda _, __, output: output + shift)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -136,13 +126,15 @@ def _behind(
 ) -> str | None:
     """Returns what the sum passes (a key of `BEHIND`) if the stream follows moves of the layer's end; else None."""
     unmoved = capture(model, inputs, {point, end})
+    if len(unmoved) < 2:  # values decide which layers run, and these inputs run others
+        return None
     shape, module = unmoved[end].shape, model.get_submodule(end.module)
     scale = _along_channels(torch.tensor(joint.scale or (1.0,)).to(unmoved[end]), module, len(shape))
     moves = [move_like(unmoved[end], seed) for seed in (0, 1)]
-    moved = []
-    for move in moves:
-        with shifted(module, move + height):
-            moved.append(joint.like_output(capture(model, inputs, {point})[point], shape))
+    streams = [moved_stream(model, module, move + height, point, inputs) for move in moves]
+    moved = [joint.like_output(stream, shape) for stream in streams if stream is not None]
+    if len(moved) < len(moves):
+        return None
     if not moved_by((moves[1] - moves[0]) * scale, moved[1] - moved[0]):
         return None
     total = moved[0] - moves[0] * scale - height
@@ -155,8 +147,9 @@ def _scale_of(model: nn.Module, layer: str, point: ActivationPoint, inputs: Inpu
     module, end = model.get_submodule(layer), ActivationPoint(layer, "output")
     unmoved = capture(model, inputs, {point, end})
     move = move_like(unmoved[end])
-    with shifted(module, move):
-        after = capture(model, inputs, {point})[point]
+    after = moved_stream(model, module, move, point, inputs)
+    if after is None:
+        return ()
     joint = Joint(layout=layout)
     shape = unmoved[end].shape
     difference = (joint.like_output(after, shape) - joint.like_output(unmoved[point], shape)).double()
@@ -187,17 +180,6 @@ def tail_of(model: nn.Module, layer: str, joint: Joint) -> tuple[Tensor, Tensor]
     assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
-
-
-def move_like(output: Tensor, seed: int = 0) -> Tensor:
-    """Returns a random move of the size of an output's standard deviation; a seed always gives the same one."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(output.shape, generator=generator).to(output) * output.std().clamp(min=1e-3)
-
-
-def moved_by(move: Tensor, difference: Tensor) -> bool:
-    """Returns whether a stream changed by exactly the move that was added to a layer's output."""
-    return bool((difference - move).abs().max() <= TOLERANCE * move.abs().max())
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

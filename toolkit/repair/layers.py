@@ -89,6 +89,7 @@ def _conv_rows(layer: _ConvNd, inputs: Tensor, output_shape: torch.Size) -> Rows
 @torch.no_grad()
 def plain_output(layer: nn.Module, inputs: Tensor) -> Tensor:
     """Returns what the layer's class computes, without anything that a subclass adds."""
+    inputs = inputs.to(layer.get_parameter("weight").dtype)  # autocast casts inside the layer
     if is_transposed_linear(layer):
         return inputs @ layer.get_parameter("weight") + layer.get_parameter("bias")
     base: Any = next(kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))

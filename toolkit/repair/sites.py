@@ -11,18 +11,9 @@ from torch import nn
 
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.repair.joint import (
-    PLAIN,
-    Joint,
-    computes_as_its_class,
-    find_joint,
-    has_own_weights,
-    move_like,
-    moved_by,
-    norm_of,
-    shifted,
-)
+from toolkit.repair.joint import PLAIN, Joint, computes_as_its_class, find_joint, has_own_weights, norm_of
 from toolkit.repair.layers import can_be_fitted
+from toolkit.repair.moves import move_like, moved_by, shifted
 from toolkit.repair.readers import reads_alone
 from toolkit.repair.site import Site
 

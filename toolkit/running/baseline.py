@@ -11,13 +11,13 @@ from toolkit.base.errors import RecordError, StageError, UserError
 from toolkit.base.settings import Detail
 from toolkit.hooks.state import load_state
 from toolkit.hooks.tensors import tensors_sha256
-from toolkit.hooks.trial import described, told, users_code
+from toolkit.hooks.trial import told
 from toolkit.measure.macs import count_macs
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord
 from toolkit.tasks.rebuilt import check_rebuilt
 from toolkit.tasks.task import Task
-from toolkit.tasks.trial import inputs_of, smallest_batch
+from toolkit.tasks.trial import build_model, inputs_of, smallest_batch
 
 # Key of the first step of a record -> what differs from the begun run if the hash under this key differs.
 _MEANINGS = {"inputs_sha256": "example inputs", "weights_sha256": "weights", "baseline_sha256": "weights"}
@@ -94,10 +94,7 @@ def _rebuilt(task: Task, dense: nn.Module) -> nn.Module:
     Raises:
         UserError: `build_model` fails or gives no module, or the weights do not fit.
     """
-    with users_code(f"build_model of task {task.name!r} fails"):
-        model = task.build_model()
-    if not isinstance(model, nn.Module):
-        raise UserError(f"build_model of task {task.name!r} gives {described(model)}; it must build a torch.nn.Module")
+    model = build_model(task)
     try:
         load_state(model, dense.state_dict())
     except Exception as error:  # whatever a model's own way of loading raises

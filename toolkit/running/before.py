@@ -16,6 +16,8 @@ from toolkit.preflight.look import preflight_of
 from toolkit.preflight.report import Preflight, Question
 from toolkit.preflight.words import one_line_of, refusal_of
 from toolkit.recipe.recipe import Recipe
+from toolkit.tasks.cards import TASKS
+from toolkit.tasks.overlap import check_splits
 from toolkit.tasks.task import Task
 from toolkit.tasks.ways import paths_of
 
@@ -24,9 +26,12 @@ def look_before(recipe: Recipe, task: Task, dense: nn.Module, console: Console) 
     """Returns the preflight of the unmodified model `dense`; only blocks and channels that the recipe cuts are tried.
 
     Raises:
-        UserError: something is in the way of every run, or of the training in the recipe.
+        UserError: something is in the way of every run, or of the training in the recipe, or splits of a task of the
+            user's own share examples.
         StageError: a stage drops more blocks than there are.
     """
+    if task.name not in TASKS:
+        check_splits(task)
     cuts: dict[str, Question] = {"depth": "blocks", "width": "channels"}
     parts = [cuts[axis] for axis in dict.fromkeys(stage.axis for stage in recipe.stages) if axis in cuts]
     preflight = preflight_of(task, dense, parts=parts)

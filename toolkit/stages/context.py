@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.hooks.paths import Path
+from toolkit.hooks.routes import each_alone
 from toolkit.hooks.trial import described, users_code
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
@@ -20,6 +21,8 @@ from toolkit.tasks.task import Batch, Split, Task
 from toolkit.tasks.ways import paths_of
 
 PARTIAL = "that of this model is partial: the run record lists the operators without a count under `macs.unknown`"
+
+MOST_SINGLE = 8  # examples of which each is given to the model alone, to see whether values decide what it runs
 
 Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
 Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
@@ -95,6 +98,17 @@ class StageContext:
     def inputs(self, task: Task, split: Split) -> Iterator[tuple[Tensor, ...]]:
         """Returns an iterator over the inputs of the batches of a split."""
         return (batch.inputs for batch in self.batches(task, split))
+
+    def varied_inputs(self, task: Task, *splits: Split) -> Iterator[tuple[Tensor, ...]]:
+        """Yields the example inputs, single examples of the first split, and all batches of the splits.
+
+        Layers that are given rows depending on values show on single examples, even where a split has one batch.
+        """
+        yield self.example_inputs(task)
+        first = next(self.inputs(task, splits[0]))
+        yield from each_alone(tuple(part[: MOST_SINGLE * self.smallest_batch] for part in first), self.smallest_batch)
+        for split in splits:
+            yield from self.inputs(task, split)
 
     def other_paths(self, task: Task, model: nn.Module) -> tuple[Path, ...]:
         """Returns the ways to run the model beside eval mode on one example: training mode, and `other_inputs`.

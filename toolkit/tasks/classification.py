@@ -12,9 +12,10 @@ from toolkit.base.errors import UserError
 from toolkit.hooks.state import load_state, versions_of
 from toolkit.hooks.state_dicts import plain_weights
 from toolkit.hooks.trial import described, told, try_model, users_code
+from toolkit.hooks.unfit import refuse_unfit
 from toolkit.tasks.classifier import BINARY_CLASSES, Classifier, logits_of
 from toolkit.tasks.examples import Examples, ExampleSet
-from toolkit.tasks.overlap import check_apart
+from toolkit.tasks.overlap import check_apart, origins_of
 from toolkit.tasks.rebuilt import check_rebuilt
 from toolkit.tasks.task import Batch, Split
 from toolkit.tasks.trial import smallest_batch
@@ -68,7 +69,10 @@ class ClassificationTask(Classifier):
         self.other_inputs = tuple(other_inputs)
         if train is test or train is validation or validation is test:
             raise UserError("train, validation and test must be different data: no figure would mean anything")
-        weights = _weights_of(trained, self._built())
+        built = self._built()
+        if isinstance(trained, nn.Module) and not hasattr(trained, "_orig_mod"):
+            refuse_unfit(trained, "trained")
+        weights = _weights_of(trained, built)
         self._weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
         self._versions = versions_of(trained.state_dict() if isinstance(trained, nn.Module) else trained)
         self._trains = (
@@ -102,6 +106,7 @@ class ClassificationTask(Classifier):
             model = self.build_model()
         if not isinstance(model, nn.Module):
             raise UserError(f"build_model gives {described(model)}; it must build a torch.nn.Module")
+        refuse_unfit(model, "what build_model builds")
         return model
 
     def _check_data(self, measured: Mapping[Split, ExampleSet]) -> None:
@@ -167,6 +172,10 @@ def _draw(train: ExampleSet, count: int, seed: int) -> dict[Split, tuple[Example
             f"{len(train)} examples: choose 1 to {len(train) // len(FROM_TRAINING)}"
         )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    origins = origins_of(train.data)
+    firsts = set({origin: place for place, origin in reversed(list(enumerate(origins)))}.values())
+    if len(firsts) >= count * len(FROM_TRAINING):  # else the data repeat by nature
+        order = [place for place in order if place in firsts]
     return {split: (train, order[part * count : (part + 1) * count]) for part, split in enumerate(FROM_TRAINING)}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.base.errors import StageError, UserError
-from toolkit.hooks.modes import evaluating
+from toolkit.hooks.modes import device_of, evaluating
 from toolkit.hooks.trial import described
 from toolkit.measure.results import Quality, Timeline
 from toolkit.tasks.divergence import bernoulli_divergence, softmax_divergence
@@ -60,13 +60,16 @@ class Classifier(ABC):
         Raises:
             StageError: the outputs are not finite numbers, or there is not one label per example.
         """
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         correct: list[Tensor] = []
         with evaluating(model):
             for batch in self.batches(split, EVALUATION_BATCH, limit=limit):
                 logits = logits_of(model(*(part.to(device) for part in batch.inputs)), len(batch.targets)).cpu()
                 if not bool(logits.isfinite().all()):
-                    raise StageError(f"the model's outputs on split {split} are not finite numbers; it is broken")
+                    number = sum(map(len, correct)) + int((~logits.isfinite()).any(1).nonzero()[0])
+                    raise StageError(
+                        f"the model's outputs on split {split} are not finite numbers: {_why(batch, number)}"
+                    )
                 if batch.targets.shape != logits.shape[:1]:
                     raise StageError(
                         f"labels of split {split} are {described(batch.targets)}; there must be one per example, shape "
@@ -90,6 +93,13 @@ class Classifier(ABC):
     def timeline(self, model: nn.Module) -> Timeline | None:
         """Returns None: a classifier has no timeline."""
         return None
+
+
+def _why(batch: Batch, number: int) -> str:
+    """Returns in words why outputs are not finite; `number` is that of the first such example in its split."""
+    if all(bool(part.isfinite().all()) for part in batch.inputs):
+        return f"the model is broken (example {number})"
+    return f"inputs near example {number} are NaN or infinite; leave such examples out, or fill them in"
 
 
 def classes_of(logits: Tensor) -> Tensor:

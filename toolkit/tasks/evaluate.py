@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.hooks.memory import batch_size_noted, out_of_memory_named
-from toolkit.hooks.modes import evaluating
+from toolkit.hooks.modes import evaluating, training_noted
 from toolkit.hooks.trial import described, users_code
 from toolkit.measure.results import Quality
 from toolkit.tasks.task import Batch, Split, Task
@@ -33,6 +33,7 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
     advice = f"that is the batch size in which task {task.name!r} evaluates; give it a smaller one"
     with (
         evaluating(model),
+        training_noted(model) as was_trained,
         batch_size_noted(model) as batch_size,
         out_of_memory_named(f"evaluating the {split} split", batch_size, advice),
         users_code(f"evaluate of task {task.name!r} fails on {split!r}"),
@@ -45,6 +46,11 @@ def evaluate(task: Task, model: nn.Module, split: Split, *, limit: int | None = 
             raise StageError(
                 f"{_no_metric(task, split)}: {place} is {first_error['input']!r}; the model or its data is broken"
             ) from error
+    if was_trained():
+        raise StageError(
+            f"evaluate of task {task.name!r} puts the model into training mode, in which dropout and BatchNorm compute "
+            "something else; leave its mode as it is"
+        )
     fault = _fault(quality, task, split, limit)
     if fault:
         raise StageError(f"{_no_metric(task, split)}: {fault}")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.trial import users_code
+from toolkit.tasks.task import Batch, Split, Task
+
+MOST_COMPARED = 256  # examples of each split of a task, if its data are given in batches alone
+
+BY_CHANCE = 0.02  # the share of examples that may be in two splits of such a task, as large collections have twins
+
+READ_AT_ONCE = 16  # examples of each such batch
 
 CHUNK_BYTES = 2**26  # bytes of rows that are hashed at a time
 
@@ -30,15 +38,37 @@ def check_apart(splits: Mapping[str, Any], alike: Collection[str] = ()) -> None:
     Raises:
         UserError: two splits share examples.
     """
-    origins = {name: origins_of(data) for name, data in splits.items()}
-    names = list(splits)
+    _check_origins({name: origins_of(data) for name, data in splits.items()}, alike)
+
+
+def check_splits(task: Task) -> None:
+    """Checks that no two splits of a task share examples, as far as the first MOST_COMPARED of each show.
+
+    Scoring and calibration may share theirs: both only choose, and neither judges the other.
+
+    Raises:
+        UserError: two splits share examples.
+    """
+    origins: dict[str, list[Hashable]] = {}
+    for split in get_args(Split):
+        count = min(MOST_COMPARED, task.num_examples(split))
+        with users_code(f"batches of task {task.name!r} fails on {split!r}"):
+            batches = list(task.batches(split, READ_AT_ONCE, limit=count))
+        rows = [batch.inputs for batch in batches if isinstance(batch, Batch)]
+        origins[split] = [origin for inputs in rows for origin in _row_hashes(inputs)]
+    _check_origins(origins, ("score", "calibration"), by_chance=BY_CHANCE)
+
+
+def _check_origins(origins: Mapping[str, Sequence[Hashable]], alike: Collection[str], by_chance: float = 0.0) -> None:
+    names = list(origins)
     for position, first in enumerate(names):
         first_origins = set(origins[first])
         for second in names[position + 1 :]:
             if first in alike and second in alike:
                 continue
             shared = [number for number, origin in enumerate(origins[second]) if origin in first_origins]
-            if len(shared) > _expected(origins[first], len(origins[second])):
+            count = len(origins[second])
+            if len(shared) > max(_expected(origins[first], count), by_chance * count, 2.0 if by_chance else 0.0):
                 numbers = ", ".join(map(str, shared[:3]))
                 more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
                 raise UserError(
@@ -74,6 +104,8 @@ def _expected(origins: Sequence[Hashable], count: int) -> float:
 
     It is twice the expected number, by the share of `origins` that occur more than once, plus 3 standard deviations.
     """
+    if not origins:
+        return 0.0
     times = Counter(origins)
     twins = sum(number for number in times.values() if number > 1) / len(origins)
     return 0.0 if twins == 0 else 2 * twins * count + 3 * (twins * count + 1) ** 0.5

@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.tensors import equal
 from toolkit.hooks.trial import described, try_model, users_code
+from toolkit.hooks.unfit import refuse_unfit
 from toolkit.tasks.task import Task
 
 MOST_SMALLEST = 4  # examples; a model that needs more has a batch size written into its code
@@ -25,12 +27,27 @@ def load_baseline(task: Task) -> nn.Module:
     """Returns the trained model that `task.load_baseline()` gives.
 
     Raises:
-        UserError: the method raises, or gives no module.
+        UserError: the method raises, or gives no module that can be changed.
     """
     with users_code(f"load_baseline of task {task.name!r} fails"):
         model = task.load_baseline()
     if not isinstance(model, nn.Module):
         raise UserError(f"load_baseline of task {task.name!r} gives {described(model)}; it must be a torch.nn.Module")
+    refuse_unfit(model, f"what load_baseline of task {task.name!r} gives")
+    return model
+
+
+def build_model(task: Task) -> nn.Module:
+    """Returns the model that `task.build_model()` builds.
+
+    Raises:
+        UserError: the method raises, or builds no module that can be changed.
+    """
+    with users_code(f"build_model of task {task.name!r} fails"):
+        model = task.build_model()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"build_model of task {task.name!r} gives {described(model)}; it must build a torch.nn.Module")
+    refuse_unfit(model, f"what build_model of task {task.name!r} builds")
     return model
 
 
@@ -38,14 +55,19 @@ def inputs_of(task: Task, batch_size: int) -> tuple[Tensor, ...]:
     """Returns the inputs that `task.example_inputs(batch_size)` gives.
 
     Raises:
-        UserError: the method raises, or gives no tuple of tensors.
+        UserError: the method raises, gives no tuple of tensors, or gives others when it is called again.
     """
     with users_code(f"example_inputs of task {task.name!r} fails"):
-        inputs = task.example_inputs(batch_size)
+        inputs, again = task.example_inputs(batch_size), task.example_inputs(batch_size)
     if not isinstance(inputs, (tuple, list)) or not inputs or not all(isinstance(part, Tensor) for part in inputs):
         raise UserError(
             f"example_inputs of task {task.name!r} gives {_parts(inputs)}; it must be a tuple of tensors, the model's "
             "inputs by position, such as (images,)"
+        )
+    if not all(map(equal, inputs, again)):
+        raise UserError(
+            f"example_inputs of task {task.name!r} gives other inputs at every call, so that no two passes could be "
+            "compared; draw them once, or seed the draw"
         )
     return tuple(inputs)
 

@@ -125,7 +125,7 @@ class ModelProfile:
             self.round_to,
             bypass=self.bypass,
             others=self.context.other_paths(self.task, self.dense),
-            routed=routed_modules(self.dense, self.context.inputs(self.task, "calibration")),
+            routed=routed_modules(self.dense, self.context.varied_inputs(self.task, "calibration")),
         )
         if found.blocks or found.widths:
             return found

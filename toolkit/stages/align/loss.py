@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from toolkit.base.errors import StageError
 from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.points import ActivationPoint, watched
+from toolkit.hooks.tensors import usable_in_training
 from toolkit.stages.align.settings import Align
 from toolkit.tasks.task import AlignmentOptions, Batch, Task
 
@@ -41,7 +42,7 @@ class AlignLoss:
         config = self.config
         outputs, features = run_with_features(student, self.blocks, batch.inputs)
         with torch.no_grad(), attributes_kept(self.teacher):
-            goal, goal_features = run_with_features(self.teacher, self.blocks, batch.inputs)
+            goal, goal_features = usable_in_training(run_with_features(self.teacher, self.blocks, batch.inputs))
         parts = self._weighted_terms(outputs, goal, batch.targets)
         if config.task_weight:
             parts.append(config.task_weight * self.task.loss(outputs, batch.targets))

@@ -44,7 +44,7 @@ def apply_block_drop(
     """
     candidates = look_for_blocks(model, context.example_inputs(task))
     refused = faults_on_paths(model, candidates.names, context.other_paths(task, model))
-    refused |= routed_modules(model, context.inputs(task, "score"))
+    refused |= routed_modules(model, context.varied_inputs(task, "score"))
     names = [name for name in candidates.names if name not in refused]
     for name in candidates.names:
         if name in refused:

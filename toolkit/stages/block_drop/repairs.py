@@ -13,6 +13,7 @@ from toolkit.blocks.drop import block_end
 from toolkit.blocks.dropped import emptied_blocks
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, Inputs
+from toolkit.hooks.routes import routed_modules
 from toolkit.repair.bypass import BypassSite, FittedBypass, fit_bypasses
 from toolkit.repair.fit import Fitted, fit_layers, installed
 from toolkit.repair.readers import in_line
@@ -89,7 +90,8 @@ def repair_blocks(
     goals = _goals(model, blocks, inputs, context)
     folds: dict[str, Fitted] = {}
     if kind in ("fold", "fold_and_bypass"):
-        order = execution_order(model, inputs)
+        routed = routed_modules(model, context.varied_inputs(task, "calibration", "holdout"), reference)
+        order = [name for name in execution_order(model, inputs) if name in blocks or name not in routed]
         sites = {block: depth_site(model, block, inputs, order, goals[block]) for block in blocks}
         fold_sites = {block: site for block, site in sites.items() if site is not None}
         fitted = fit_layers(model, reference, list(fold_sites.values()), *data)

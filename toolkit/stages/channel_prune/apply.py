@@ -38,7 +38,7 @@ def apply_channel_prune(
     """
     inputs, paths = context.example_inputs(task), context.other_paths(task, model)
     all_groups = find_groups(model, inputs, find_blocks(model, inputs), task.protected, paths)
-    structure = without_modules(all_groups, routed_modules(model, context.inputs(task, "calibration")))
+    structure = without_modules(all_groups, routed_modules(model, context.varied_inputs(task, "calibration")))
     groups = _chosen_groups(structure, config)
     scores = score_groups(
         model, groups, config.importance, task, lambda: context.batches(task, "calibration"), context.seed

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toolkit.base.errors import StageError
 from toolkit.channels.groups import ChannelGroup, Slot
 from toolkit.channels.layers import batch_norm_scale, channel_dim, input_weights, output_weights
+from toolkit.hooks.modes import all_trained
 from toolkit.hooks.points import ActivationPoint, Inputs, watched
 from toolkit.repair.layers import without_padding
 from toolkit.stages.channel_prune.elimination import elimination_scores
@@ -169,7 +170,7 @@ def _taylor(
     totals = {group.name: torch.zeros(group.num_units, group.head_dim, dtype=torch.float64) for group in groups}
     is_empty = True
     try:
-        model.requires_grad_(True)
+        all_trained(model)
         for batch in batches:
             is_empty = False
             model.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
+from toolkit.hooks.routes import routed_modules
 from toolkit.repair.batch_norm import norms_to_reestimate, reestimate_batch_norms
 from toolkit.repair.fit import Fitted, fit_layers, install
 from toolkit.repair.joint import Joint, find_joint
@@ -42,7 +43,7 @@ def repair_readers(
     if not any(choice.changes for choice in choices):
         return [], 0
     inputs = context.example_inputs(task)
-    sites, norms = _sites_and_norms(model, reference, choices, inputs, config, context)
+    sites, norms = _sites_and_norms(model, reference, choices, task, config, context)
     results: list[Fitted] = []
     num_norms = 0
     with context.console.progress(f"channel_prune: repairing {len(sites)} layers", len(sites)) as bar:
@@ -64,12 +65,15 @@ def _sites_and_norms(
     model: nn.Module,
     reference: nn.Module,
     choices: Sequence[KeptUnits],
-    inputs: Inputs,
+    task: Task,
     config: ChannelPrune,
     context: StageContext,
 ) -> tuple[list[Site], list[list[str]]]:
     """Returns what is refitted, and the BatchNorms to estimate again before each refit and at the end."""
-    order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
+    inputs = context.example_inputs(task)
+    full_order, blocks = execution_order(model, inputs), find_blocks(model, inputs)
+    routed = routed_modules(model, context.varied_inputs(task, "calibration", "holdout"), context.dense)
+    order = [name for name in full_order if name not in routed]  # their rows are others than the goal's
     dense_order = execution_order(context.dense, inputs)
     gone = in_line(context.dense, emptied_blocks(model), inputs, dense_order)
     places = dropped_blocks(model)
@@ -90,7 +94,7 @@ def _sites_and_norms(
     )
     sites = reader_sites(model, choices, order, join, aim_at, others) if config.repair != "none" else []
     sites = [site for site in sites if site.layer not in others or _has_goal(context.dense, reference, site, inputs)]
-    return sites, norms_to_reestimate(model, order, first_read, sites)
+    return sites, norms_to_reestimate(model, full_order, first_read, sites)
 
 
 def _has_goal(dense: nn.Module, reference: nn.Module, site: Site, inputs: Inputs) -> bool:

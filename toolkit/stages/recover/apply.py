@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.hooks.held import attributes_kept
+from toolkit.hooks.tensors import usable_in_training
 from toolkit.stages.context import StageContext, to_device
 from toolkit.stages.curve import training_of
 from toolkit.stages.recover.detail import RecoverDetail
@@ -37,7 +38,7 @@ def apply_recover(
             total = total + config.task_weight * task.loss(outputs, batch.targets)
         if config.alignment_weight:
             with torch.no_grad(), attributes_kept(context.dense):
-                teacher = context.dense(*batch.inputs)
+                teacher = usable_in_training(context.dense(*batch.inputs))
             terms = task.alignment(outputs, teacher, batch.targets, AlignmentOptions())
             if not terms:
                 raise StageError(f"{task.name} has no alignment terms; set alignment_weight: 0")

@@ -13,7 +13,7 @@ from toolkit.channels.outputs import output_layers
 from toolkit.channels.patterns import matches_any
 from toolkit.channels.proof import check_cut
 from toolkit.hooks.copies import copy_model
-from toolkit.hooks.modes import evaluating
+from toolkit.hooks.modes import all_trained, evaluating
 from toolkit.repair.batch_norm import reestimate_batch_norms
 from toolkit.stages.context import StageContext
 from toolkit.stages.detail import CutGroup, Target
@@ -77,7 +77,7 @@ def _peer(model: nn.Module, task: Task, config: TorchPruning, context: StageCont
 
 def _gradients(model: nn.Module, task: Task, context: StageContext) -> dict[str, Tensor]:
     """Returns the gradient of the task's loss, summed over the calibration batches, by parameter name."""
-    trained = copy_model(model).requires_grad_(True)
+    trained = all_trained(copy_model(model))
     with evaluating(trained), torch.enable_grad():
         for batch in context.batches(task, "calibration"):
             task.loss(trained(*batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from toolkit.channels.cut import CutPart, KeptUnits, patch_attributes
 from toolkit.channels.groups import ChannelGroup
 from toolkit.channels.layers import mixes_channels
 from toolkit.hooks.copies import copy_model
-from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.hooks.modes import all_trained, evaluating, without_fast_path
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.stages.torch_pruning.settings import TorchPruning
 
@@ -75,7 +75,7 @@ class Peer:
         Raises:
             StageError: torch-pruning fails on this model, or cuts a layer for which there is no proof.
         """
-        model = copy_model(self.model).requires_grad_(True)  # torch-pruning silently skips frozen parameters
+        model = all_trained(copy_model(self.model))  # torch-pruning silently skips frozen parameters
         flags = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
         for name, parameter in model.named_parameters():
             if name in self.gradients:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from toolkit.base.errors import StageError, UserError
 from toolkit.hooks.copies import copy_model
-from toolkit.hooks.modes import evaluating
+from toolkit.hooks.modes import device_of, evaluating
 from toolkit.hooks.tensors import tensors_in
 from toolkit.measure.results import Quality, Timeline
 from toolkit.tasks.task import AlignmentOptions, Batch, Split
@@ -116,7 +116,7 @@ class ZooTask:
         Raises:
             StageError: the outputs are not finite numbers.
         """
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         mean_target = self._split(split)[1].mean(0).flatten()
         cosines: list[Tensor] = []
         with evaluating(model):
