@@ -66,7 +66,7 @@ def without_modules(structure: Structure, reasons: Mapping[str, str]) -> Structu
     for group in structure.groups:
         layer = next((slot.module for slot in group.slots if slot.module in reasons), None)
         if layer is not None:
-            refused[group.name] = f"{layer}: {reasons[layer]}"
+            refused[group.name] = reasons[layer] if layer == group.name else f"{layer}: {reasons[layer]}"
     refused |= structure.refused
     return Structure(tuple(group for group in structure.groups if group.name not in refused), refused)
 
