@@ -9,11 +9,11 @@ from typing import Final
 
 from reports.comparison.runs import SAME_QUALITY, timing_settings
 from toolkit.base.errors import RecordError
-from toolkit.measure.results import Measurement, Quality
+from toolkit.measure.results import Measurement
 from toolkit.record.compare import differences
 from toolkit.record.run import RunRecord
 
-SPLITS: Final = ("test", "validation")
+SPLITS: Final = ("test", "validation")  # of which a sweep may leave out validation: no report reads it
 
 _SEEDED_TASK = re.compile(r"-seed\d+$")  # tad-hapt and tad-hapt-seed1 are baselines of one benchmark
 
@@ -34,9 +34,10 @@ def check_complete(cell: Path, record: RunRecord, seed: int) -> None:
     if not record.recipe.stages:
         faults.append("its recipe has no stages, so there is nothing to compare with dense")
     timings = set(record.baseline.measurement.latency_keys)
+    splits = [split for split in SPLITS if split == "test" or split in record.recipe.measure.splits]
     for number, step in enumerate(record.steps):
         faults += [
-            f"step {number} has no quality on {split}" for split in SPLITS if not step.measurement.quality_on(split)
+            f"step {number} has no quality on {split}" for split in splits if not step.measurement.quality_on(split)
         ]
         if not timings or set(step.measurement.latency_keys) != timings:
             faults.append(f"step {number} or the dense model was not timed, or not at the same batch sizes and devices")
@@ -83,9 +84,9 @@ def _other_baseline(first: RunRecord, second: RunRecord) -> list[str]:
         else [f"task: {first.recipe.task_name} against {second.recipe.task_name}"]
     )
     for split in SPLITS:
-        left, right = (_quality(record.baseline.measurement, split).value for record in (first, second))
-        if abs(left - right) > SAME_QUALITY:
-            lines.append(f"quality of the dense model ({split}): {left:.4f} against {right:.4f}")
+        left, right = (record.baseline.measurement.quality_on(split) for record in (first, second))
+        if left and right and abs(left.value - right.value) > SAME_QUALITY:
+            lines.append(f"quality of the dense model ({split}): {left.value:.4f} against {right.value:.4f}")
     return [f"{line}, for the same seed" for line in lines]
 
 
@@ -94,11 +95,5 @@ def _benchmark(record: RunRecord) -> str:
 
 
 def _metric(measurement: Measurement, split: str) -> str:
-    quality = _quality(measurement, split)
-    return f"{quality.metric} on {quality.num_examples} examples"
-
-
-def _quality(measurement: Measurement, split: str) -> Quality:
     quality = measurement.quality_on(split)
-    assert quality is not None, "checked by check_complete"
-    return quality
+    return "not measured" if quality is None else f"{quality.metric} on {quality.num_examples} examples"

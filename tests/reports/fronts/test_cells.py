@@ -148,6 +148,26 @@ def test_other_environment_and_other_dense_model(tmp_path: Path) -> None:
         assert line in str(caught.value)
 
 
+def test_a_sweep_may_leave_out_the_validation_split(tmp_path: Path) -> None:
+    made = planned_record("depth", 0.5)
+    steps = tuple(
+        step.model_copy(
+            update={
+                "measurement": step.measurement.model_copy(
+                    update={"quality": tuple(part for part in step.measurement.quality if part.split == "test")}
+                )
+            }
+        )
+        for step in made.steps
+    )
+    measure = made.recipe.measure.model_copy(update={"splits": ("test",)})
+    recipe = made.recipe.model_copy(update={"measure": measure})
+    cell = save(made.model_copy(update={"steps": steps, "recipe": recipe}), tmp_path / "depth_0.5" / "seed0")
+    plan_note("depth", 0.5).save(cell)
+    (measured,) = load_fronts(tmp_path).cells
+    assert list(measured.quality) == ["test"]
+
+
 def test_records_that_lack_something(tmp_path: Path) -> None:
     made = planned_record("depth", 0.5, seed=2)
     last = made.steps[-1]
