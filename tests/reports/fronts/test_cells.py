@@ -162,7 +162,8 @@ def test_a_sweep_may_leave_out_the_validation_split(tmp_path: Path) -> None:
     )
     measure = made.recipe.measure.model_copy(update={"splits": ("test",)})
     recipe = made.recipe.model_copy(update={"measure": measure})
-    cell = save(made.model_copy(update={"steps": steps, "recipe": recipe}), tmp_path / "depth_0.5" / "seed0")
+    changed = {"steps": steps, "recipe": recipe, "recipe_sha256": recipe.sha256}
+    cell = save(made.model_copy(update=changed), tmp_path / "depth_0.5" / "seed0")
     plan_note("depth", 0.5).save(cell)
     (measured,) = load_fronts(tmp_path).cells
     assert list(measured.quality) == ["test"]
