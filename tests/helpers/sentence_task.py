@@ -46,6 +46,11 @@ def load_minilm() -> nn.Module:
     return model.eval()
 
 
+def backwards(sentences: list[str]) -> list[str]:
+    """Returns other examples of the same words: splits must not share any."""
+    return [" ".join(reversed(sentence.split())) for sentence in sentences]
+
+
 class SentenceTask:
     """Quality is the mean cosine between a model's embeddings and those of the unmodified one."""
 
@@ -57,7 +62,8 @@ class SentenceTask:
         tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
         tokenizer.enable_padding()
         self._tokenizer = tokenizer
-        self._batches = {name: self.encode(lines) for name, lines in (("score", SCORED), ("test", TESTED))}
+        splits = {"score": SCORED, "test": TESTED, "holdout": backwards(SCORED), "validation": backwards(TESTED)}
+        self._batches = {name: self.encode(lines) for name, lines in splits.items()}
         self._dense = load_minilm()
         self._embedded: dict[tuple[str, int | None], Tensor] = {}  # by the dense model
 
@@ -82,7 +88,7 @@ class SentenceTask:
         return len(self._of(split)[0])
 
     def _of(self, split: Split) -> tuple[Tensor, ...]:
-        return self._batches["test" if split in ("validation", "test") else "score"]
+        return self._batches.get(split, self._batches["score"])
 
     def batches(self, split: Split, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
         inputs = [part[:limit] for part in self._of(split)]
