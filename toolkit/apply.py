@@ -92,10 +92,10 @@ def _parser() -> argparse.ArgumentParser:
 def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
     """Builds the recipe's model, and prints what can be done with it; returns the exit code.
 
+    Every line is printed as a comment, so that the whole output of the command is YAML.
+
     Raises:
         StageError: a stage drops more blocks than there are.
-
-    Every line is printed as a comment, so that the whole output of the command is YAML.
     """
     task = toolkit.make_task(recipe.task, recipe.model, folder) if file is None else file.make()
     check_same_task(recipe, task.name)

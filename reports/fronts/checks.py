@@ -13,7 +13,7 @@ from toolkit.measure.results import Measurement
 from toolkit.record.compare import differences
 from toolkit.record.run import RunRecord
 
-SPLITS: Final = ("test", "validation")  # of which a sweep may leave out validation: no report reads it
+SPLITS: Final = ("test", "validation")  # a sweep may leave out validation, which points.csv alone shows
 
 _SEEDED_TASK = re.compile(r"-seed\d+$")  # tad-hapt and tad-hapt-seed1 are baselines of one benchmark
 

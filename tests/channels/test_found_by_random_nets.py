@@ -161,7 +161,8 @@ class TellingAttention(Attention):
 
 def test_a_norm_that_does_not_run_on_its_input_alone_is_no_traceback() -> None:
     net, inputs = made(TellingAttention(), TOKENS)
-    found_in(net, inputs)
+    found = found_in(net, inputs)
+    assert "out" in found.refused and not found.groups
 
 
 @pytest.mark.parametrize("norm", [nn.RMSNorm, nn.LayerNorm, HandRMS])

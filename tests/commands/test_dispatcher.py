@@ -48,4 +48,4 @@ def test_without_a_command_each_one_is_explained(
 
 def test_the_explanation_needs_no_torch() -> None:
     program = "import sys; from toolkit.__main__ import main; main(['-h']); sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False).returncode == 0

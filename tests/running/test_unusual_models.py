@@ -277,7 +277,10 @@ def test_whole_numbers_as_a_parameter_can_be_trained_around() -> None:
 
 @pytest.mark.parametrize("importance", ["taylor", "l2"])
 def test_whole_numbers_as_a_parameter_in_a_cut(importance: Any, tmp_path: Path, quiet: Console) -> None:
-    run_own(task_of(Permuted), tmp_path / "run", quiet, CUT.model_copy(update={"importance": importance}))
+    cut = CUT.model_copy(update={"importance": importance})
+    model = run_own(task_of(Permuted), tmp_path / "run", quiet, cut)
+    assert model.get_submodule("blocks.0.a").weight.shape == (8, 8)
+    assert model.get_parameter("order").tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
 class Forgetful(Block):

@@ -200,8 +200,7 @@ class _Run:
                 model, detail = STAGES[stage.type](model, self.task, stage, context)
             others = context.other_paths(self.task, self.dense)
             check_outputs(model, self.dense, self.inputs, self.smallest_batch, others)
-            may_stay = getattr(stage, "allow_no_change", False)  # a stage need not have this setting
-            check_changed(state_before, model, may_stay or detail.kept_as_it_came())
+            check_changed(state_before, model, stage.may_change_nothing or detail.kept_as_it_came())
         except StageError as error:
             raise StageError(f"{stage.type}: {error}", index) from error
         folder = self._stage_folder(index)

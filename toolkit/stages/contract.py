@@ -52,6 +52,11 @@ class StageSettings(Settings):
         return ()
 
     @property
+    def may_change_nothing(self) -> bool:
+        """Returns the setting `allow_no_change` of stages that have it, and False for others."""
+        return bool(getattr(self, "allow_no_change", False))
+
+    @property
     def trains(self) -> bool:
         """Says whether the stage takes gradient steps."""
         return False

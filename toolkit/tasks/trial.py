@@ -29,12 +29,7 @@ def load_baseline(task: Task) -> nn.Module:
     Raises:
         UserError: the method raises, or gives no module that can be changed.
     """
-    with users_code(f"load_baseline of task {task.name!r} fails"):
-        model = task.load_baseline()
-    if not isinstance(model, nn.Module):
-        raise UserError(f"load_baseline of task {task.name!r} gives {described(model)}; it must be a torch.nn.Module")
-    refuse_unfit(model, f"what load_baseline of task {task.name!r} gives")
-    return model
+    return _given_by(task.load_baseline, f"load_baseline of task {task.name!r}")
 
 
 def build_model(task: Task) -> nn.Module:
@@ -43,11 +38,15 @@ def build_model(task: Task) -> nn.Module:
     Raises:
         UserError: the method raises, or builds no module that can be changed.
     """
-    with users_code(f"build_model of task {task.name!r} fails"):
-        model = task.build_model()
+    return _given_by(task.build_model, f"build_model of task {task.name!r}")
+
+
+def _given_by(make: Callable[[], object], what: str) -> nn.Module:
+    with users_code(f"{what} fails"):
+        model = make()
     if not isinstance(model, nn.Module):
-        raise UserError(f"build_model of task {task.name!r} gives {described(model)}; it must build a torch.nn.Module")
-    refuse_unfit(model, f"what build_model of task {task.name!r} builds")
+        raise UserError(f"{what} gives {described(model)}; it must give a torch.nn.Module")
+    refuse_unfit(model, f"what {what} gives")
     return model
 
 

@@ -15,7 +15,7 @@ from toolkit.planning.profile.losses import SCORING_SPLITS
 from toolkit.record.plan import Criterion, ScoredOn
 from toolkit.tasks.task import Task
 
-LOSSES_VERSION = "5"  # to be raised when the way of scoring changes
+LOSSES_VERSION = "6"  # to be raised when the way of scoring changes
 
 COSTS_VERSION = "3"  # to be raised when the way of timing changes
 
