@@ -17,6 +17,8 @@ Shapes = tuple[tuple[int, ...], ...]
 
 NOT_ALWAYS = "is not run on every batch: the values of the model's inputs decide which modules run"
 
+MOST_ALONE = 8  # examples of which each is given to the model alone, to see whether its values decide what runs
+
 ROUTED = "the values of the rows decide which of them it sees"
 
 

@@ -20,6 +20,7 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import all_trained, device_of, evaluating, without_fast_path
 from toolkit.hooks.paths import Path as Pass
 from toolkit.hooks.repeats import why_not_repeatable
+from toolkit.hooks.routes import MOST_ALONE
 from toolkit.hooks.tensors import tensors_in
 from toolkit.hooks.trial import users_code
 from toolkit.measure.macs import count_macs
@@ -37,7 +38,6 @@ from toolkit.training.step import training_step
 
 SEVERAL = 2  # examples of the question `several_examples`
 
-VARIED = 8  # examples that are given to the model one by one, to see whether their values decide what it runs
 TRIED_STEPS = 2  # of training: a graph that is kept from pass to pass shows in the second
 
 PARTS: Final[tuple[Question, ...]] = ("blocks", "channels")
@@ -162,7 +162,7 @@ class _Look:
     def _given_to(self, model: nn.Module) -> tuple[tuple[Tensor, ...], tuple[Pass, ...], tuple[Tensor, ...]]:
         """Returns the inputs of drops and cuts, the other ways to run the model, and inputs of several examples."""
         others = paths_of(self.task, model, device_of(model)).taken[1:]
-        return self._inputs(self.least), others, self._inputs(VARIED * self.least)
+        return self._inputs(self.least), others, self._inputs(MOST_ALONE * self.least)
 
     def _inputs(self, size: int) -> tuple[Tensor, ...]:
         inputs = inputs_of(self.task, size)

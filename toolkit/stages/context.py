@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.hooks.paths import Path
-from toolkit.hooks.routes import each_alone
+from toolkit.hooks.routes import MOST_ALONE, each_alone
 from toolkit.hooks.trial import described, users_code
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
@@ -21,8 +21,6 @@ from toolkit.tasks.task import Batch, Split, Task
 from toolkit.tasks.ways import paths_of
 
 PARTIAL = "that of this model is partial: the run record lists the operators without a count under `macs.unknown`"
-
-MOST_SINGLE = 8  # examples of which each is given to the model alone, to see whether values decide what it runs
 
 Settings_contra = TypeVar("Settings_contra", bound=StageSettings, contravariant=True)
 Detail_co = TypeVar("Detail_co", bound=StageDetail, covariant=True)
@@ -106,7 +104,7 @@ class StageContext:
         """
         yield self.example_inputs(task)
         first = next(self.inputs(task, splits[0]))
-        yield from each_alone(tuple(part[: MOST_SINGLE * self.smallest_batch] for part in first), self.smallest_batch)
+        yield from each_alone(tuple(part[: MOST_ALONE * self.smallest_batch] for part in first), self.smallest_batch)
         for split in splits:
             yield from self.inputs(task, split)
 
