@@ -15,8 +15,6 @@ from toolkit.hooks.untouched import untouched
 from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.stand_ins.registry import make_stand_in
 
-FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError, AttributeError)
-
 
 def fault_of_drop(
     model: nn.Module, name: str, visit: Visit, inputs: tuple[Tensor, ...], outputs: Sequence[Tensor]
@@ -35,7 +33,7 @@ def fault_of_drop(
     try:
         with untouched(model), evaluating(model), without_fast_path(), torch.no_grad():
             outputs_without = tensors_in(model(*(part.clone() for part in inputs)))
-    except FAULTS as error:
+    except Exception as error:  # the user's code may raise anything
         return f"{_what(visit)}, and the model does not run without it: {type(error).__name__}: {_short(error)}"
     finally:
         put_module(model, name, block)

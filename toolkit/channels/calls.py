@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.channels.changes import cloned
 from toolkit.channels.layers import broad_dims, is_grouped, is_leaf, mixes_channels, own_parameters
-from toolkit.hooks.paths import FAULTS, Path
+from toolkit.hooks.paths import Path
 from toolkit.hooks.tensors import tensors_in, unlike
 
 
@@ -104,7 +104,7 @@ def dims_of_parameters(leaf: nn.Module, call: Call) -> list[int]:
             before = leaf(call.inputs[0].clone())
             parameter[(0,) * parameter.ndim] += 1.0
             moved = unlike(leaf(call.inputs[0].clone()), before)
-        except FAULTS:
+        except Exception:  # the user's code may raise anything
             return []
         finally:
             parameter.copy_(old)

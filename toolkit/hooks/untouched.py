@@ -77,5 +77,12 @@ def _put_buffer(buffer: torch.Tensor, value: torch.Tensor) -> None:
     if buffer.is_meta:
         return
     with torch.inference_mode(buffer.is_inference()):
-        if buffer.shape != value.shape or not torch.equal(buffer, value):
+        if not _is_as_it_was(buffer, value):
             buffer.copy_(value)
+
+
+def _is_as_it_was(buffer: torch.Tensor, value: torch.Tensor) -> bool:
+    try:
+        return buffer.shape == value.shape and torch.equal(buffer, value)
+    except NotImplementedError:  # torch copies tensors of packed types, but compares none
+        return False

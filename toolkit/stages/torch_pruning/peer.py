@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from toolkit.base.errors import StageError
+from toolkit.base.errors import StageError, UserError
 from toolkit.channels.cut import CutPart, KeptUnits, patch_attributes
 from toolkit.channels.groups import ChannelGroup
 from toolkit.channels.layers import mixes_channels
@@ -18,8 +18,6 @@ from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import all_trained, evaluating, without_fast_path
 from toolkit.hooks.points import ActivationPoint, capture
 from toolkit.stages.torch_pruning.settings import TorchPruning
-
-FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, LookupError, AttributeError)
 
 Inputs = tuple[Tensor, ...]
 
@@ -85,7 +83,9 @@ class Peer:
                 warnings.simplefilter("ignore")
                 torch.manual_seed(self.seed)  # the same ranking at every ratio
                 cut = self._cut_in_place(model, pruning_ratio)
-        except FAULTS as error:
+        except UserError:
+            raise
+        except Exception as error:  # torch-pruning, or the user's code, may raise anything
             raise StageError(f"torch-pruning cannot cut this model: {_short(error)}") from error
         model.zero_grad(set_to_none=True)
         for name, parameter in model.named_parameters():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toolkit.base.errors import StageError
 from toolkit.stages.context import StageContext
-from toolkit.stages.torch_pruning.peer import FAULTS, Peer, PeerCut
+from toolkit.stages.torch_pruning.peer import Peer, PeerCut
 from toolkit.stages.torch_pruning.settings import TorchPruning
 
 STEPS = 10  # ratios that are tried from small to large until the target is passed
@@ -30,7 +30,7 @@ def search_pruning_ratio(peer: Peer, config: TorchPruning, context: StageContext
         cut = peer.cut(ratio)
         try:
             difference = context.macs_ratio(cut.model) - config.macs_ratio
-        except FAULTS as error:
+        except Exception as error:  # the user's code may raise anything
             words = " ".join(str(error).split())[:160]
             raise StageError(f"the model does not run after torch-pruning has cut it: {words}") from error
         if best is None or abs(difference) < best[0]:
