@@ -1,4 +1,4 @@
-"""Runs of models that take real inputs alone, that do not repeat themselves, or whose errors are classes of their own."""
+"""Runs of models that take real inputs alone, do not repeat themselves, or raise errors of classes of their own."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Drawing(Block):
 
 
 class DrawingByNumpy(Drawing):
-    draw = staticmethod(lambda: float(np.random.rand()))  # noqa: NPY002  # models draw so
+    draw = staticmethod(lambda: float(np.random.rand()))  # models draw so
 
 
 class Fresh(Drawing):

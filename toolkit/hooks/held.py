@@ -8,7 +8,10 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from toolkit.hooks.tensors import put_values
 
 OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}  # tables of parameters, hooks and the like
 
@@ -16,6 +19,9 @@ _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 _PLAIN = (*_SCALARS, *_FUNCTIONS, type, range, Tensor, nn.Module)
 _UNCHANGING = frozenset((*_SCALARS, *_FUNCTIONS))  # most attributes; one is looked up faster here than in _PLAIN
+
+
+PlainValues = Mapping[str, Mapping[str, Any]]  # by the name of the module and that of the attribute
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:
@@ -67,8 +73,8 @@ def values_held(module: nn.Module) -> Iterator[Any]:
 def attributes_kept(*models: nn.Module) -> Iterator[None]:
     """Restores the attributes of all modules when the `with` ends, so that caches and counters do not stay.
 
-    Containers and plain objects that an attribute refers to get their former contents back. Parameters, buffers, hooks
-    and modes are not restored.
+    Containers, plain objects and tensors that an attribute refers to get their former contents back. Parameters,
+    buffers, hooks and modes are not restored.
     """
     modules = {id(module): module for model in models for module in model.modules()}
     saved = [(module, dict(vars(module))) for module in modules.values()]
@@ -86,7 +92,27 @@ def attributes_kept(*models: nn.Module) -> Iterator[None]:
             _put_attributes(module, attributes)
 
 
+def plain_values(model: nn.Module) -> PlainValues:
+    """Returns the numbers, words and tensors in the attributes of all modules; tensors are copied."""
+    return {
+        name: {
+            attribute: value.detach().clone() if isinstance(value, Tensor) else value
+            for attribute, value in own_attributes(module).items()
+            if isinstance(value, (*_SCALARS, Tensor))
+        }
+        for name, module in model.named_modules()
+    }
+
+
+def put_plain_values(model: nn.Module, values: PlainValues) -> None:
+    """Puts what `plain_values` gave back into the modules that have the same names."""
+    for name, module in model.named_modules():
+        vars(module).update(values.get(name, {}))
+
+
 def _note_contents(value: Any, into: dict[int, tuple[Any, Any]]) -> None:
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and _may_be_state(value):
+        into[id(value)] = value, value.detach().clone()
     if isinstance(value, _PLAIN) or id(value) in into:
         return
     if isinstance(value, dict | list | set):
@@ -98,8 +124,15 @@ def _note_contents(value: Any, into: dict[int, tuple[Any, Any]]) -> None:
             _note_contents(part, into)
 
 
+def _may_be_state(tensor: Tensor) -> bool:
+    """Says whether forward code may go on writing into a tensor; one with a graph is the result of a pass."""
+    return tensor.grad_fn is None and tensor.layout == torch.strided and not tensor.is_quantized
+
+
 def _put_contents(value: Any, content: Any) -> None:
-    if isinstance(value, list):
+    if isinstance(value, Tensor):
+        put_values(value, content)
+    elif isinstance(value, list):
         if len(value) != len(content) or any(one is not other for one, other in zip(value, content, strict=True)):
             value[:] = content
     elif isinstance(value, set):

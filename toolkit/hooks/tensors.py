@@ -97,6 +97,23 @@ def equal(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first, second) or not bool(unlike(first, second).any())
 
 
+@torch.no_grad()
+def put_values(tensor: Tensor, values: Tensor) -> None:
+    """Copies values into a tensor of the same shape, unless it holds them already or lies on the meta device."""
+    if tensor.is_meta:
+        return
+    with torch.inference_mode(tensor.is_inference()):
+        if not _holds(tensor, values):
+            tensor.copy_(values)
+
+
+def _holds(tensor: Tensor, values: Tensor) -> bool:
+    try:
+        return tensor.shape == values.shape and torch.equal(tensor, values)
+    except NotImplementedError:  # torch copies tensors of packed types, but compares none
+        return False
+
+
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
     """Says whether two lists have the same length and `equal` tensors."""
     return len(first) == len(second) and all(map(equal, first, second))

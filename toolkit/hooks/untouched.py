@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from toolkit.hooks.held import OF_EVERY_MODULE, attributes_kept
+from toolkit.hooks.tensors import put_values
 
 
 @contextlib.contextmanager
@@ -38,9 +39,8 @@ def untouched(*models: nn.Module) -> Iterator[None]:
             for table, content in tables:
                 _put_table(table, content)
             _cut_graphs(modules)
-            with torch.no_grad():
-                for buffer, value in values:
-                    _put_buffer(buffer, value)
+            for buffer, value in values:
+                put_values(buffer, value)
 
 
 @contextlib.contextmanager
@@ -71,18 +71,3 @@ def _cut_graphs(modules: Iterable[nn.Module]) -> None:
         for buffer in module.buffers(recurse=False):
             if buffer.grad_fn is not None and not buffer._is_view():  # torch detaches no views in place
                 buffer.detach_()
-
-
-def _put_buffer(buffer: torch.Tensor, value: torch.Tensor) -> None:
-    if buffer.is_meta:
-        return
-    with torch.inference_mode(buffer.is_inference()):
-        if not _is_as_it_was(buffer, value):
-            buffer.copy_(value)
-
-
-def _is_as_it_was(buffer: torch.Tensor, value: torch.Tensor) -> bool:
-    try:
-        return buffer.shape == value.shape and torch.equal(buffer, value)
-    except NotImplementedError:  # torch copies tensors of packed types, but compares none
-        return False

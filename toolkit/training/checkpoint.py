@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import StageError
 from toolkit.base.files import replacing
+from toolkit.hooks.held import PlainValues
 from toolkit.hooks.state import load_state
 
 VERSION = 1
@@ -74,6 +75,7 @@ class FitState:
     average: the model with averaged weights; the model itself where no weights are averaged.
     best_state: the weights of the best validated step; None while the starting point is the best, or with
         `select: last`.
+    best_values: what the modules' attributes held at the best validated step.
     """
 
     model: nn.Module
@@ -83,6 +85,7 @@ class FitState:
     since_point: list[float] = field(default_factory=list)  # training losses since the last validation
     best_value: float = -math.inf
     best_state: dict[str, Tensor] | None = None
+    best_values: PlainValues = field(default_factory=dict)
     finished: bool = False
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from toolkit.base.console import Console, Progress
 from toolkit.base.errors import StageError
 from toolkit.hooks.copies import copy_model
+from toolkit.hooks.held import plain_values
 from toolkit.hooks.memory import out_of_memory_named
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.tensors import model_sha256
@@ -24,7 +25,7 @@ from toolkit.hooks.trial import users_code
 from toolkit.measure.results import Quality
 from toolkit.tasks.task import Batch
 from toolkit.training.checkpoint import FitCheckpoint, FitPoint, FitResult, FitState
-from toolkit.training.start import judge_starting_point, keep_chosen, tensors_of
+from toolkit.training.start import Begun, judge_starting_point, keep_chosen
 from toolkit.training.step import BrokenTrainingError, Loss, check_trainable, training_step, update_average
 
 
@@ -109,7 +110,7 @@ def fit(
         UserError: the device is out of memory.
     """
     check_trainable(model)
-    starting_tensors = tensors_of(model) if judge_start and config.select == "best" else None
+    begun = Begun.of(model) if judge_start and config.select == "best" else None
     state = _begin(model, config)
     kept_state = None
     if checkpoint is not None:
@@ -125,12 +126,12 @@ def fit(
             try:
                 _go_on(state, objective, config, progress, title)
             except BrokenTrainingError as error:
-                if starting_tensors is None:
+                if begun is None:
                     raise StageError(f"{error}; lower learning_rate") from error
                 state.result.stopped, state.result.failure, state.finished = "broken", str(error), True
             if kept_state is not None and (state.finished or state.result.steps % kept_state.every == 0):
                 kept_state.save(state)
-    keep_chosen(state, starting_tensors, config.select)
+    keep_chosen(state, begun, config.select)
     model.eval()
     return state.result
 
@@ -199,7 +200,8 @@ def _validate(state: FitState, validate: Callable[[nn.Module], Quality], config:
     state.since_point = []
     if value > state.best_value:
         state.best_value, result.best_step = value, result.steps
-        state.best_state = copy.deepcopy(state.average.state_dict()) if config.select == "best" else None
+        if config.select == "best":
+            state.best_state, state.best_values = copy.deepcopy(state.average.state_dict()), plain_values(state.average)
     state.finished = result.steps == config.max_steps
     if config.patience and _validations_since_best(result) >= config.patience:
         state.finished, result.stopped = True, "patience"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.held import PlainValues, plain_values, put_plain_values
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.state import load_state
 from toolkit.measure.results import Quality
@@ -28,19 +30,39 @@ def judge_starting_point(state: FitState, validate: Callable[[nn.Module], Qualit
     state.best_value = quality.value
 
 
-def keep_chosen(state: FitState, begun: dict[str, Tensor] | None, select: Literal["best", "last"]) -> None:
-    """Puts the chosen weights into the model.
+@dataclass(frozen=True)
+class Begun:
+    """Holds a model before its first step.
 
-    begun: the tensors before the first step, from `tensors_of`; None where the starting point is no candidate.
+    tensors: copies of all parameters and buffers by name, including those that a state_dict leaves out.
+    values: what forward code may change beside them, such as a temperature that falls in training.
+    """
+
+    tensors: dict[str, Tensor]
+    values: PlainValues
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Begun:
+        """Copies what may change."""
+        return cls(tensors_of(model), plain_values(model))
+
+
+def keep_chosen(state: FitState, begun: Begun | None, select: Literal["best", "last"]) -> None:
+    """Puts the chosen weights into the model, and the plain values that it had with them.
+
+    begun: the model before the first step; None where the starting point is no candidate.
     """
     if select == "last":
         state.result.best_step = state.result.steps
         load_state(state.model, state.average.state_dict())
+        put_plain_values(state.model, plain_values(state.average))
     elif state.best_state is not None:
         load_state(state.model, state.best_state)
+        put_plain_values(state.model, state.best_values)
     else:
         assert begun is not None, "a training from nothing ends with a validation"
-        put_tensors(state.model, begun)
+        put_tensors(state.model, begun.tensors)
+        put_plain_values(state.model, begun.values)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
