@@ -208,8 +208,10 @@ class Replay:
             masks = {dim: changed(x, recorded, dim) for dim in dims if dim < x.ndim}
             earlier = self._response.through.get(name, masks)
             self._response.through[name] = {dim: mask | earlier[dim] for dim, mask in masks.items()}
-            if is_run:
-                return original(x, *args, **kwargs)
+            if is_run:  # a sum of changes may fall where the activation behind it cuts off, so it is not handed on
+                moved = unlike(original(x, *args, **kwargs), call.output)
+                everywhere = moved.new_ones(moved.shape[1])
+                return torch.where(moved, perturbed(call.output, everywhere, 1, self._sign), call.output)
             return call.output + torch.where(unlike(x, recorded), x - recorded, 0.0).to(call.output.dtype)
 
         return forward
