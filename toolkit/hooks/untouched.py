@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from toolkit.hooks.graphs import graphs_quiet
 from toolkit.hooks.held import OF_EVERY_MODULE, attributes_kept
 from toolkit.hooks.tensors import put_values
 
@@ -20,7 +21,7 @@ def untouched(*models: nn.Module) -> Iterator[None]:
 
     Modules, buffers and hooks that a pass adds are removed. Parameters are not restored: passes do not change them.
     Buffers that a pass with gradients has written into, as caches are, lose their autograd graph, and so they do before
-    the `with` begins: a graph that grows from pass to pass ends in a crash of the tracer.
+    the `with` begins: a graph that grows from pass to pass ends in a crash of the tracer. Graphs of torch.fx print no errors meanwhile.
     """
     modules = list({id(module): module for model in models for module in model.modules()}.values())
     dicts = [vars(module)[name] for module in modules for name in _TABLES & vars(module).keys()]
@@ -28,7 +29,7 @@ def untouched(*models: nn.Module) -> Iterator[None]:
     kinds = [(module, type(module), module.training) for module in modules]
     _cut_graphs(modules)
     values = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers(recurse=False)]
-    with random_state_kept(), attributes_kept(*models):
+    with random_state_kept(), attributes_kept(*models), graphs_quiet(*models):
         try:
             yield
         finally:
