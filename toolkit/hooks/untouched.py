@@ -21,7 +21,8 @@ def untouched(*models: nn.Module) -> Iterator[None]:
 
     Modules, buffers and hooks that a pass adds are removed. Parameters are not restored: passes do not change them.
     Buffers that a pass with gradients has written into, as caches are, lose their autograd graph, and so they do before
-    the `with` begins: a graph that grows from pass to pass ends in a crash of the tracer. Graphs of torch.fx print no errors meanwhile.
+    the `with` begins: a graph that grows from pass to pass ends in a crash of the tracer. Graphs of torch.fx print no
+    errors meanwhile.
     """
     modules = list({id(module): module for model in models for module in model.modules()}.values())
     dicts = [vars(module)[name] for module in modules for name in _TABLES & vars(module).keys()]

@@ -47,7 +47,8 @@ _OF_CHANNELS: Final = (
     ("is the rank of", "nothing; choose a smaller rank where the block is replaced"),
     (
         "it cannot be cut",
-        "take sizes from the tensor (x.shape[-1]) or from an attribute of the module, not from a number in forward",
+        "take sizes from the tensor at hand (x.shape[-1], or -1 in a reshape) or from an attribute of the module, not "
+        "from a number in forward or from another tensor; what is added to an input of the model has to keep its width",
     ),
     (
         "it computes something else",
