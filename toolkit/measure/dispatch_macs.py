@@ -132,6 +132,7 @@ def _distances(args: Sequence[Any], output: Any) -> int:
 FORMULAS: Mapping[str, Formula] = {
     "aten::mv": lambda args, _: args[0].numel(),
     "aten::addmv": lambda args, _: args[1].numel(),
+    "aten::addcmul": lambda _, output: output.numel(),
     "aten::dot": lambda args, _: args[0].numel(),
     "aten::vdot": lambda args, _: args[0].numel(),
     "aten::addbmm": lambda args, _: args[1].numel() * args[2].shape[-1],

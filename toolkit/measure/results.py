@@ -18,11 +18,48 @@ from toolkit.base.settings import Data
 Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
 
 
+class InputMacs(Data):
+    """Holds how the multiply-adds of a model with gates spread over the examples of a split.
+
+    p10, p90: percentiles, in multiply-adds.
+    edges: the bounds of the bins of a histogram, rising; one more than there are counts.
+    counts: the number of examples in each bin; the last bin holds its upper bound.
+    """
+
+    num_examples: Annotated[int, Field(ge=1)]
+    mean: float
+    p10: float
+    p90: float
+    deviation: float
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[int], bins: int = 20) -> InputMacs:
+        """Returns mean, spread and histogram of the multiply-adds of single examples."""
+        low, high = min(values), max(values)
+        width = max(high - low, 1) / bins
+        counts = [0] * bins
+        for value in values:
+            counts[min(int((value - low) / width), bins - 1)] += 1
+        return cls(
+            num_examples=len(values),
+            mean=statistics.fmean(values),
+            p10=percentile(values, 10),
+            p90=percentile(values, 90),
+            deviation=statistics.pstdev(values),
+            edges=tuple(low + width * edge for edge in range(bins + 1)),
+            counts=tuple(counts),
+        )
+
+
 class Macs(Data):
     """Holds the multiply-adds of one example; fvcore calls them "flops", although these would be twice as many.
 
     unknown: operators without a count that may be heavy, with their number of calls. If there is one, the count is
         partial: `total` holds what is known, and no ratio can be made of it.
+    of_inputs: how they spread over the validation examples, for a model whose work depends on its input; `total` is
+        then their mean, and the counts by operator are those of one example.
     """
 
     total: Annotated[int, Field(ge=0)]  # matrix products, convolutions, scaled dot-product attention
@@ -30,6 +67,7 @@ class Macs(Data):
     by_operator: dict[str, int]
     uncounted: dict[str, int]  # cheap operator without a count -> number of calls
     unknown: dict[str, int] = Field(default_factory=dict)
+    of_inputs: InputMacs | None = None
 
     @property
     def is_partial(self) -> bool:

@@ -12,11 +12,13 @@ from torch import nn
 
 from toolkit.base.console import Console
 from toolkit.hooks.copies import copy_model
+from toolkit.measure.input_macs import macs_of_inputs
 from toolkit.measure.macs import count_macs
 from toolkit.measure.possible import is_possible
-from toolkit.measure.results import Latency, Measurement, MeasurementKey
+from toolkit.measure.results import Latency, Macs, Measurement, MeasurementKey
 from toolkit.measure.timed import time_in_turns
 from toolkit.recipe.recipe import Recipe
+from toolkit.stand_ins.decisions import gated_layers
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
@@ -47,14 +49,23 @@ def measure(
 
         quality = tuple(done(evaluate(task, model, split)) for split in splits)
         latencies = tuple(done(latency) for latency in _latencies(model, dense, task, recipe, keys))
-    inputs = tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch))
     return Measurement(
-        macs=count_macs(model, inputs, smallest_batch),
+        macs=_macs(model, task, recipe, smallest_batch),
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         latency=latencies,
         quality=quality,
         timeline=task.timeline(model),
     )
+
+
+def _macs(model: nn.Module, task: Task, recipe: Recipe, smallest_batch: int) -> Macs:
+    """Returns the multiply-adds of one example; for a model with gates their mean over the validation examples."""
+    macs = count_macs(model, tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch)), smallest_batch)
+    if not gated_layers(model):
+        return macs
+    batches = (tuple(part.to(recipe.device) for part in batch.inputs) for batch in task.batches("validation", 16))
+    of_inputs = macs_of_inputs(model, batches, smallest_batch)
+    return macs.model_copy(update={"total": round(of_inputs.mean), "of_inputs": of_inputs})
 
 
 def latency_keys(recipe: Recipe) -> list[MeasurementKey]:
