@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tolerance=args.tolerance,
         threads=args.threads,
         latency_repeats=args.repeats,
+        constant_options=args.constant_options,
     )
     return exit_code(lambda: _export(args, settings), "interrupted; nothing was kept")
 
@@ -151,6 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R",
         default=REPEATS,
         help="latency samples per batch size; 0 measures no latency (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--constant-options",
+        action="store_true",
+        help="let each layer with a gate always take its most frequent option (default: refuse models with gates)",
     )
     return parser
 

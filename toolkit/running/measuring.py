@@ -60,7 +60,9 @@ def measure(
 
 def _macs(model: nn.Module, task: Task, recipe: Recipe, smallest_batch: int) -> Macs:
     """Returns the multiply-adds of one example; for a model with gates their mean over the validation examples."""
-    macs = count_macs(model, tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch)), smallest_batch)
+    macs = count_macs(
+        model, tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch)), smallest_batch
+    )
     if not gated_layers(model):
         return macs
     batches = (tuple(part.to(recipe.device) for part in batch.inputs) for batch in task.batches("validation", 16))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from toolkit.hooks.copies import copy_model
 from toolkit.stand_ins.dynamic_conv import Control, DynamicConv
 
 
@@ -40,6 +41,15 @@ def dynamic_layers(model: nn.Module) -> dict[str, DynamicConv]:
 def gated_layers(model: nn.Module) -> dict[str, DynamicConv]:
     """Returns the dynamic convolutions that have a gate, by name, in module order."""
     return {name: layer for name, layer in dynamic_layers(model).items() if layer.gate is not None}
+
+
+def without_gates(model: nn.Module) -> nn.Module:
+    """Returns a copy in which each dynamic layer always takes the option that its gate takes most often."""
+    copied = copy_model(model)
+    for layer in gated_layers(copied).values():
+        layer.arguments = layer.arguments.model_copy(update={"gate": None})
+        layer.gate = None
+    return copied
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
-from toolkit.stand_ins.dynamic_maps import CONVOLUTIONS, ChannelRebuild, StepRebuild
+from toolkit.stand_ins.dynamic_maps import CONVOLUTIONS, ChannelRebuild, StepRebuild, index_on
 from toolkit.stand_ins.gate import Gate
 
 CONVOLUTION_TYPES: Final[tuple[type[nn.Module], ...]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -62,11 +62,11 @@ class DynamicConv(StandIn):
         stored = arguments.computed(widest)
         for at, number in enumerate(arguments.channels):
             computed = arguments.computed(number)
-            rows, groups = [stored.index(channel) for channel in computed], arguments.groups_of(number)
-            reads = _read_by(groups, arguments)
+            rows = None if number == widest else [stored.index(channel) for channel in computed]
+            groups = arguments.groups_of(number)
             self._groups[number] = len(groups)
-            for name, index in (("rows", rows), ("reads", reads)):
-                value = None if index is None or index == list(range(widest)) else _index(index, device)
+            for name, index in (("rows", rows), ("reads", _read_by(groups, arguments))):
+                value = None if index is None else index_on(index, device)
                 self.register_buffer(f"{name}_{number}", value, persistent=False)
             if number < arguments.width:
                 sources = [computed.index(source) for source in arguments.sources[at]] if arguments.sources else None
@@ -237,7 +237,3 @@ def _read_by(groups: Sequence[int], arguments: DynamicConvArguments) -> list[int
     if len(groups) == arguments.groups:
         return None
     return [group * arguments.inputs + at for group in groups for at in range(arguments.inputs)]
-
-
-def _index(values: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.int64, device="cpu" if device.type == "meta" else device)

@@ -42,8 +42,8 @@ class ChannelRebuild(nn.Module):
         self.weight = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(len(rebuilt), device=device, dtype=dtype))
         place = {channel: at for at, channel in enumerate([*computed, *rebuilt])}
-        self.register_buffer("back", _index([place[channel] for channel in sorted(place)], device), persistent=False)
-        self.register_buffer("sources", None if sources is None else _index(sources, device), persistent=False)
+        self.register_buffer("back", index_on([place[channel] for channel in sorted(place)], device), persistent=False)
+        self.register_buffer("sources", None if sources is None else index_on(sources, device), persistent=False)
 
     @property
     def macs(self) -> int:
@@ -93,6 +93,6 @@ class StepRebuild(nn.Module):
         return torch.stack(steps, 3).flatten(2, 3)[:, :, :length]
 
 
-def _index(values: Sequence[int], device: torch.device) -> Tensor:
+def index_on(values: Sequence[int], device: torch.device) -> Tensor:
     """Returns an index on the device, with values even where the weights have none."""
     return torch.tensor(list(values), dtype=torch.int64, device="cpu" if device.type == "meta" else device)

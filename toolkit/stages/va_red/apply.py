@@ -97,9 +97,7 @@ def _constant(
     num_norms = 0
     if names and config.batch_norm == "reestimate":
         num_norms = reestimate_batch_norms(model, context.inputs(task, "calibration"))
-    taken = {
-        name: (offered[name].steps[step], offered[name].channels[part]) for name, (step, part) in chosen.items()
-    }
+    taken = {name: (offered[name].steps[step], offered[name].channels[part]) for name, (step, part) in chosen.items()}
     detail = VaRedDetail(
         scope=config.scope,
         layers=tuple(

@@ -129,7 +129,9 @@ def _alone(conv: nn.Module, layer: DynamicConv, option: Option) -> DynamicConv:
 
 
 @torch.no_grad()
-def refit(model: nn.Module, reference: nn.Module, names: Sequence[str], batches: Callable[[], Iterable[Inputs]]) -> None:
+def refit(
+    model: nn.Module, reference: nn.Module, names: Sequence[str], batches: Callable[[], Iterable[Inputs]]
+) -> None:
     """Fits the maps of constant layers again, in execution order, each behind the layers that were fitted before.
 
     The goal of a map is the output of the same layer of `reference`; its inputs come from the model itself.

@@ -65,7 +65,10 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def _output_shapes(model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     points = [ActivationPoint(name, "output") for name in names]
-    with torch.no_grad(), watched(model, points, lambda point, value: shapes.update({point.module: tuple(value.shape)})):
+    with (
+        torch.no_grad(),
+        watched(model, points, lambda point, value: shapes.update({point.module: tuple(value.shape)})),
+    ):
         model(*inputs)
     return shapes
 

@@ -102,7 +102,9 @@ class VaRed(StageSettings):
         for name, values in (("steps", self.steps), ("channels", self.channels)):
             refuse_twice(name, values)
         if 1 not in self.steps or 1.0 not in self.channels:
-            raise ValueError("steps must have 1 and channels 1.0 among them: a layer must be able to compute everything")
+            raise ValueError(
+                "steps must have 1 and channels 1.0 among them: a layer must be able to compute everything"
+            )
         if len(self.steps) == 1 and len(self.channels) == 1:
             raise ValueError("steps [1] and channels [1.0] leave nothing to choose")
         if list(self.steps) != sorted(self.steps) or list(self.channels) != sorted(self.channels, reverse=True):
