@@ -1,4 +1,4 @@
-"""A dynamic convolution computes what the sub-sampled full convolution and the cheap maps say, and costs what it says."""
+"""A dynamic convolution computes what the sub-sampled full convolution and the cheap maps say, at the cost it says."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from toolkit.channels.propose import propose_groups
 from toolkit.hooks.paths import Path, called
 from toolkit.stand_ins.contract import StandIn
 
-
 DYNAMIC = "is a dynamic layer of the stage va_red, whose channels stay: cut channels before that stage"
 
 

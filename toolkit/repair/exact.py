@@ -21,4 +21,5 @@ def least_squares(gram: Tensor, cross: Tensor) -> Tensor:
     scale = torch.where(scale > 0, scale, 1.0)
     scaled = gram / scale[..., :, None] / scale[..., None, :]
     inverse = torch.linalg.pinv(scaled, rtol=SMALLEST, hermitian=True)
-    return inverse @ (cross / scale[..., :, None]) / scale[..., :, None]
+    solution: Tensor = inverse @ (cross / scale[..., :, None]) / scale[..., :, None]
+    return solution

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class DynamicConv(StandIn):
         """
         if len(stream) == 1:
             return self.compute(stream, *decisions[0].tolist())
-        kinds, members = decisions.unique(dim=0, return_inverse=True)
+        kinds, members = torch.unique(decisions, dim=0, return_inverse=True)
         if len(kinds) == 1:
             return self.compute(stream, *kinds[0].tolist())
         places = [(members == kind).nonzero()[:, 0] for kind in range(len(kinds))]
@@ -124,11 +124,23 @@ class DynamicConv(StandIn):
         """Returns the output [B, C, ...] with only some of it computed: option `step` of time, `part` of channels."""
         stride, number = self.arguments.steps[step], self.arguments.channels[part]
         output = self.convolve(stream, number, stride)
-        if str(number) in self.over_channels:
-            output = self.over_channels[str(number)](output)
+        if number < self.arguments.width:
+            output = self.rebuild(number)(output)
         if stride > 1:
-            output = self.over_steps[str(stride)](output, self._length(stream))
+            output = self.between(stride)(output, self._length(stream))
         return output
+
+    def rebuild(self, number: int) -> ChannelRebuild:
+        """Returns the map that rebuilds the other channels where `number` of them are computed."""
+        rebuild = self.over_channels[str(number)]
+        assert isinstance(rebuild, ChannelRebuild)
+        return rebuild
+
+    def between(self, stride: int) -> StepRebuild:
+        """Returns the map that rebuilds the steps between those that a stride computes."""
+        between = self.over_steps[str(stride)]
+        assert isinstance(between, StepRebuild)
+        return between
 
     def convolve(self, stream: Tensor, number: int, stride: int) -> Tensor:
         """Returns the `number` computed channels, in ascending order, at every `stride`-th time step."""
@@ -147,7 +159,7 @@ class DynamicConv(StandIn):
         if number == self.arguments.width:
             return full
         computed = torch.tensor(self.arguments.computed(number), device=full.device)
-        rebuilt: Tensor = self.over_channels[str(number)](full.index_select(1, computed))
+        rebuilt: Tensor = self.rebuild(number)(full.index_select(1, computed))
         return rebuilt
 
     def sample_steps(self, full: Tensor, step: int) -> Tensor:
@@ -155,7 +167,7 @@ class DynamicConv(StandIn):
         stride = self.arguments.steps[step]
         if stride == 1:
             return full
-        rebuilt: Tensor = self.over_steps[str(stride)](full[:, :, ::stride], full.shape[2])
+        rebuilt: Tensor = self.between(stride)(full[:, :, ::stride], full.shape[2])
         return rebuilt
 
     def _length(self, stream: Tensor) -> int:
@@ -180,9 +192,9 @@ class DynamicConv(StandIn):
             stride, number = self.arguments.steps[step], self.arguments.channels[part]
             steps = math.ceil(sizes[0] / stride)
             per_position = number * math.prod(self.weight.shape[1:])
-            if str(number) in self.over_channels:
-                per_position += self.over_channels[str(number)].macs
-            between = self.over_steps[str(stride)].macs if stride > 1 else 0
+            if number < self.arguments.width:
+                per_position += self.rebuild(number).macs
+            between = self.between(stride).macs if stride > 1 else 0
             costs[step, part] = steps * space * (per_position + between)
         return costs
 
@@ -193,20 +205,25 @@ class DynamicConv(StandIn):
 
     def fault(self) -> str | None:
         """Returns which weights do not have the shape that the arguments state; None if all do."""
-        expected: list[tuple[str, Any, tuple[int, ...]]] = [
-            ("weight", self.weight, (self.arguments.channels[0], self.arguments.inputs, *self.weight.shape[2:])),
-            ("bias", self.bias, (self.arguments.channels[0],)),
+        arguments = self.arguments
+        expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+            ("weight", self.weight, (arguments.channels[0], arguments.inputs, *self.weight.shape[2:])),
+            ("bias", self.bias, (arguments.channels[0],)),
         ]
-        for number, rebuild in self.over_channels.items():
-            rest = self.arguments.width - int(number)
-            expected.append((f"over_channels.{number}.bias", rebuild.bias, (rest,)))
-            shape = (rest, int(number)) if rebuild.sources is None else (rest,)
-            expected.append((f"over_channels.{number}.weight", rebuild.weight, shape))
-        for stride, between in self.over_steps.items():
-            expected.append((f"over_steps.{stride}.weight", between.weight, (int(stride) - 1, self.arguments.width, 2)))
+        for number in arguments.channels:
+            if number < arguments.width:
+                rebuild, rest = self.rebuild(number), arguments.width - number
+                shape: tuple[int, ...] = (rest, number) if rebuild.sources is None else (rest,)
+                expected.append((f"over_channels.{number}.weight", rebuild.weight, shape))
+                expected.append((f"over_channels.{number}.bias", rebuild.bias, (rest,)))
+        for stride in arguments.steps:
+            if stride > 1:
+                weight = self.between(stride).weight
+                expected.append((f"over_steps.{stride}.weight", weight, (stride - 1, arguments.width, 2)))
         if self.gate is not None:
-            inputs = self.arguments.inputs * self.arguments.groups * (2 if self.gate.pooling != "average" else 1)
-            expected.append(("gate.hidden.weight", self.gate.hidden.weight, (self.gate.scores.in_features, inputs)))
+            inputs = arguments.inputs * arguments.groups * (1 if self.gate.pooling == "average" else 2)
+            hidden = self.gate.hidden.weight
+            expected.append(("gate.hidden.weight", hidden, (self.gate.scores.in_features, inputs)))
         for name, tensor, shape in expected:
             if tensor is not None and tuple(tensor.shape) != shape:
                 return f"{name} must have shape {shape}, but it has {tuple(tensor.shape)}"

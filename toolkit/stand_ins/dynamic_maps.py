@@ -29,6 +29,9 @@ class ChannelRebuild(nn.Module):
         pointwise one.
     """
 
+    back: Tensor
+    sources: Tensor | None
+
     def __init__(
         self,
         computed: Sequence[int],

@@ -37,11 +37,11 @@ class Gate(nn.Module):
         return self.hidden.weight.numel() + self.scores.weight.numel()
 
     def forward(self, stream: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the scores, 0 or more, of the temporal strides [B, numbers[0]] and of the channels [B, numbers[1]]."""
+        """Returns the scores, 0 or more, of the temporal strides and of the numbers of channels: [B, options] each."""
         pooled = stream.flatten(2).mean(2)
         if self.pooling == "average_and_change":
             change = stream.diff(dim=2) if stream.dim() != 4 and stream.shape[2] > 1 else torch.zeros_like(stream)
             pooled = torch.cat([pooled, change.abs().flatten(2).mean(2)], 1)
         hidden = torch.tanh(self.norm(self.hidden(pooled)))
-        steps, channels = torch.relu(torch.tanh(self.scores(hidden))).split(self.numbers, 1)
-        return steps, channels
+        scores = torch.relu(torch.tanh(self.scores(hidden)))
+        return scores[:, : self.numbers[0]], scores[:, self.numbers[0] :]

@@ -112,7 +112,7 @@ def test_a_policy_is_trained_saved_loaded_and_counted(dims: int, estimator: str,
 
 def test_work_follows_the_input_where_the_gates_say_so() -> None:
     """Gates by hand: full for signals that change in time, every fourth step for those that do not."""
-    model, _, task = applied(**FEW)
+    model, _, _ = applied(**FEW)
 
     def choose(name: str, layer: DynamicConv, stream: torch.Tensor) -> torch.Tensor:
         moves = stream[:, :, 3:-3].diff(dim=2).abs().amax((1, 2)) > 1e-4
@@ -246,7 +246,7 @@ def test_constant_options_are_exported_and_gates_are_refused_with_the_nearest_ex
         assert report.batch_size is None
     gated, _, _ = applied(**FEW)
     settings = ExportSettings(format="torch_export")
-    with pytest.raises(ExportError, match="5 layers have gates .*--constant-options"):
+    with pytest.raises(ExportError, match=r"5 layers have gates .*--constant-options"):
         export_model(gated, task.example_inputs, tmp_path / "gated.pt2", settings)
     usual = settings.model_copy(update={"constant_options": True})
     export_model(gated, task.example_inputs, tmp_path / "gated.pt2", usual)

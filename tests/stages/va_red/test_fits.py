@@ -1,4 +1,4 @@
-"""Cheap maps are fitted in closed form, the computed channels are chosen well, and options for a budget are the best."""
+"""Cheap maps are fitted in closed form, computed channels are chosen well, and options for a budget are the best."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The stage `va_red`: convolutions that compute only some time steps and channels, for each input as much as it needs."""
+"""The stage `va_red`: makes convolutions compute only some time steps and channels, and rebuild the rest."""

@@ -151,7 +151,7 @@ def refit(
                 for stream, goal in _pairs(model, reference, name, batches()):
                     computed = layer.convolve(stream, number, stride)
                     if layer.over_channels:
-                        computed = layer.over_channels[str(number)](computed)
+                        computed = layer.rebuild(number)(computed)
                     between.add(computed, goal)
                 put_steps(layer, stride, between)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from toolkit.stages.detail import Recorded, StageDetail, Target, TrainingDetail
 
 
@@ -24,10 +26,10 @@ class DynamicLayer(Recorded):
     channels: tuple[int, ...]
     of: int
     rebuilt_by: str
-    channel_errors: dict[str, float] = {}
-    step_errors: dict[str, float] = {}
-    macs: dict[str, int] = {}
-    shares: dict[str, float] = {}
+    channel_errors: dict[str, float] = Field(default_factory=dict)
+    step_errors: dict[str, float] = Field(default_factory=dict)
+    macs: dict[str, int] = Field(default_factory=dict)
+    shares: dict[str, float] = Field(default_factory=dict)
 
 
 class VaRedDetail(StageDetail):
@@ -41,7 +43,7 @@ class VaRedDetail(StageDetail):
 
     scope: str
     layers: tuple[DynamicLayer, ...]
-    refused: dict[str, str] = {}
+    refused: dict[str, str] = Field(default_factory=dict)
     macs_ratio: Target
     batch_norms_reestimated: int = 0
     training_result: TrainingDetail | None = None

@@ -16,7 +16,7 @@ from toolkit.channels.patterns import matches_any
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, watched
 from toolkit.stages.va_red.settings import VaRed
-from toolkit.stand_ins.dynamic_conv import CONVOLUTION_TYPES, padding_of
+from toolkit.stand_ins.dynamic_conv import CONVOLUTION_TYPES, Conv, padding_of
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,25 @@ def _fault(model: nn.Module, name: str, calls: int, shape: tuple[int, ...] | Non
         return "it is a transposed convolution, whose output steps do not follow from single input steps"
     if type(module) not in CONVOLUTION_TYPES:
         return f"it is a {type(module).__name__}, which may compute something else than a convolution"
-    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    assert isinstance(module, Conv)
     if calls != 1:
         return "it is not called for the example inputs" if not calls else f"it is called {calls} times in one pass"
     if shape is None or len(shape) != len(module.kernel_size) + 2:
         return "it is run on inputs without a batch"
+    return _fault_of_weights(model, module)
+
+
+def _fault_of_weights(model: nn.Module, module: Conv) -> str | None:
+    """Returns whether a convolution shares its weights or pads in an unusual way, in words; None if it does not."""
     names = [other for other, part in model.named_modules(remove_duplicate=False) if part is module]
     if len(names) > 1:
         return f"it stands in several places: {', '.join(names)}"
+    own = {id(part) for part in module.parameters(recurse=False)}
     owners = [
         f"{place}.{leaf}".lstrip(".")
         for place, part in model.named_modules()
         for leaf, value in part.named_parameters(recurse=False)
-        if any(value is own for own in module.parameters(recurse=False)) and part is not module
+        if id(value) in own and part is not module
     ]
     if owners:
         return f"it shares its weights with {owners[0]}"
@@ -104,7 +110,7 @@ def _fault(model: nn.Module, name: str, calls: int, shape: tuple[int, ...] | Non
 
 
 def _offer(conv: nn.Module, shape: Sequence[int], config: VaRed) -> Offered:
-    assert isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    assert isinstance(conv, Conv)
     has_time, length = len(conv.kernel_size) != 2, shape[2]
     steps = tuple(stride for stride in config.steps if stride == 1 or (has_time and stride < length))
     width, per_channel = conv.out_channels, math.prod(conv.weight.shape[1:])

@@ -16,7 +16,6 @@ from toolkit.stages.va_red.options import Offered
 from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments, GateArguments
 from toolkit.stand_ins.dynamic_conv import Conv, DynamicConv
-from toolkit.stand_ins.dynamic_maps import ChannelRebuild, StepRebuild
 from toolkit.stand_ins.registry import make_stand_in
 
 
@@ -102,8 +101,7 @@ def _dynamic(conv: Conv, offer: Offered, moments: LayerMoments, config: VaRed) -
 @torch.no_grad()
 def put_steps(layer: DynamicConv, stride: int, moments: StepMoments) -> None:
     """Puts the fitted map for a stride into the layer."""
-    between = layer.over_steps[str(stride)]
-    assert isinstance(between, StepRebuild)
+    between = layer.between(stride)
     weight, bias = moments.fit()
     between.weight.copy_(weight)
     between.bias.copy_(bias)
@@ -112,8 +110,7 @@ def put_steps(layer: DynamicConv, stride: int, moments: StepMoments) -> None:
 @torch.no_grad()
 def put_channels(layer: DynamicConv, number: int, moments: ChannelMoments) -> None:
     """Puts the fitted map for a number of computed channels into the layer."""
-    rebuild, arguments = layer.over_channels[str(number)], layer.arguments
-    assert isinstance(rebuild, ChannelRebuild)
+    rebuild, arguments = layer.rebuild(number), layer.arguments
     computed, rebuilt = arguments.computed(number), arguments.rebuilt(number)
     if arguments.rebuilt_by == "pointwise":
         weight, bias = moments.fit(computed, rebuilt)
@@ -129,8 +126,7 @@ def channel_errors(layer: DynamicConv, moments: LayerMoments) -> dict[str, float
     for at, number in enumerate(arguments.channels):
         if number == arguments.width:
             continue
-        rebuild, computed = layer.over_channels[str(number)], arguments.computed(number)
-        assert isinstance(rebuild, ChannelRebuild)
+        rebuild, computed = layer.rebuild(number), arguments.computed(number)
         rebuilt, weight = arguments.rebuilt(number), rebuild.weight.detach().double()
         if arguments.rebuilt_by == "depthwise":
             places = [computed.index(source) for source in arguments.sources[at]]
@@ -145,7 +141,6 @@ def step_errors(layer: DynamicConv, moments: LayerMoments) -> dict[str, float]:
     """Returns the squared error of each map over time as a share of the output's variance, on calibration data."""
     errors = {}
     for stride, steps in moments.steps.items():
-        between = layer.over_steps[str(stride)]
-        assert isinstance(between, StepRebuild)
+        between = layer.between(stride)
         errors[str(stride)] = steps.error(between.weight.detach().double(), between.bias.detach().double())
     return errors
