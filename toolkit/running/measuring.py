@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
 Result = TypeVar("Result")
+
+MOST_TIMED = 8  # batches of real inputs that a model with gates is timed on
 
 
 def measure(
@@ -91,18 +94,26 @@ def _latencies(
     model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, keys: Sequence[MeasurementKey]
 ) -> Iterator[Latency]:
     """Yields the latency of each key; on a device that is not the run's, copies of the models are timed."""
-    settings = recipe.measure
     for device, keys_of_device in itertools.groupby(keys, key=lambda key: key.device):
         pair = [model, dense]
         if device != recipe.device:
             pair = [copy_model(part).to(device) for part in pair]
         for key in keys_of_device:
-            yield time_in_turns(
-                pair[0],
-                pair[1],
-                task.example_inputs(key.batch_size),
-                key,
-                threads=settings.threads,
-                warmup=settings.warmup,
-                repeats=settings.repeats,
-            )
+            yield _timed(pair[0], pair[1], task, recipe, key)
+
+
+def _timed(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, key: MeasurementKey) -> Latency:
+    """Returns the latency for a key; models with gates are timed on several batches of real inputs, not on one."""
+    settings = recipe.measure
+    sets = [task.example_inputs(key.batch_size)]
+    if gated_layers(model):
+        batches = task.batches("score", key.batch_size, limit=MOST_TIMED * key.batch_size)
+        sets = [batch.inputs for batch in batches if len(batch.inputs[0]) == key.batch_size] or sets
+    repeats = math.ceil(settings.repeats / len(sets))
+    parts = [
+        time_in_turns(model, dense, inputs, key, threads=settings.threads, warmup=settings.warmup, repeats=repeats)
+        for inputs in sets
+    ]
+    samples = [sample for part in parts for sample in part.samples_s]
+    dense_samples = [sample for part in parts for sample in part.dense_samples_s]
+    return parts[0].model_copy(update={"samples_s": tuple(samples), "dense_samples_s": tuple(dense_samples)})

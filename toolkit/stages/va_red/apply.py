@@ -16,9 +16,10 @@ from toolkit.measure.input_macs import macs_of_inputs
 from toolkit.repair.batch_norm import reestimate_batch_norms
 from toolkit.stages.context import StageContext, to_device
 from toolkit.stages.curve import training_of
-from toolkit.stages.detail import Target, TrainingDetail
+from toolkit.stages.detail import DynamicLayer, Target
+from toolkit.stages.recorded import TrainingDetail
 from toolkit.stages.va_red.constant import Option, cheapest, refit, score_options, settle
-from toolkit.stages.va_red.detail import DynamicLayer, VaRedDetail
+from toolkit.stages.va_red.detail import VaRedDetail
 from toolkit.stages.va_red.options import Offered, offers, words_of
 from toolkit.stages.va_red.policy import policy_loss
 from toolkit.stages.va_red.settings import VaRed

@@ -4,32 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from toolkit.stages.detail import Recorded, StageDetail, Target, TrainingDetail
-
-
-class DynamicLayer(Recorded):
-    """Holds what became of a convolution.
-
-    steps: the temporal strides that it offers, or the one that it has.
-    channels: the numbers of computed channels that it offers, or the one that it has.
-    of: the number of output channels.
-    rebuilt_by: the map that rebuilds the channels that are not computed.
-    channel_errors, step_errors: squared error of the fitted maps on calibration data as a share of the output's
-        variance, by number of computed channels and by stride.
-    macs: the multiply-adds of each option, "R x k", for one example, without the gate's.
-    shares: the share of the calibration examples for which the gate takes each option, the same keys; empty without a
-        gate.
-    """
-
-    name: str
-    steps: tuple[int, ...]
-    channels: tuple[int, ...]
-    of: int
-    rebuilt_by: str
-    channel_errors: dict[str, float] = Field(default_factory=dict)
-    step_errors: dict[str, float] = Field(default_factory=dict)
-    macs: dict[str, int] = Field(default_factory=dict)
-    shares: dict[str, float] = Field(default_factory=dict)
+from toolkit.stages.detail import DynamicLayer, StageDetail, Target
+from toolkit.stages.recorded import TrainingDetail
 
 
 class VaRedDetail(StageDetail):
@@ -51,3 +27,7 @@ class VaRedDetail(StageDetail):
     def training(self) -> TrainingDetail | None:
         """Returns the training of the policy, if there was one."""
         return self.training_result
+
+    def dynamic_layers(self) -> tuple[DynamicLayer, ...]:
+        """Returns the dynamic layers."""
+        return self.layers
