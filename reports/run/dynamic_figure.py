@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.drawing.style import BLUE, INK, ORANGE, light_grid, new_figure
-from toolkit.measure.results import InputMacs
+from toolkit.measure.counted import InputMacs
 from toolkit.stages.detail import DynamicLayer
 
 ROW_IN = 0.32  # the height of a layer's row, in inches
@@ -46,8 +46,8 @@ def input_macs_caption(spread: InputMacs, dense: int) -> str:
     """Returns mean and spread in words."""
     words = (
         f"{spread.num_examples} examples take {spread.mean / dense:.3f} of the dense MACs on average; the tenth "
-        f"and the ninetieth percentile are {spread.p10 / dense:.3f} and {spread.p90 / dense:.3f}, the standard deviation is "
-        f"{spread.deviation / dense:.3f}. Gates and cheap maps are counted."
+        f"and the ninetieth percentile are {spread.p10 / dense:.3f} and {spread.p90 / dense:.3f}, the standard "
+        f"deviation is {spread.deviation / dense:.3f}. Gates and cheap maps are counted."
     )
     return f"{words} The work hardly depends on the input." if spread.deviation < 0.01 * spread.mean else words
 

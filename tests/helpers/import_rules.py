@@ -17,7 +17,10 @@ MOST_LINES_OF_A_COMMAND = 160
 
 SEES_REPORTS = ("toolkit.apply", "toolkit.sweep", "toolkit.benchmarks")
 
-SEEN_BY_REPORTS = ("toolkit.record", "toolkit.recipe", "toolkit.base", "toolkit.measure.results")
+SEEN_BY_REPORTS = (
+    *("toolkit.record", "toolkit.recipe", "toolkit.base"),
+    *("toolkit.measure.results", "toolkit.measure.counted"),
+)
 
 LIGHT_FILES_OF_STAGES = ("settings", "detail", "recorded")
 

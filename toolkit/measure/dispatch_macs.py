@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.measure.counted import Macs
 from toolkit.measure.mac_rules import NORMALISATION
-from toolkit.measure.results import Macs
 from toolkit.measure.uncounted import CHEAP, CHEAP_ELSEWHERE, CHEAP_WHEN_RUN, MOVES, MOVES_WHEN_RUN
 
 Formula = Callable[[Sequence[Any], Any], int]  # takes the positional arguments of a call and its output

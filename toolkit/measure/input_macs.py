@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.hooks.modes import evaluating
+from toolkit.measure.counted import InputMacs
 from toolkit.measure.macs import count_macs
-from toolkit.measure.results import InputMacs
 from toolkit.stand_ins.decisions import choices_noted, gated_layers
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import FlatOutputs
 from toolkit.hooks.untouched import untouched
+from toolkit.measure.counted import Macs
 from toolkit.measure.dispatch_macs import count_by_dispatch
 from toolkit.measure.mac_rules import NORMALISATION, operator_handles
-from toolkit.measure.results import Macs
 from toolkit.stand_ins.decisions import gated_layers
 
 with warnings.catch_warnings():  # fvcore scripts functions on import, which torch deprecates with a warning

@@ -13,10 +13,11 @@ from torch import nn
 
 from toolkit.base.console import Console
 from toolkit.hooks.copies import copy_model
+from toolkit.measure.counted import Macs
 from toolkit.measure.input_macs import macs_of_inputs
 from toolkit.measure.macs import count_macs
 from toolkit.measure.possible import is_possible
-from toolkit.measure.results import Latency, Macs, Measurement, MeasurementKey
+from toolkit.measure.results import Latency, Measurement, MeasurementKey
 from toolkit.measure.timed import time_in_turns
 from toolkit.recipe.recipe import Recipe
 from toolkit.stand_ins.decisions import gated_layers

@@ -14,10 +14,11 @@ from toolkit.base.console import Console
 from toolkit.base.errors import UserError
 from toolkit.base.files import content_sha256, write_atomically
 from toolkit.hooks.routes import routed_modules
+from toolkit.measure.counted import Macs
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.measure.results import Macs, MeasurementKey
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.correction import as_text, described
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import gather_costs, gather_losses, with_losses
