@@ -75,6 +75,11 @@ class Macs(Data):
         return bool(self.unknown)
 
     @property
+    def known_total(self) -> int | None:
+        """Returns the multiply-adds, or None if the count is partial."""
+        return None if self.is_partial else self.total
+
+    @property
     def why_partial(self) -> str:
         """Returns which operators have no count, in words, with three names at the most."""
         names = [f"{name} ({number} calls)" for name, number in self.unknown.items()]

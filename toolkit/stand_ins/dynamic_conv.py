@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.stand_ins.contract import StandIn
+from toolkit.stand_ins.convolutions import CONVOLUTION_TYPES, CONVOLUTIONS, Conv, index_on, padding_of
 from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
-from toolkit.stand_ins.dynamic_maps import CONVOLUTIONS, ChannelRebuild, StepRebuild, index_on
+from toolkit.stand_ins.dynamic_maps import ChannelRebuild, StepRebuild
 from toolkit.stand_ins.gate import Gate
-
-CONVOLUTION_TYPES: Final[tuple[type[nn.Module], ...]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 Control = Callable[["DynamicConv", Tensor], Tensor]
 
@@ -228,25 +225,6 @@ class DynamicConv(StandIn):
             if tensor is not None and tuple(tensor.shape) != shape:
                 return f"{name} must have shape {shape}, but it has {tuple(tensor.shape)}"
         return None
-
-
-def padding_of(conv: Conv) -> tuple[int, ...]:
-    """Returns the zeros that a convolution adds on each side of each axis.
-
-    Raises:
-        ValueError: it adds other numbers than zeros, or not equally many on both sides.
-    """
-    if conv.padding_mode != "zeros":
-        raise ValueError(f"its padding mode is {conv.padding_mode}, not zeros")
-    if conv.padding == "valid":
-        return (0,) * len(conv.stride)
-    if conv.padding == "same":
-        reach = [dilation * (kernel - 1) for dilation, kernel in zip(conv.dilation, conv.kernel_size, strict=True)]
-        if any(size % 2 for size in reach):
-            raise ValueError("its padding `same` adds more zeros on one side than on the other")
-        return tuple(size // 2 for size in reach)
-    assert isinstance(conv.padding, tuple)
-    return conv.padding
 
 
 def _read_by(groups: Sequence[int], arguments: DynamicConvArguments) -> list[int] | None:

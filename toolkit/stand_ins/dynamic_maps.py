@@ -14,11 +14,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Index = tuple[int, ...]
-
-CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+from toolkit.stand_ins.convolutions import CONVOLUTIONS, index_on
 
 
 class ChannelRebuild(nn.Module):
@@ -94,8 +91,3 @@ class StepRebuild(nn.Module):
             before, after = weight[:, 0].reshape(shape), weight[:, 1].reshape(shape)
             steps.append(torch.addcmul(torch.addcmul(bias.reshape(shape), computed, before), behind, after))
         return torch.stack(steps, 3).flatten(2, 3)[:, :, :length]
-
-
-def index_on(values: Sequence[int], device: torch.device) -> Tensor:
-    """Returns an index on the device, with values even where the weights have none."""
-    return torch.tensor(list(values), dtype=torch.int64, device="cpu" if device.type == "meta" else device)

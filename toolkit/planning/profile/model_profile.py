@@ -82,12 +82,11 @@ class ModelProfile:
     @cached_property
     def context(self) -> StageContext:
         def counted(model: nn.Module) -> int | None:
-            macs = self.macs_of(model)
-            return None if macs.is_partial else macs.total
+            return self.macs_of(model).known_total
 
         return StageContext(
             dense=self.dense,
-            dense_macs=None if self.dense_macs.is_partial else self.dense_macs.total,
+            dense_macs=self.dense_macs.known_total,
             count_macs=counted,
             device=self.timing.device,
             seed=0,

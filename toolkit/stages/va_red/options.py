@@ -16,7 +16,7 @@ from toolkit.channels.patterns import matches_any
 from toolkit.hooks.order import execution_order
 from toolkit.hooks.points import ActivationPoint, watched
 from toolkit.stages.va_red.settings import VaRed
-from toolkit.stand_ins.dynamic_conv import CONVOLUTION_TYPES, Conv, padding_of
+from toolkit.stand_ins.convolutions import CONVOLUTION_TYPES, Conv, padding_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +21,9 @@ from toolkit.hooks.tensors import usable_in_training
 from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.decisions import controlled, gated_layers
 from toolkit.stand_ins.dynamic_conv import DynamicConv
-from toolkit.tasks.task import AlignmentOptions, Batch, Task
+from toolkit.tasks.task import AlignmentOptions, Batch, Task, TellsCorrect
 
 SMALL = 1e-6  # is added to every score, so that the weights sum to 1 even where all scores are 0
-
-
-@runtime_checkable
-class TellsCorrect(Protocol):
-    """Is a task that tells which examples a model gets right."""
-
-    def correct(self, outputs: Any, targets: Any) -> Tensor:
-        """Returns for each example whether the outputs are right: bool [B]."""
 
 
 @dataclass

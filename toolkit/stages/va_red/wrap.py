@@ -14,8 +14,9 @@ from toolkit.hooks.points import ActivationPoint, Inputs, watched
 from toolkit.stages.va_red.moments import ChannelMoments, StepMoments, channel_order
 from toolkit.stages.va_red.options import Offered
 from toolkit.stages.va_red.settings import VaRed
+from toolkit.stand_ins.convolutions import Conv
 from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments, GateArguments
-from toolkit.stand_ins.dynamic_conv import Conv, DynamicConv
+from toolkit.stand_ins.dynamic_conv import DynamicConv
 from toolkit.stand_ins.registry import make_stand_in
 
 
