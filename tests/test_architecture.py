@@ -64,7 +64,7 @@ OFFENDERS: list[tuple[Callable[[Modules], list[str]], dict[str, str]]] = [
     ),
     (
         import_rules.siblings_apart,
-        {"toolkit.tasks.tad.watch.made_up": "from toolkit.tasks.tad.hapt.data import FOLDER"},
+        {"toolkit.tasks.tad.watch.made_up": "from toolkit.tasks.tad.hapt.task import FOLDER"},
     ),
     (import_rules.heavy_packages_have_one_importer, {"toolkit.measure.made_up": "import fvcore.nn"}),
     (import_rules.heavy_packages_have_one_importer, {"toolkit.stages.made_up": "from peft import LoraConfig"}),

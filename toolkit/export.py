@@ -40,8 +40,7 @@ PICKLE_NOTE = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes a compressed model for other programs as `argv` says (None: the process's), and returns the exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = (parser := _parser()).parse_args(argv)
     if args.opset is not None and args.format != "onnx":
         parser.error("argument --opset: is for --format onnx only; leave it out")
     settings = ExportSettings(
@@ -52,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tolerance=args.tolerance,
         threads=args.threads,
         latency_repeats=args.repeats,
+        constant_options=args.constant_options,
     )
     return exit_code(lambda: _export(args, settings), "interrupted; nothing was kept")
 
@@ -118,9 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a compressed model as ONNX or as a torch.export program. The file appears only after it was "
         "read back and its outputs agreed with the model's.",
     )
-    parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="folder of a run, such as runs/smoke, or of a saved model"
-    )
+    folder = "folder of a run, such as runs/smoke, or of a saved model"
+    parser.add_argument("directory", type=Path, metavar="DIR", help=folder)
     add_task_file_argument(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file; must be given")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: DIR/exported.onnx or .pt2)")
@@ -152,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         default=REPEATS,
         help="latency samples per batch size; 0 measures no latency (default: %(default)s)",
     )
+    gates = "let each layer with a gate always take its most frequent option (default: refuse models with gates)"
+    parser.add_argument("--constant-options", action="store_true", help=gates)
     return parser
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.base.words import plain
-from toolkit.measure.results import Macs, MeasurementKey
+from toolkit.measure.counted import Macs
+from toolkit.measure.results import MeasurementKey
 from toolkit.recipe.recipe import Family
 from toolkit.record.run import StepRecord
 

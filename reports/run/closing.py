@@ -7,7 +7,8 @@ from pathlib import Path
 
 from reports.drawing.words import MACS_NOTE, count, macs_words, mebibytes
 from toolkit.base.console import Console
-from toolkit.measure.results import Latency, Measurement, MeasurementKey, Quality, percentile
+from toolkit.measure.counted import percentile
+from toolkit.measure.results import Latency, Measurement, MeasurementKey, Quality
 from toolkit.record.run import RunRecord, StepRecord
 
 DENSE_NOTE = "In brackets: MACs as a share of the dense (unmodified) model's; metric minus the dense model's."

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.drawing.style import BLUE, GREEN, GREY, INK, light_grid, new_figure
-from toolkit.stages.detail import TrainingDetail
+from toolkit.stages.recorded import TrainingDetail
 
 
 def draw_recovery(detail: TrainingDetail, title: str, dense: float | None, before: float | None) -> Figure:

@@ -10,6 +10,7 @@ from reports.drawing.style import Drawing
 from reports.drawing.words import MACS_NOTE
 from reports.run.channels_figure import draw_channels, kept_by_kind
 from reports.run.details import detail_of, details_of
+from reports.run.dynamic_figure import OPTIONS_CAPTION, draw_input_macs, draw_options, input_macs_caption
 from reports.run.importance_figure import direction, draw_importance
 from reports.run.recovery_figure import draw_recovery
 from reports.run.repairs_figure import draw_repairs
@@ -51,7 +52,8 @@ def sections_of(record: RunRecord) -> list[Section]:
     if not record.steps:
         return [*always, Section("Results", el("p", "Nothing was measured yet.", class_="warning")), raw_recipe(record)]
     makers: tuple[Callable[[RunRecord], Section | None], ...] = (
-        results, importance, channels, repairs, recovery, timeline, operators, other_stages, raw_recipe,
+        results, work_by_input, importance, channels, dynamic, repairs, recovery, timeline, operators, other_stages,
+        raw_recipe,
     )  # fmt: skip
     return always + [section for maker in makers if (section := maker(record)) is not None]
 
@@ -85,6 +87,32 @@ def results(record: RunRecord) -> Section:
     )
     figure = Drawing("waterfall", draw_waterfall(record.steps), caption)
     return Section("Result after each stage", together([*parts, quality_details(record.steps)]), (figure,))
+
+
+def work_by_input(record: RunRecord) -> Section | None:
+    """Returns the section on how the multiply-adds spread over inputs, for models whose work depends on its input."""
+    dense = record.steps[0].measurement.macs
+    drawings = []
+    for number, step in enumerate(record.steps):
+        spread = step.measurement.macs.of_inputs
+        if spread is not None and dense.total:
+            figure = draw_input_macs(spread, dense.total, f"Stage {number}: multiply-adds of each validation example")
+            drawings.append(Drawing(f"inputs-{number}", figure, input_macs_caption(spread, dense.total)))
+    return Section("Work for each input", Safe(""), tuple(drawings)) if drawings else None
+
+
+def dynamic(record: RunRecord) -> Section | None:
+    """Returns the section on layers that compute only a part of their output."""
+    drawings = tuple(
+        Drawing(
+            f"dynamic-{number}",
+            draw_options(detail.dynamic_layers(), f"Stage {number}: what dynamic layers compute"),
+            OPTIONS_CAPTION,
+        )
+        for number, detail in details_of(record.steps)
+        if detail.dynamic_layers()
+    )
+    return Section("Dynamic layers", Safe(""), drawings) if drawings else None
 
 
 def importance(record: RunRecord) -> Section | None:

@@ -18,7 +18,8 @@ from reports.drawing.words import (
     step_names,
     timed_at,
 )
-from toolkit.measure.results import Macs, Measurement, MeasurementKey
+from toolkit.measure.counted import Macs
+from toolkit.measure.results import Measurement, MeasurementKey
 from toolkit.record.run import RunRecord, StepRecord
 
 UNSTABLE_SPREAD = 0.5  # most of (p90 - p10) / median for a stable latency

@@ -14,7 +14,8 @@ from reports.run.closing import closing_table, show_closing
 from toolkit.apply import main
 from toolkit.base.console import Console
 from toolkit.base.errors import RecordError, StageError
-from toolkit.measure.results import Environment, Latency, Macs, Measurement, Quality
+from toolkit.measure.counted import Macs
+from toolkit.measure.results import Environment, Latency, Measurement, Quality
 from toolkit.recipe.read import load_recipe
 from toolkit.record.run import RunRecord, StepRecord
 

@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from toolkit.measure.results import Environment, Latency, Macs, Measurement, Quality, Segment, Timeline
+from toolkit.measure.counted import Macs
+from toolkit.measure.results import Environment, Latency, Measurement, Quality, Segment, Timeline
 from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.record.run import RunRecord, StepRecord
 from toolkit.stages.block_drop.settings import BlockDrop

@@ -17,9 +17,12 @@ MOST_LINES_OF_A_COMMAND = 160
 
 SEES_REPORTS = ("toolkit.apply", "toolkit.sweep", "toolkit.benchmarks")
 
-SEEN_BY_REPORTS = ("toolkit.record", "toolkit.recipe", "toolkit.base", "toolkit.measure.results")
+SEEN_BY_REPORTS = (
+    *("toolkit.record", "toolkit.recipe", "toolkit.base"),
+    *("toolkit.measure.results", "toolkit.measure.counted"),
+)
 
-LIGHT_FILES_OF_STAGES = ("settings", "detail")
+LIGHT_FILES_OF_STAGES = ("settings", "detail", "recorded")
 
 NUM_IMPORTERS = {"torch_pruning": 2, "fvcore": 1, "peft": 1}  # the cut, and the stage that is torch-pruning's own
 

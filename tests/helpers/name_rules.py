@@ -35,7 +35,7 @@ REGISTERS_HOOKS = tuple(f"toolkit.{folder}" for folder in ("hooks", "blocks", "c
 
 KNOWS_PRIVATE_NAMES = (*REGISTERS_HOOKS, "toolkit.zoo", "toolkit.checkpoint")
 
-DEFINES_BASES = ("toolkit.base.settings", "toolkit.stages.detail")  # a detail keeps keys that it does not know
+DEFINES_BASES = ("toolkit.base.settings", "toolkit.stages.recorded")  # a detail keeps keys that it does not know
 
 HASHES_AND_REPLACES = ("toolkit.base.files",)
 

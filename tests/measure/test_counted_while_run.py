@@ -14,9 +14,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d, nms, roi_align
 
+from toolkit.measure.counted import Macs
 from toolkit.measure.dispatch_macs import count_by_dispatch
 from toolkit.measure.macs import count_macs
-from toolkit.measure.results import Macs
 
 B, T, D, H = 2, 5, 8, 6
 

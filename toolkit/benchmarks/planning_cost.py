@@ -29,7 +29,8 @@ from toolkit.planning.profile.model_profile import ModelProfile
 from toolkit.planning.profile.space import Space
 from toolkit.planning.session import Planner
 from toolkit.tasks.evaluate import evaluate
-from toolkit.tasks.tad.hapt.task import TRAIN_USERS, HaptStreams, HaptTask, excerpt
+from toolkit.tasks.hapt import TRAIN_USERS
+from toolkit.tasks.tad.hapt.task import HaptStreams, HaptTask, excerpt
 from toolkit.tasks.tad.streams import Stream
 from toolkit.tasks.task import Split
 

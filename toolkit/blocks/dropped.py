@@ -41,7 +41,7 @@ def take_over_hooks(block: nn.Module, stand_in: nn.Module) -> None:
 
 def dropped_blocks(model: nn.Module) -> list[str]:
     """Returns the names of the blocks that were dropped, in the order of the module tree."""
-    return list(stand_ins_of(model))
+    return [name for name, module in stand_ins_of(model).items() if module.replaces == "block"]
 
 
 def emptied_blocks(model: nn.Module) -> list[str]:
@@ -50,7 +50,7 @@ def emptied_blocks(model: nn.Module) -> list[str]:
 
 
 def stand_ins_of(model: nn.Module) -> dict[str, StandIn]:
-    """Returns the stand-ins of a model by the names of the blocks that they replace, in module order."""
+    """Returns the stand-ins of a model by the names of the blocks and layers that they replace, in module order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, StandIn)}
 
 

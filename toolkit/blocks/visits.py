@@ -140,8 +140,8 @@ def _possible_blocks(model: nn.Module) -> dict[nn.Module, list[str]]:
 
 
 def parameters_of_stand_ins(module: nn.Module) -> set[int]:
-    """Returns the ids of the parameters that stand-ins hold."""
-    stand_ins = (stand_in for stand_in in module.modules() if isinstance(stand_in, StandIn))
+    """Returns the ids of the parameters that the stand-ins of dropped blocks hold."""
+    stand_ins = (part for part in module.modules() if isinstance(part, StandIn) and part.replaces == "block")
     return {id(parameter) for stand_in in stand_ins for parameter in stand_in.parameters()}
 
 

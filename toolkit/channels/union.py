@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from toolkit.blocks.dropped import stand_ins_of
 from toolkit.channels.calls import used_parameters
 from toolkit.channels.groups import ChannelGroup, Slot, Structure
 from toolkit.channels.layers import input_weights, is_leaf, mixes_channels, output_weights, own_parameters
 from toolkit.channels.propose import propose_groups
 from toolkit.hooks.paths import Path, called
 from toolkit.stand_ins.contract import StandIn
+
+DYNAMIC = "is a dynamic layer of the stage va_red, whose channels stay: cut channels before that stage"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,21 @@ def propose_on(
             orders.add(order)
             ways.append(_Way(path, frozenset(order), propose_groups(model, path, blocks, protected)))
     structure = ways[0].structure if len(ways) == 1 else _united(ways)
-    return _apart_from_unused(model, structure, _never_run(model, ways))
+    return _apart_from_dynamic(model, _apart_from_unused(model, structure, _never_run(model, ways)))
+
+
+def _apart_from_dynamic(model: nn.Module, structure: Structure) -> Structure:
+    """Returns the structure without the channels of dynamic layers, whose maps and gates are made for all of them."""
+    layers = [name for name, module in stand_ins_of(model).items() if module.replaces == "layer"]
+    if not layers:
+        return structure
+
+    def is_inside(name: str) -> bool:
+        return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+
+    groups = [group for group in structure.groups if not any(is_inside(slot.module) for slot in group.slots)]
+    refused = {name: reason for name, reason in structure.refused.items() if not is_inside(name)}
+    return Structure(tuple(groups), refused | dict.fromkeys(layers, DYNAMIC))
 
 
 def _united(ways: Sequence[_Way]) -> Structure:

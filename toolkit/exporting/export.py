@@ -22,6 +22,7 @@ from toolkit.exporting.report import ExportedFile, ExportedLatency, ExportReport
 from toolkit.measure.environment import describe_environment
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.results import Environment, MeasurementKey
+from toolkit.stand_ins.decisions import gated_layers, without_gates
 
 _WARMUP = 3
 
@@ -70,13 +71,14 @@ def export_model(
     weights_sha256: the hash of the saved model's weights, which is copied to the report.
 
     Raises:
-        ExportError: the file exists, the format cannot express the model (with the exporter's reason), or the file
-            does not compute what the model does. No file is left behind.
+        ExportError: the file exists, the format cannot express the model (with the exporter's reason), the model has
+            gates, or the file does not compute what the model does. No file is left behind.
     """
     path = Path(path)
     if path.exists():
         raise ExportError(f"{path}: exists already; remove it or choose another path")
     require_packages(settings.format)
+    model = _without_decisions(model, settings)
     job = _Job(
         model=model,
         settings=settings,
@@ -97,6 +99,22 @@ def export_model(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def _without_decisions(model: nn.Module, settings: ExportSettings) -> nn.Module:
+    """Returns a model whose work does not depend on its input.
+
+    Raises:
+        ExportError: it has gates, and their usual options were not asked for.
+    """
+    layers = gated_layers(model)
+    if layers and not settings.constant_options:
+        raise ExportError(
+            f"{len(layers)} layers have gates (the first is {next(iter(layers))}), which choose for each input what is "
+            "computed, and one graph cannot hold that; --constant-options exports the model in which each layer "
+            "always takes the option that its gate takes most often"
+        )
+    return without_gates(model) if layers else model
 
 
 def _report(

@@ -34,6 +34,7 @@ class ExportSettings(Data):
     tolerance: the largest difference that is allowed, as a share of an output's largest absolute number.
     threads: CPU threads of ONNX Runtime and of the timing; None stands for torch's number.
     latency_repeats: latency samples per batch size; 0 measures no latency.
+    constant_options: whether a dynamic layer takes the option that its gate takes most often, for every input.
     """
 
     format: Format
@@ -43,6 +44,7 @@ class ExportSettings(Data):
     tolerance: Annotated[float, Field(gt=0.0)] = TOLERANCE
     threads: Annotated[int, Field(ge=1)] | None = None
     latency_repeats: Annotated[int, Field(ge=0)] = 0
+    constant_options: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> ExportSettings:

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from toolkit.hooks.modes import evaluating, without_fast_path
+from toolkit.measure.counted import Macs
 from toolkit.measure.mac_rules import NORMALISATION
-from toolkit.measure.results import Macs
 from toolkit.measure.uncounted import CHEAP, CHEAP_ELSEWHERE, CHEAP_WHEN_RUN, MOVES, MOVES_WHEN_RUN
 
 Formula = Callable[[Sequence[Any], Any], int]  # takes the positional arguments of a call and its output
@@ -132,6 +132,7 @@ def _distances(args: Sequence[Any], output: Any) -> int:
 FORMULAS: Mapping[str, Formula] = {
     "aten::mv": lambda args, _: args[0].numel(),
     "aten::addmv": lambda args, _: args[1].numel(),
+    "aten::addcmul": lambda _, output: output.numel(),
     "aten::dot": lambda args, _: args[0].numel(),
     "aten::vdot": lambda args, _: args[0].numel(),
     "aten::addbmm": lambda args, _: args[1].numel() * args[2].shape[-1],

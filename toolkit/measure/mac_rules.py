@@ -44,6 +44,7 @@ def operator_handles() -> dict[str, Handle | None]:
         "tensordot": _contraction,
         "scaled_dot_product_attention": _attention,
         "bilinear": lambda inputs, _: math.prod(_shape(inputs[0])[:-1]) * math.prod(_shape(inputs[2])),
+        "addcmul": lambda _, outputs: math.prod(_shape(outputs[0])),
         "cdist": lambda inputs, outputs: math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1],
         **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
         **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _recurrent_cell),

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from toolkit.hooks.modes import evaluating, without_fast_path
 from toolkit.hooks.tensors import FlatOutputs
 from toolkit.hooks.untouched import untouched
+from toolkit.measure.counted import Macs
 from toolkit.measure.dispatch_macs import count_by_dispatch
 from toolkit.measure.mac_rules import NORMALISATION, operator_handles
-from toolkit.measure.results import Macs
+from toolkit.stand_ins.decisions import gated_layers
 
 with warnings.catch_warnings():  # fvcore scripts functions on import, which torch deprecates with a warning
     warnings.simplefilter("ignore")
@@ -31,14 +32,15 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...], examples: i
     Attention is counted in full, even where a mask would skip part of it. `uncounted` lists the operators with a few
     operations per element; operators that only move data are not listed. A model that cannot be traced, or whose trace
     has an operator without a count, is counted again while it runs. Operators that may be heavy and have no count there
-    either are listed as `unknown`, and the count is a partial one.
+    either are listed as `unknown`, and the count is a partial one. Gates are counted only while the model runs: a trace
+    holds their decisions as constants.
 
     examples: the batch size of `example_inputs`.
 
     Raises:
         Exception: whatever the model raises on these inputs.
     """
-    macs = _by_trace(model, example_inputs)
+    macs = None if gated_layers(model) else _by_trace(model, example_inputs)
     if macs is None or macs.is_partial:
         macs = _by_dispatch(model, example_inputs)
     if examples == 1:

@@ -1,4 +1,4 @@
-"""Holds what is measured of a model as data: multiply-adds, latency, quality. Nothing here imports torch.
+"""Holds what is measured of a model as data: latency, quality, and all of it together. Nothing here imports torch.
 
 Raw samples are stored; medians and ratios are computed on reading.
 """
@@ -14,38 +14,9 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field, model_validator
 
 from toolkit.base.settings import Data
+from toolkit.measure.counted import Macs, percentile
 
 Samples = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
-
-
-class Macs(Data):
-    """Holds the multiply-adds of one example; fvcore calls them "flops", although these would be twice as many.
-
-    unknown: operators without a count that may be heavy, with their number of calls. If there is one, the count is
-        partial: `total` holds what is known, and no ratio can be made of it.
-    """
-
-    total: Annotated[int, Field(ge=0)]  # matrix products, convolutions, scaled dot-product attention
-    normalisation: int  # kept apart: fvcore counts these per element, not as multiply-adds
-    by_operator: dict[str, int]
-    uncounted: dict[str, int]  # cheap operator without a count -> number of calls
-    unknown: dict[str, int] = Field(default_factory=dict)
-
-    @property
-    def is_partial(self) -> bool:
-        """Returns whether an operator that may be heavy has no count."""
-        return bool(self.unknown)
-
-    @property
-    def why_partial(self) -> str:
-        """Returns which operators have no count, in words, with three names at the most."""
-        names = [f"{name} ({number} calls)" for name, number in self.unknown.items()]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"{', '.join(names[:3])}{more} may be heavy and have no count"
-
-    def ratio_to(self, dense: Macs) -> float | None:
-        """Returns the share of the dense model's multiply-adds; None if a count is partial or the dense one is 0."""
-        return None if self.is_partial or dense.is_partial or not dense.total else self.total / dense.total
 
 
 EAGER: Final = "eager"  # plain PyTorch, operator by operator
@@ -167,13 +138,6 @@ def paired_ratios(samples_s: Sequence[float], others_s: Sequence[float]) -> tupl
     if len(samples_s) != len(others_s):
         raise ValueError(f"it has {len(samples_s)} samples of one model and {len(others_s)} of the other")
     return tuple(map(truediv, samples_s, others_s))
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Returns a percentile of the values by linear interpolation; `percent` is from 1 to 99."""
-    if len(values) == 1:
-        return values[0]
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 class Quality(Data):

@@ -28,7 +28,7 @@ MOVES = frozenset(_MOVES.split())
 
 # Operators with a few operations per element or a lookup, which are reported as uncounted.
 _CHEAP = """
-    abs acos add add_relu addcdiv addcmul all amax amin aminmax angle any argmax argmin argsort asin atan atan2
+    abs acos add add_relu addcdiv all amax amin aminmax angle any argmax argmin argsort asin atan atan2
     _embedding_bag grid_sampler bincount bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max
     clamp_min clip copysign cos cosh cosine_similarity cross linalg_cross count_nonzero cummax cummin cumprod cumsum
     diff div divide elu embedding_bag embedding_renorm eq erf erfc exp exp2 expm1

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from toolkit.base.errors import PlanError, UserError
 from toolkit.base.settings import Positive, Settings
-from toolkit.measure.results import Macs, MeasurementKey
+from toolkit.measure.counted import Macs
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.tables import MACS, PARAMS, latency_of
 
 Resource = Literal["latency", "macs", "params"]

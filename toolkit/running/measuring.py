@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -12,15 +13,20 @@ from torch import nn
 
 from toolkit.base.console import Console
 from toolkit.hooks.copies import copy_model
+from toolkit.measure.counted import Macs
+from toolkit.measure.input_macs import macs_of_inputs
 from toolkit.measure.macs import count_macs
 from toolkit.measure.possible import is_possible
 from toolkit.measure.results import Latency, Measurement, MeasurementKey
 from toolkit.measure.timed import time_in_turns
 from toolkit.recipe.recipe import Recipe
+from toolkit.stand_ins.decisions import gated_layers
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Task
 
 Result = TypeVar("Result")
+
+MOST_TIMED = 8  # batches of real inputs that a model with gates is timed on
 
 
 def measure(
@@ -47,14 +53,25 @@ def measure(
 
         quality = tuple(done(evaluate(task, model, split)) for split in splits)
         latencies = tuple(done(latency) for latency in _latencies(model, dense, task, recipe, keys))
-    inputs = tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch))
     return Measurement(
-        macs=count_macs(model, inputs, smallest_batch),
+        macs=_macs(model, task, recipe, smallest_batch),
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         latency=latencies,
         quality=quality,
         timeline=task.timeline(model),
     )
+
+
+def _macs(model: nn.Module, task: Task, recipe: Recipe, smallest_batch: int) -> Macs:
+    """Returns the multiply-adds of one example; for a model with gates their mean over the validation examples."""
+    macs = count_macs(
+        model, tuple(part.to(recipe.device) for part in task.example_inputs(smallest_batch)), smallest_batch
+    )
+    if not gated_layers(model):
+        return macs
+    batches = (tuple(part.to(recipe.device) for part in batch.inputs) for batch in task.batches("validation", 16))
+    of_inputs = macs_of_inputs(model, batches, smallest_batch)
+    return macs.model_copy(update={"total": round(of_inputs.mean), "of_inputs": of_inputs})
 
 
 def latency_keys(recipe: Recipe) -> list[MeasurementKey]:
@@ -78,18 +95,26 @@ def _latencies(
     model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, keys: Sequence[MeasurementKey]
 ) -> Iterator[Latency]:
     """Yields the latency of each key; on a device that is not the run's, copies of the models are timed."""
-    settings = recipe.measure
     for device, keys_of_device in itertools.groupby(keys, key=lambda key: key.device):
         pair = [model, dense]
         if device != recipe.device:
             pair = [copy_model(part).to(device) for part in pair]
         for key in keys_of_device:
-            yield time_in_turns(
-                pair[0],
-                pair[1],
-                task.example_inputs(key.batch_size),
-                key,
-                threads=settings.threads,
-                warmup=settings.warmup,
-                repeats=settings.repeats,
-            )
+            yield _timed(pair[0], pair[1], task, recipe, key)
+
+
+def _timed(model: nn.Module, dense: nn.Module, task: Task, recipe: Recipe, key: MeasurementKey) -> Latency:
+    """Returns the latency for a key; models with gates are timed on several batches of real inputs, not on one."""
+    settings = recipe.measure
+    sets = [task.example_inputs(key.batch_size)]
+    if gated_layers(model):
+        batches = task.batches("score", key.batch_size, limit=MOST_TIMED * key.batch_size)
+        sets = [batch.inputs for batch in batches if len(batch.inputs[0]) == key.batch_size] or sets
+    repeats = math.ceil(settings.repeats / len(sets))
+    parts = [
+        time_in_turns(model, dense, inputs, key, threads=settings.threads, warmup=settings.warmup, repeats=repeats)
+        for inputs in sets
+    ]
+    samples = [sample for part in parts for sample in part.samples_s]
+    dense_samples = [sample for part in parts for sample in part.dense_samples_s]
+    return parts[0].model_copy(update={"samples_s": tuple(samples), "dense_samples_s": tuple(dense_samples)})

@@ -134,8 +134,7 @@ class _Run:
         self.folded: tuple[str, ...] = ()
 
     def count_macs(self, model: nn.Module) -> int | None:
-        macs = count_macs(model, self.inputs(self.smallest_batch), self.smallest_batch)
-        return None if macs.is_partial else macs.total
+        return count_macs(model, self.inputs(self.smallest_batch), self.smallest_batch).known_total
 
     def inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device) for part in inputs_of(self.task, batch_size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from toolkit.base.console import Console
-from toolkit.stages.detail import CurvePoint, StartPoint, TrainingDetail
+from toolkit.stages.recorded import CurvePoint, StartPoint, TrainingDetail
 from toolkit.tasks.cards import has_labels
 from toolkit.tasks.task import Task
 from toolkit.training.checkpoint import FitResult

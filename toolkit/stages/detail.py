@@ -6,22 +6,9 @@ come from an older or a newer version.
 
 from __future__ import annotations
 
-from typing import Final
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict
-
-FEW_EXAMPLES: Final = 100  # with fewer, and without an interval, a difference is called uncertain
-
-TEACHER_ONLY: Final = (
-    "the inputs are made up and have no labels, so that the training only distils the unmodified model: the figures "
-    "say how well the model imitates it, not how good it is at its work"
-)
-
-
-class Recorded(BaseModel):
-    """Is the base of details and their parts."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
+from toolkit.stages.recorded import Recorded, TrainingDetail
 
 
 class Change(Recorded):
@@ -54,92 +41,6 @@ class RepairErrors(Recorded):
     holdout_error: Change | None = None
     damping: RepairDamping | None = None
     stayed: bool = False
-
-
-class CurvePoint(Recorded):
-    """Holds one validation of a training: the mean training loss since the last one, and the task's metric."""
-
-    step: int
-    loss: float | None = None
-    validation: float | None = None
-
-
-class StartPoint(Recorded):
-    """Holds the quality of the model on validation data before the first training step.
-
-    margin: half of the 95 % interval of `validation`, or None if the task gives no interval.
-    """
-
-    validation: float
-    num_examples: int
-    margin: float | None = None
-
-    def noise_words(self, difference: float) -> str:
-        """Returns a phrase that says how certain a difference of this size is with this number of examples."""
-        if self.margin is not None and abs(difference) < self.margin:
-            return (
-                f"; the 95 % interval of one such figure on {self.num_examples} examples is ±{self.margin:.4f}, "
-                "so that the difference may be chance"
-            )
-        if self.margin is None and self.num_examples < FEW_EXAMPLES:
-            return f"; {self.num_examples} examples are few, so that a small difference may be chance"
-        return f" ({self.num_examples} examples)"
-
-
-class TrainingDetail(Recorded):
-    """Holds how a training went.
-
-    stopped: "max_steps", "patience" or "broken".
-    kept_step: step whose weights were kept; 0 is the model before the training.
-    start: quality before the training; None in older records.
-    select: which weights were to be kept, the "best" or the "last".
-    metric: name of the validation metric.
-    failure: what broke the training.
-    teacher_only: whether the task has no labels, so that the training could only distil.
-    """
-
-    steps: int
-    stopped: str
-    kept_step: int | None = None
-    curve: tuple[CurvePoint, ...]
-    start: StartPoint | None = None
-    select: str | None = None
-    metric: str | None = None
-    failure: str | None = None
-    teacher_only: bool | None = None
-
-    def outcome(self) -> str | None:
-        """Returns in one sentence which weights were kept and why, or None for older records."""
-        if self.start is None:
-            return None
-        validations = {point.step: point.validation for point in self.curve if point.validation is not None}
-        words = self._as_it_came(validations) if self.kept_step == 0 else self._trained(validations)
-        return f"{words}; {TEACHER_ONLY}" if self.teacher_only else words
-
-    def _as_it_came(self, validations: dict[int, float]) -> str:
-        assert self.start is not None
-        came = f"{self.metric} {self.start.validation:.4f} on validation as it came"
-        broken = f"after {self.steps} steps the training broke down ({self.failure})" if self.failure else ""
-        if not validations:
-            return f"kept the model as it came: {broken}; a lower learning_rate may help"
-        best = max(validations.values())
-        noise = self.start.noise_words(best - self.start.validation)
-        trained = f"{best:.4f} at best in {self.steps} steps of training{noise}"
-        return f"kept the model as it came: {came}, {trained}{f'; {broken}' if broken else ''}"
-
-    def _trained(self, validations: dict[int, float]) -> str:
-        assert self.start is not None
-        value = validations.get(self.kept_step or 0, self.start.validation)
-        difference = value - self.start.validation
-        which = (
-            "the last weights, as select: last says"
-            if self.select == "last"
-            else f"the weights of step {self.kept_step}"
-        )
-        verdict = ": the training made it worse" if difference < 0 else ""
-        figures = f"{self.metric} {value:.4f} on validation, {self.start.validation:.4f} as the model came{verdict}"
-        broken = f"; after {self.steps} steps the training broke down ({self.failure})" if self.failure else ""
-        return f"kept {which}: {figures}{self.start.noise_words(difference)}{broken}"
 
 
 class Round(Recorded):
@@ -209,6 +110,31 @@ class KeptChannels(Recorded):
     kind_words: dict[str, str]
 
 
+class DynamicLayer(Recorded):
+    """Holds what became of a convolution.
+
+    steps: the temporal strides that it offers, or the one that it has.
+    channels: the numbers of computed channels that it offers, or the one that it has.
+    of: the number of output channels.
+    rebuilt_by: the map that rebuilds the channels that are not computed.
+    channel_errors, step_errors: squared error of the fitted maps on calibration data as a share of the output's
+        variance, by number of computed channels and by stride.
+    macs: the multiply-adds of each option, "R x k", for one example, without the gate's.
+    shares: the share of the calibration examples for which the gate takes each option, the same keys; empty without a
+        gate.
+    """
+
+    name: str
+    steps: tuple[int, ...]
+    channels: tuple[int, ...]
+    of: int
+    rebuilt_by: str
+    channel_errors: dict[str, float] = Field(default_factory=dict)
+    step_errors: dict[str, float] = Field(default_factory=dict)
+    macs: dict[str, int] = Field(default_factory=dict)
+    shares: dict[str, float] = Field(default_factory=dict)
+
+
 class StageDetail(Recorded):
     """Is the base of what a stage writes into the record; reports ask it for views."""
 
@@ -224,6 +150,10 @@ class StageDetail(Recorded):
         """Returns (label, errors) of the repairs in the order in which they were made."""
         return []
 
+    def dynamic_layers(self) -> tuple[DynamicLayer, ...]:
+        """Returns the layers that compute only a part of their output."""
+        return ()
+
     def training(self) -> TrainingDetail | None:
         """Returns how the training of the stage went, if the stage trains as a whole."""
         return None
@@ -236,7 +166,7 @@ class StageDetail(Recorded):
     def has_view(self) -> bool:
         """Says whether reports can draw something of this detail."""
         views = (self.block_scores(), self.kept_channels(), self.training())
-        return bool(self.repair_errors()) or any(view is not None for view in views)
+        return bool(self.repair_errors() or self.dynamic_layers()) or any(view is not None for view in views)
 
 
 DetailClass = type[StageDetail]

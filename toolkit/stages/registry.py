@@ -12,6 +12,7 @@ from toolkit.stages.detail import StageDetail
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.reinitialise.apply import apply_reinitialise
 from toolkit.stages.torch_pruning.apply import apply_torch_pruning
+from toolkit.stages.va_red.apply import apply_va_red
 
 STAGES: dict[str, Apply[Any, StageDetail]] = {
     "block_drop": apply_block_drop,
@@ -20,4 +21,5 @@ STAGES: dict[str, Apply[Any, StageDetail]] = {
     "align": apply_align,
     "reinitialise": apply_reinitialise,
     "torch_pruning": apply_torch_pruning,
+    "va_red": apply_va_red,
 }

@@ -16,8 +16,11 @@ from toolkit.stages.contract import StageSettings
 from toolkit.stages.recover.settings import Recover
 from toolkit.stages.reinitialise.settings import Reinitialise
 from toolkit.stages.torch_pruning.settings import TorchPruning
+from toolkit.stages.va_red.settings import VaRed
 
-Stage = Annotated[BlockDrop | ChannelPrune | Recover | Align | Reinitialise | TorchPruning, Field(discriminator="type")]
+Stage = Annotated[
+    BlockDrop | ChannelPrune | Recover | Align | Reinitialise | TorchPruning | VaRed, Field(discriminator="type")
+]
 
 STAGE_SETTINGS: dict[str, type[StageSettings]] = {
     stage.model_fields["type"].default: stage for stage in get_args(get_args(Stage)[0])

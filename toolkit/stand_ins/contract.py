@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +30,19 @@ class StandInArguments(Settings):
 
 
 class StandIn(nn.Module, ABC):
-    """Replaces a residual block, whatever the block was given and returned; `carry` computes the stream behind it.
+    """Replaces a residual block or a layer, whatever it was given and returned; `carry` computes the stream behind it.
 
     The output has the structure of the block's: it holds the stream, what the block was given and returned unchanged,
     and None for every other entry. The stream is the first floating-point tensor among the inputs. The plain attributes
     of the block and its submodules can still be read (nn.TransformerEncoder reads `layers[0].self_attn.batch_first`).
 
-    block: the block that is replaced.
+    replaces: what it stands for: a block that was dropped, or a layer that is still there in another form.
+    block: the block or layer that is replaced.
     arguments: what the stand-in is made from; channels that are cut later show in the weights alone.
     device, dtype: device and number type of its weights, if it has any.
     """
+
+    replaces: ClassVar[Literal["block", "layer"]] = "block"
 
     def __init__(self, block: nn.Module, arguments: StandInArguments, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class StandIn(nn.Module, ABC):
 
     @abstractmethod
     def carry(self, stream: Tensor) -> Tensor:
-        """Returns the stream behind the stand-in, in the shape of the stream before it."""
+        """Returns the stream behind the stand-in; that of a block has the shape of the stream before it."""
 
     @abstractmethod
     def macs(self, shape: Sequence[int]) -> int:

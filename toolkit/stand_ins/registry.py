@@ -9,12 +9,14 @@ from pydantic import Field
 from torch import nn
 
 from toolkit.stand_ins.contract import StandIn, StandInArguments
+from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
+from toolkit.stand_ins.dynamic_conv import DynamicConv
 from toolkit.stand_ins.linear_bypass import LinearBypass, LinearBypassArguments
 from toolkit.stand_ins.nothing import Nothing, NothingArguments
 
-AnyArguments = Annotated[NothingArguments | LinearBypassArguments, Field(discriminator="type")]
+AnyArguments = Annotated[NothingArguments | LinearBypassArguments | DynamicConvArguments, Field(discriminator="type")]
 
-STAND_INS: Final[dict[str, Any]] = {"nothing": Nothing, "linear_bypass": LinearBypass}
+STAND_INS: Final[dict[str, Any]] = {"nothing": Nothing, "linear_bypass": LinearBypass, "dynamic_conv": DynamicConv}
 
 
 def make_stand_in(block: nn.Module, arguments: StandInArguments, *, without_memory: bool = False) -> StandIn:

@@ -11,6 +11,8 @@ from toolkit.base.words import did_you_mean
 from toolkit.tasks.agreement.card import CARD as AGREEMENT
 from toolkit.tasks.cifar10.card import CARDS as CIFAR10
 from toolkit.tasks.contract import TaskCard, TaskSettings
+from toolkit.tasks.har_windows.card import CARDS as HAR_WINDOWS
+from toolkit.tasks.moving_digits.card import CARD as MOVING_DIGITS
 from toolkit.tasks.tad.hapt.card import CARDS as HAPT
 from toolkit.tasks.tad.watch.card import CARD as WATCH
 from toolkit.zoo.settings import ZooModel
@@ -18,7 +20,9 @@ from toolkit.zoo.settings import ZooModel
 if TYPE_CHECKING:
     from toolkit.tasks.task import Task
 
-TASKS: dict[str, TaskCard] = {card.name: card for card in (WATCH, *HAPT, *CIFAR10, AGREEMENT)}
+TASKS: dict[str, TaskCard] = {
+    card.name: card for card in (WATCH, *HAPT, *HAR_WINDOWS, *CIFAR10, MOVING_DIGITS, AGREEMENT)
+}
 
 
 def own_model_tasks() -> list[str]:

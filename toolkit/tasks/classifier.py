@@ -51,6 +51,11 @@ class Classifier(ABC):
             return {"class": bernoulli_divergence(new, old, options.temperature).sum(-1).mean()}
         return {"class": softmax_divergence(new, old, options.temperature).mean()}
 
+    def correct(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns which examples are classified as their labels say: bool [B]."""
+        is_right: Tensor = classes_of(logits_of(outputs)) == targets
+        return is_right
+
     @torch.no_grad()
     def hits(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Tensor:
         """Returns whether each example of a split, in order, is classified as its label says: bool [N].
@@ -65,17 +70,13 @@ class Classifier(ABC):
         with evaluating(model):
             for batch in self.batches(split, EVALUATION_BATCH, limit=limit):
                 logits = logits_of(model(*(part.to(device) for part in batch.inputs)), len(batch.targets)).cpu()
-                if not bool(logits.isfinite().all()):
-                    number = sum(map(len, correct)) + int((~logits.isfinite()).any(1).nonzero()[0])
-                    raise StageError(
-                        f"the model's outputs on split {split} are not finite numbers: {_why(batch, number)}"
-                    )
+                check_finite(logits, batch, split, sum(map(len, correct)))
                 if batch.targets.shape != logits.shape[:1]:
                     raise StageError(
                         f"labels of split {split} are {described(batch.targets)}; there must be one per example, shape "
                         f"[{len(logits)}]"
                     )
-                correct.append(classes_of(logits) == batch.targets)
+                correct.append(self.correct(logits, batch.targets))
         return torch.cat(correct)
 
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
@@ -84,15 +85,32 @@ class Classifier(ABC):
         Raises:
             StageError: as `hits`.
         """
-        correct = self.hits(model, split, limit=limit)
-        count, value = len(correct), float(correct.double().mean())
-        low, high = np.percentile(np.random.default_rng(0).binomial(count, value, RESAMPLES) / count, [2.5, 97.5])
-        interval = (float(low), float(high))  # drawing hits with replacement is drawing from a binomial distribution
-        return Quality(metric=self.metric, split=split, value=value, num_examples=count, interval=interval)
+        return share_of(self.hits(model, split, limit=limit), self.metric, split)
 
     def timeline(self, model: nn.Module) -> Timeline | None:
         """Returns None: a classifier has no timeline."""
         return None
+
+
+def share_of(correct: Tensor, metric: str, split: Split, details: Mapping[str, float] | None = None) -> Quality:
+    """Returns the share of the examples that are correct (bool [N]), with its 95 % bootstrap interval."""
+    count, value = len(correct), float(correct.double().mean())
+    low, high = np.percentile(np.random.default_rng(0).binomial(count, value, RESAMPLES) / count, [2.5, 97.5])
+    interval = (float(low), float(high))  # drawing hits with replacement is drawing from a binomial distribution
+    return Quality(
+        metric=metric, split=split, value=value, num_examples=count, interval=interval, details=dict(details or {})
+    )
+
+
+def check_finite(logits: Tensor, batch: Batch, split: Split, first: int) -> None:
+    """Checks the logits [B, classes] of a batch, whose first example has the number `first` in its split.
+
+    Raises:
+        StageError: they are not all finite numbers.
+    """
+    if not bool(logits.isfinite().all()):
+        number = first + int((~logits.isfinite()).any(1).nonzero()[0])
+        raise StageError(f"the model's outputs on split {split} are not finite numbers: {_why(batch, number)}")
 
 
 def _why(batch: Batch, number: int) -> str:

@@ -76,3 +76,8 @@ class TaskCard:
     settings: type[TaskSettings] | None = None
     takes_model: bool = False
     has_labels: bool = True
+
+
+def seeded_name(family: str, seed: int) -> str:
+    """Returns the name of the task with the baseline of a seed, in a family of tasks that differ in that alone."""
+    return family if seed == 0 else f"{family}-seed{seed}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -42,12 +42,24 @@ class AlignmentOptions:
     segment_loss: Literal["diou", "giou"] = "diou"
 
 
+@dataclass(frozen=True, eq=False)
+class Strata:
+    """Says which group each example of a split is in; every example is in one group.
+
+    names: the names of the groups.
+    members: int64 [N], the index of each example's group, in the order in which `Task.batches` yields the examples.
+    """
+
+    names: tuple[str, ...]
+    members: Tensor
+
+
 class Task(Protocol):
     """Is a model with its data and its metric, of which a higher value is better.
 
     A task may also have `other_inputs`, a sequence of further inputs, each a tuple of tensors of any batch size. They
     differ from the example inputs in length, or take other branches of the model. Every cut and drop is proved on them
-    too.
+    too. It may have the methods of `TellsCorrect` and of `HasStrata` as well.
 
     name: the name of the task, which recipes give.
     metric: the name of the metric.
@@ -98,3 +110,22 @@ class Task(Protocol):
 
     def timeline(self, model: nn.Module) -> Timeline | None:
         """Returns one test example to show in the report; None if there is nothing to show."""
+
+
+@runtime_checkable
+class TellsCorrect(Protocol):
+    """Is what a task may offer besides, so that what depends on success can be asked of one example."""
+
+    def correct(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns which examples of a batch the model's outputs are right about: bool [B], on the outputs' device.
+
+        Outputs and targets are on one device.
+        """
+
+
+@runtime_checkable
+class HasStrata(Protocol):
+    """Is what a task may offer besides, so that results can be given for each kind of example."""
+
+    def strata(self, split: Split) -> Strata:
+        """Returns the groups of all examples of a split, such as those of one true class; models do not see them."""

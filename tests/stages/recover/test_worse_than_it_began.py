@@ -25,7 +25,7 @@ from toolkit.stages.align.apply import apply_align
 from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.context import StageContext
-from toolkit.stages.detail import StartPoint, TrainingDetail
+from toolkit.stages.recorded import StartPoint, TrainingDetail
 from toolkit.stages.recover.apply import apply_recover
 from toolkit.stages.recover.settings import Recover
 from toolkit.stages.rounds import RoundStore

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from toolkit.base.errors import UserError
 from toolkit.measure.macs import count_macs
 from toolkit.tasks.cards import TASKS, make_task
+from toolkit.tasks.hapt import CLASSES, HaptRecording, load_recordings, read_recordings
 from toolkit.tasks.local_data import checksum
 from toolkit.tasks.tad.augment import Augment
-from toolkit.tasks.tad.hapt.data import CLASSES, HaptRecording, load_recordings, read_recordings
 from toolkit.tasks.tad.hapt.task import (
     CENTRE_SHARE,
     CONFIG,
@@ -240,10 +240,10 @@ def test_macs_of_the_dense_detector_agree_with_a_hand_count() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_cards_are_true(seed: int) -> None:
     card, task = TASKS[HAPT_NAMES[seed]], make_task(HAPT_NAMES[seed])
-    assert (task.name, task.seed) == (card.name, seed)
+    assert (task.name, task.baseline.seed) == (card.name, seed)
     assert card.num_blocks == CONFIG.num_blocks == len(task.build_model().blocks)
     assert card.metric == task.metric
-    assert task.baseline_folder.name == f"tad-hapt-seed{seed}"
+    assert task.baseline.folder.name == f"tad-hapt-seed{seed}"
 
 
 def test_without_the_data_the_error_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_a_missing_baseline_names_the_command(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=rf"{command}2 with seed: 2 in a copy of that file"):
         make_task("tad-hapt-seed2").load_baseline()
     monkeypatch.delenv("TOOLKIT_BASELINES")
-    assert make_task("tad-hapt").baseline_folder == Path("runs/baselines/tad-hapt-seed0")
+    assert make_task("tad-hapt").baseline.folder == Path("runs/baselines/tad-hapt-seed0")
 
 
 def test_a_baseline_of_another_seed_is_refused(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from toolkit.base.errors import UserError
+from toolkit.tasks.hapt import read_recordings
 from toolkit.tasks.local_data import checksum, read_arrays
 from toolkit.tasks.tad.hapt import convert as hapt_convert
 from toolkit.tasks.tad.hapt.convert import main, read_archive
-from toolkit.tasks.tad.hapt.data import read_recordings
 
 FILES = {
     "README.txt": "made up",

@@ -21,7 +21,8 @@ from toolkit.benchmarks.cuda.cells import (
     cells_in_order,
     load_cells,
 )
-from toolkit.measure.results import Latency, percentile
+from toolkit.measure.counted import percentile
+from toolkit.measure.results import Latency
 
 PAGE_FILE = "README.md"
 

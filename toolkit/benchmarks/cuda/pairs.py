@@ -22,8 +22,8 @@ from toolkit.channels.cut import cut
 from toolkit.channels.find import find_groups
 from toolkit.channels.groups import ChannelGroup
 from toolkit.hooks.copies import copy_model
+from toolkit.measure.counted import Macs
 from toolkit.measure.macs import count_macs
-from toolkit.measure.results import Macs
 from toolkit.stages.channel_prune.search import search_ratio
 from toolkit.stages.channel_prune.settings import ChannelPrune, WidthKind
 from toolkit.stages.channel_prune.widths import choose, even_scores

@@ -14,10 +14,11 @@ from toolkit.base.console import Console
 from toolkit.base.errors import UserError
 from toolkit.base.files import content_sha256, write_atomically
 from toolkit.hooks.routes import routed_modules
+from toolkit.measure.counted import Macs
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
-from toolkit.measure.results import Macs, MeasurementKey
+from toolkit.measure.results import MeasurementKey
 from toolkit.planning.profile.correction import as_text, described
 from toolkit.planning.profile.costs import CostProfiler, TimingSettings
 from toolkit.planning.profile.gather import gather_costs, gather_losses, with_losses
@@ -81,12 +82,11 @@ class ModelProfile:
     @cached_property
     def context(self) -> StageContext:
         def counted(model: nn.Module) -> int | None:
-            macs = self.macs_of(model)
-            return None if macs.is_partial else macs.total
+            return self.macs_of(model).known_total
 
         return StageContext(
             dense=self.dense,
-            dense_macs=None if self.dense_macs.is_partial else self.dense_macs.total,
+            dense_macs=self.dense_macs.known_total,
             count_macs=counted,
             device=self.timing.device,
             seed=0,

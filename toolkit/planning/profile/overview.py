@@ -15,9 +15,9 @@ from toolkit.channels.groups import ChannelGroup
 from toolkit.hooks.copies import copy_model
 from toolkit.hooks.folding import computed_tensors, fold_all
 from toolkit.hooks.trial import try_model
+from toolkit.measure.counted import Macs
 from toolkit.measure.macs import count_macs
 from toolkit.measure.module_shares import module_seconds
-from toolkit.measure.results import Macs
 
 
 class BlockOverview(Data):

@@ -28,7 +28,7 @@ from toolkit.stages.align.settings import Align
 from toolkit.stages.align.trainable import flags_kept, norm_parameters, outside_parameters
 from toolkit.stages.context import StageContext, to_device
 from toolkit.stages.curve import training_of
-from toolkit.stages.detail import TrainingDetail
+from toolkit.stages.recorded import TrainingDetail
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import Batch, Task
 from toolkit.training.fit import FitConfig, Objective, fit

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from toolkit.stages.detail import Recorded, StageDetail, TrainingDetail
+from toolkit.stages.detail import StageDetail
+from toolkit.stages.recorded import Recorded, TrainingDetail
 
 
 class AdapterDetail(Recorded):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from toolkit.stages.detail import StageDetail, TrainingDetail
+from toolkit.stages.detail import StageDetail
+from toolkit.stages.recorded import TrainingDetail
 
 
 class RecoverDetail(TrainingDetail, StageDetail):

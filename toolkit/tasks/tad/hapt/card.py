@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from toolkit.tasks.contract import TaskCard, TaskCosts
+from toolkit.tasks.contract import TaskCard, TaskCosts, seeded_name
 
 
 def _card(seed: int) -> TaskCard:
     """Returns the card of the task with the baseline of one seed; neither data nor baselines ship."""
     return TaskCard(
-        name="tad-hapt" if seed == 0 else f"tad-hapt-seed{seed}",
+        name=seeded_name("tad-hapt", seed),
         summary=f"temporal action detection: activities and postural transitions of UCI HAPT (baseline of seed {seed})",
         factory=f"toolkit.tasks.tad.hapt.task:make_seed{seed}",
         num_blocks=12,

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from toolkit.base.errors import UserError
 from toolkit.base.files import replacing
+from toolkit.tasks.hapt import CLASSES, SHA256, recording_key
 from toolkit.tasks.local_data import Arrays, checksum
-from toolkit.tasks.tad.hapt.data import CLASSES, SHA256, recording_key
 
 SENSOR_FILE = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt")
 

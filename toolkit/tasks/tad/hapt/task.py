@@ -1,35 +1,34 @@
 """Holds the tasks `tad-hapt`: temporal action detection on the real, untrimmed recordings of UCI HAPT.
 
-There is one task for each of three trained baselines, of seeds 0, 1 and 2. The weights do not ship, as the data's
-licence forbids commercial use: they are read from the folder that `TOOLKIT_BASELINES` names, or from runs/baselines.
+There is one task for each of three trained baselines, of seeds 0, 1 and 2; their weights do not ship.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from toolkit.base.errors import UserError
-from toolkit.tasks.baseline import RECORD_FILE, TrainRecord, read_baseline
+from toolkit.tasks.baseline import LocalBaseline
+from toolkit.tasks.hapt import (
+    CLASSES,
+    FIRST_TRANSITION,
+    SAMPLE_RATE_HZ,
+    TEST_USERS,
+    TRAIN_USERS,
+    VALIDATION_USERS,
+    HaptRecording,
+    load_recordings,
+)
 from toolkit.tasks.tad.augment import Augment, augmented, resampled
 from toolkit.tasks.tad.detection import DetectionTask
-from toolkit.tasks.tad.hapt.data import CLASSES, FIRST_TRANSITION, SAMPLE_RATE_HZ, HaptRecording, load_recordings
 from toolkit.tasks.tad.model import DetectorConfig
 from toolkit.tasks.tad.streams import Stream
 from toolkit.tasks.task import Split
-
-TEST_USERS = (2, 4, 9, 10, 12, 13, 18, 20, 24)  # the official split
-
-VALIDATION_USERS = (27, 28, 29, 30)  # the last four of the official training users, fixed before anything was trained
-
-TRAIN_USERS = tuple(user for user in range(1, 31) if user not in TEST_USERS + VALIDATION_USERS)
 
 # The longest segment of a training user lasts 40.6 s. Its outermost positive token lies 0.75 of that, 76 tokens of
 # 0.4 s, from the farther boundary; 64 tokens would be enough for all but 3 of the 690 segments.
@@ -47,12 +46,6 @@ SHARES: dict[Split, int] = {"score": 12, "calibration": 12, "holdout": 4}
 WINDOWS_EACH = 4
 
 SHARES_SEED = 101
-
-BASELINES_VARIABLE = "TOOLKIT_BASELINES"
-
-BASELINES = Path("runs") / "baselines"
-
-TRAIN_CONFIG = "recipes/train/tad_hapt.yaml"
 
 
 class HaptStreams:
@@ -157,14 +150,8 @@ class HaptTask(DetectionTask):
     """Is the task of detection on HAPT with the baseline of one seed, which is read only when it is needed."""
 
     def __init__(self, seed: int, source: HaptStreams) -> None:
-        name = "tad-hapt" if seed == 0 else f"tad-hapt-seed{seed}"
-        super().__init__(name, source, CONFIG, centre_share=CENTRE_SHARE, baseline=None)
-        self.seed = seed
-
-    @property
-    def baseline_folder(self) -> Path:
-        """Returns the folder of the baseline's weights."""
-        return Path(os.environ.get(BASELINES_VARIABLE) or BASELINES) / f"tad-hapt-seed{self.seed}"
+        self.baseline = LocalBaseline("tad-hapt", seed, "recipes/train/tad_hapt.yaml")
+        super().__init__(self.baseline.task, source, CONFIG, centre_share=CENTRE_SHARE, baseline=None)
 
     def load_baseline(self) -> nn.Module:
         """Returns the trained detector in eval mode.
@@ -172,23 +159,8 @@ class HaptTask(DetectionTask):
         Raises:
             UserError: the baseline is missing, or was trained for another task or seed.
         """
-        folder = self.baseline_folder
-        weights = read_baseline(folder)
-        command = f"python -m toolkit.train {TRAIN_CONFIG} --out {folder}"
-        how = command if self.seed == 0 else f"{command} with seed: {self.seed} in a copy of that file"
-        if weights is None:
-            raise UserError(
-                f"{folder}: task {self.name!r} has no trained baseline there (weights trained on HAPT do not ship); "
-                f"train it: {how}; or set {BASELINES_VARIABLE} to the folder that holds it"
-            )
-        config = TrainRecord.model_validate_json((folder / RECORD_FILE).read_bytes()).config
-        if config.seed != self.seed or not config.task.startswith("tad-hapt"):
-            raise UserError(
-                f"{folder}: was trained for task {config.task!r} with seed {config.seed}, "
-                f"but {self.name!r} needs seed {self.seed}; train it: {how}"
-            )
         model = self.build_model()
-        model.load_state_dict(weights)
+        model.load_state_dict(self.baseline.weights())
         return model.eval()
 
 

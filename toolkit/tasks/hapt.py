@@ -35,6 +35,12 @@ FIRST_TRANSITION = 6  # index of the first postural transition; the classes befo
 
 SAMPLE_RATE_HZ = 50
 
+TEST_USERS = (2, 4, 9, 10, 12, 13, 18, 20, 24)  # the official split
+
+VALIDATION_USERS = (27, 28, 29, 30)  # the last four of the official training users, fixed before anything was trained
+
+TRAIN_USERS = tuple(user for user in range(1, 31) if user not in TEST_USERS + VALIDATION_USERS)
+
 FILE = Path("hapt") / "hapt_raw_f32.npz"
 
 SHA256 = "ffc99ebf7d9dc545c443db81b15789ebe3c19c169324457a94ef33039f800b7a"  # of the arrays, see `local_data.checksum`

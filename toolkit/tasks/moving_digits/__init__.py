@@ -1,0 +1,1 @@
+"""Holds the task moving-digits: clips of handwritten digits that move over photographs, with its trained network."""
