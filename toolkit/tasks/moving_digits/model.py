@@ -1,6 +1,6 @@
-"""Holds a small network for clips: convolutions over space alone at the bottom, an R(2+1)D with residual blocks on top.
+"""Holds a small network for clips: convolutions over space alone at the bottom, an R(2+1)D of residual blocks on top.
 
-The bottom looks at every frame on its own; the top convolves over space, then over time (Tran et al., CVPR 2018). Of the
+The bottom looks at every frame alone; the top convolves over space, then over time (Tran et al., CVPR 2018). Of the
 networks that convolve over time in some layers only, those with these layers on top were found the better ones
 (top-heavy S3D, Xie et al., ECCV 2018). The bottom takes two thirds of the multiply-adds and no skip path leads past it:
 what it leaves out of a frame, no later layer can make good.
