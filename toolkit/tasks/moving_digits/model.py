@@ -2,8 +2,8 @@
 
 The bottom looks at every frame alone; the top convolves over space, then over time (Tran et al., CVPR 2018). Of the
 networks that convolve over time in some layers only, those with these layers on top were found the better ones
-(top-heavy S3D, Xie et al., ECCV 2018). The bottom takes two thirds of the multiply-adds and no skip path leads past it:
-what it leaves out of a frame, no later layer can make good.
+(top-heavy S3D, Xie et al., ECCV 2018). The bottom takes three quarters of the multiply-adds and no skip path leads past
+it: what it leaves out of a frame, no later layer can make good. The network is narrow, so that channels matter too.
 
 At both ends of a clip the step there is repeated for the convolutions over time. With zeros instead, a clip that shows
 one frame 16 times would have features that differ from step to step.
@@ -58,7 +58,7 @@ class MovingDigitsNet(nn.Module):
     num_blocks: the number of residual blocks.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (16, 32, 32), num_blocks: int = 3) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (12, 16, 16), num_blocks: int = 3) -> None:
         super().__init__()
         half, quarter, eighth = widths
         self.bottom = nn.Sequential(
