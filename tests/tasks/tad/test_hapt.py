@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from tests.helpers.made_up_hapt import SAMPLES, made_up_arrays
 from toolkit.base.errors import UserError
 from toolkit.measure.macs import count_macs
 from toolkit.tasks.cards import TASKS, make_task
@@ -34,27 +33,7 @@ from toolkit.tasks.tad.streams import Stream
 from toolkit.train import main as train
 
 RATE = 50
-SAMPLES = 16_000
 HAPT_NAMES = ("tad-hapt", "tad-hapt-seed1", "tad-hapt-seed2")
-
-
-def made_up_arrays(users: range = range(1, 31)) -> dict[str, NDArray[Any]]:
-    """Two recordings of each user; a sample of class c (1 to 12) is c in all channels, background is 0."""
-    arrays: dict[str, NDArray[Any]] = {}
-    rows = []
-    for user in users:
-        for experiment in (2 * user - 1, 2 * user):
-            signal = np.zeros((SAMPLES, 6), dtype=np.float32)
-            start, number = 51 + user, user
-            while start + 620 < SAMPLES:
-                label = number % 12 + 1
-                end = start + (600 if label <= 6 else 150) - 1  # 1-based, the end included
-                signal[start - 1 : end] = label
-                rows.append((experiment, user, label, start, end))
-                start, number = end + 1 + 60 * (number % 2), number + 1
-            arrays[f"exp{experiment:02d}_user{user:02d}"] = signal
-    arrays["labels"] = np.asarray(rows, dtype=np.int32)[::-1].copy()  # the order of the rows says nothing
-    return arrays
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def _card(seed: int) -> TaskCard:
         num_blocks=2,
         criteria=("task_metric", "loss", "block_mse", "random"),
         metric="accuracy",
-        kinds=("conv",),
+        kinds=("conv", "embedding"),
         costs=TaskCosts(
             start_s=3.0, evaluate_s=0.5, score_pass_s=0.2, recover_step_s=0.02, prune_s=1.0, forward_s=0.0005
         ),

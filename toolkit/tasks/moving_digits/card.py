@@ -11,6 +11,6 @@ CARD = TaskCard(
     num_blocks=3,
     criteria=("task_metric", "loss", "block_mse", "random"),
     metric="joint accuracy",
-    kinds=("conv",),
-    costs=TaskCosts(start_s=3.0, evaluate_s=5.0, score_pass_s=2.5, recover_step_s=0.3, prune_s=15.0, forward_s=0.006),
+    kinds=("conv", "embedding"),
+    costs=TaskCosts(start_s=3.0, evaluate_s=2.0, score_pass_s=1.0, recover_step_s=0.06, prune_s=6.0, forward_s=0.002),
 )

@@ -1,9 +1,9 @@
 """Makes clips: a digit that moves in one of eight ways over a photograph, with noise that is the same in every frame.
 
-A still clip repeats one frame. In the other clips something comes back every 7 to 9.3 frames (a digit that leaves on
-one side enters on the other; one that has grown starts small again) or every 3.85 to 4.15 frames (one that rotates).
-So every frame is needed to tell these ways apart: in every fourth frame a digit that moves to the left looks like one
-that moves to the right, one that grows like one that shrinks, and one that rotates nearly like one that is still.
+A still clip repeats one frame. In the other clips something comes back about every 4 frames: a digit that leaves on one
+side enters on the other, one that has grown starts small again, one that rotates has turned once. So every frame is
+needed to tell these ways apart: in every second frame a digit that moves to the left looks like one that moves to the
+right, and one that grows like one that shrinks; in every fourth frame all of them look nearly still.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUND = (0,) * 14 + tuple(
 
 NUM_FRAMES, SIDE = 16, 32
 
-PERIOD = (7.0, 9.3)  # frames after which a moving digit is where it was, or as large as it was
+PERIOD = (3.5, 4.65)  # frames after which a moving digit is where it was, or as large as it was
 
 TURN = (3.85, 4.15)  # frames after which a rotating digit stands as it stood
 
