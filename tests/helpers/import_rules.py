@@ -15,9 +15,16 @@ RANKS = {folder: rank for rank, layer in enumerate(LAYERS.split("|")) for folder
 
 MOST_LINES_OF_A_COMMAND = 160
 
-SEES_REPORTS = ("toolkit.apply", "toolkit.sweep", "toolkit.benchmarks")
+SEES_REPORTS = ("toolkit.apply", "toolkit.inspect", "toolkit.sweep", "toolkit.benchmarks")
 
-SEEN_BY_REPORTS = ("toolkit.record", "toolkit.recipe", "toolkit.base", "toolkit.measure.results")
+SEEN_BY_REPORTS = (
+    "toolkit.record",
+    "toolkit.recipe",
+    "toolkit.base",
+    "toolkit.measure.results",
+    "toolkit.redundancy.report",
+    "toolkit.redundancy.words",
+)
 
 LIGHT_FILES_OF_STAGES = ("settings", "detail")
 

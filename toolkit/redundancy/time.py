@@ -74,11 +74,10 @@ class TimeMoments:
         """
         if rate < 2:
             raise ValueError(f"rate is {rate}; it must be at least 2")
-        options = {"dtype": torch.float64, "device": device}
         self.rate = rate
-        self.count = torch.zeros(rate - 1, **options)  # type: ignore[call-overload]
-        self.gram = torch.zeros(rate - 1, TAPS + 1, TAPS + 1, **options)  # type: ignore[call-overload]
-        self.sums = torch.zeros(rate - 1, num_channels, TAPS + 1, **options)  # type: ignore[call-overload]
+        self.count = torch.zeros(rate - 1, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(rate - 1, TAPS + 1, TAPS + 1, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(rate - 1, num_channels, TAPS + 1, dtype=torch.float64, device=device)
 
     def add(self, output: Tensor) -> None:
         """Adds an output [batch, channels, steps, ...] with all its steps."""
