@@ -62,9 +62,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _redundancy(name: str, task: Task, model: nn.Module, args: argparse.Namespace, console: Console) -> None:
-    report = redundancy_of(
-        task, model, name=name, examples=args.examples or EXAMPLES, positions=args.positions or POSITIONS
-    )
+    examples, positions = args.examples or EXAMPLES, args.positions or POSITIONS
+    report = redundancy_of(task, model, name=name, console=console, examples=examples, positions=positions)
     show_redundancy(report, console)
     kept = Path(args.model) / REDUNDANCY_FILE if args.model and Path(args.model).is_dir() else None
     for file in {args.json, kept} - {None}:

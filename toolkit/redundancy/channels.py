@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from toolkit.repair.damping import Damping, damped_solve
+from toolkit.repair.damping import DAMPINGS, Damping, damped_solve
 
 LIGHT: Final = Damping(1e-9, "own")  # keeps exact dependence exact; only makes the system solvable
 
@@ -117,6 +117,19 @@ def linear_rebuild(covariance: Tensor, mean: Tensor, kept: Sequence[int], dampin
     total = covariance.diagonal()[at_others].sum()
     residual = total - 2 * (weights.T * cross).sum() + (weights.T * (inner @ weights.T)).sum()
     return ChannelRebuild(tuple(kept), others, weights, bias, explained_share(residual, total))
+
+
+def damped_rebuild(
+    covariance: Tensor, mean: Tensor, kept: Sequence[int], elsewhere: tuple[Tensor, Tensor]
+) -> ChannelRebuild:
+    """Returns the map of `linear_rebuild` with the damping, of LIGHT and DAMPINGS, that explains other data best.
+
+    It is for data that are few for the number of channels, where the undamped map fits their noise.
+
+    elsewhere: covariance and mean of the other data.
+    """
+    maps = [linear_rebuild(covariance, mean, kept, damping) for damping in (LIGHT, *DAMPINGS)]
+    return max(maps, key=lambda one: one.explained_elsewhere(*elsewhere))
 
 
 def explained_share(residual: Tensor, total: Tensor) -> float:

@@ -1,7 +1,8 @@
 """Holds the redundancy report of a model as data: what its convolutions repeat. Nothing here imports torch.
 
 All figures are of held-out data. What is chosen or fitted, such as the partner of a channel, the channels that are kept
-and the maps that rebuild the others, is chosen and fitted on other data. R^2 is 1 - squared error / variance, both
+and the maps that rebuild the others, is chosen and fitted on other data; only how strongly a fit to few data is damped
+is chosen on the held-out data, too. R^2 is 1 - squared error / variance, both
 summed over all that is rebuilt: 1 is exact, 0 is as good as the mean, and below 0 is worse than the mean.
 """
 

@@ -6,14 +6,16 @@ from toolkit.base.console import Console
 from toolkit.redundancy.report import LayerRedundancy, RedundancyReport
 
 CHANNEL_COLUMNS = (
-    "channels", "kind", "number", "correlation", "RMSE",
+    "layer", "kind", "channels", "correlation", "RMSE",
     "half: first", "half: chosen", "quarter: first", "quarter: chosen",
 )  # fmt: skip
 
 TIME_COLUMNS = (
-    "time", "kind", "steps", "correlation", "RMSE",
+    "layer", "kind", "steps", "correlation", "RMSE",
     "every 2nd: repeated", "every 2nd: rebuilt", "every 4th: repeated", "every 4th: rebuilt",
 )  # fmt: skip
+
+MOST_NAMES = 6  # layers in one sentence
 
 NOTE = (
     "All figures are of held-out data, of each convolution's own output. Correlation and RMSE (relative to the spread) "
@@ -49,13 +51,23 @@ def tables_of(report: RedundancyReport) -> list[tuple[str, tuple[str, ...], list
 
 
 def remarks_of(report: RedundancyReport) -> list[str]:
-    """Returns a sentence for each thing without figures, and for each figure that needs a word."""
-    remarks = []
+    """Returns a sentence for each reason why figures are missing or need a word, with the layers that share it."""
+    names: dict[str, list[str]] = {}
     for layer in report.layers:
-        remarks += [f"{layer.name}: {note}" for note in layer.notes]
+        for note in layer.notes:
+            names.setdefault(note, []).append(layer.name)
         if layer.num_constant:
-            remarks.append(f"{layer.name}: {layer.num_constant} of {layer.num_channels} channels are constant")
-    return remarks + [f"not measured: {name}: {reason}" for name, reason in report.not_measured.items()]
+            names.setdefault("some channels are constant", []).append(
+                f"{layer.name} ({layer.num_constant} of {layer.num_channels})"
+            )
+    for name, reason in report.not_measured.items():
+        names.setdefault(f"not measured: {reason}", []).append(name)
+    return [f"{_listed(of_reason)}: {reason}" for reason, of_reason in names.items()]
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMES])} and {more} more"
 
 
 def figure_text(value: float | None) -> str:
