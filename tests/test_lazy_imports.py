@@ -33,6 +33,8 @@ LIGHT = (
     "toolkit.preflight.words",
     "toolkit.recipe.*",
     "toolkit.record.*",
+    "toolkit.redundancy.report",
+    "toolkit.redundancy.words",
     "toolkit.schema",
     "toolkit.stages.*.detail",
     "toolkit.stages.*.settings",

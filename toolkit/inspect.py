@@ -13,14 +13,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.base.command import exit_code
+from torch import nn
+
+from reports.run.page import write_page
+from toolkit.base.command import exit_code, positive
 from toolkit.base.console import Console
+from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
 from toolkit.base.settings import Data
 from toolkit.planning.profile.overview import Overview, overview
 from toolkit.preflight.look import preflight_of
 from toolkit.preflight.named import add_model_arguments, find_model
 from toolkit.preflight.words import show_preflight
+from toolkit.record.run import RUN_FILE
+from toolkit.redundancy.measure import EXAMPLES, POSITIONS, redundancy_of
+from toolkit.redundancy.report import REDUNDANCY_FILE
+from toolkit.redundancy.words import show_redundancy
+from toolkit.tasks.task import Task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    if not args.redundancy and (args.examples or args.positions):
+        raise UserError("--examples and --positions are for --redundancy; give it, or leave them out")
     name, task, model = find_model(args)
     console = Console()
     if args.check:
@@ -41,10 +52,24 @@ def _inspect(args: argparse.Namespace) -> int:
         show_preflight(preflight, console)
         return 2 if preflight.in_the_way() else 0
     model = task.load_baseline() if model is None else model
+    if args.redundancy:
+        _redundancy(name, task, model, args, console)
+        return 0
     costs = overview(model, task.example_inputs(1), task.protected)
     _write(costs, args.json)
     _show(name, costs, console)
     return 0
+
+
+def _redundancy(name: str, task: Task, model: nn.Module, args: argparse.Namespace, console: Console) -> None:
+    examples, positions = args.examples or EXAMPLES, args.positions or POSITIONS
+    report = redundancy_of(task, model, name=name, console=console, examples=examples, positions=positions)
+    show_redundancy(report, console)
+    kept = Path(args.model) / REDUNDANCY_FILE if args.model and Path(args.model).is_dir() else None
+    for file in {args.json, kept} - {None}:
+        _write(report, file)
+        if file.name == REDUNDANCY_FILE and (file.parent / RUN_FILE).exists():
+            console.line(f"page: {write_page(file.parent)}")
 
 
 def _write(content: Data, file: Path | None) -> None:
@@ -94,10 +119,29 @@ def _parser() -> argparse.ArgumentParser:
         description="Show the blocks that can be dropped, the channels that can be cut, and what each of them costs.",
     )
     add_model_arguments(parser)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--check",
         action="store_true",
         help="try out in seconds whether the model can be compressed, and say what is in the way (default: show costs)",
+    )
+    what.add_argument(
+        "--redundancy",
+        action="store_true",
+        help="measure on the task's data what the outputs of convolutions repeat over channels and time "
+        f"(default: show costs); for a run's folder it is also written to its {REDUNDANCY_FILE} and page",
+    )
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help=f"examples of each of the splits calibration and holdout that --redundancy uses (default: {EXAMPLES})",
+    )
+    parser.add_argument(
+        "--positions",
+        type=positive,
+        metavar="N",
+        help=f"positions of each example in each layer that --redundancy uses, drawn at random (default: {POSITIONS})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what is shown to this file, as JSON")
     return parser

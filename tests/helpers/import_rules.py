@@ -8,18 +8,19 @@ from functools import cache
 from tests.helpers.source import Module, Modules, functions, imported, imported_by, is_ours, own_imports, top, within
 
 LAYERS = """
-base | hooks | stand_ins | measure zoo blocks | channels tasks exporting | repair training | stages | recipe
-| record checkpoint | preflight | running planning | sweeping | reports | commands | benchmarks
+base | hooks | stand_ins | measure zoo blocks | channels tasks exporting | repair training | redundancy | stages
+| recipe | record checkpoint | preflight | running planning | sweeping | reports | commands | benchmarks
 """
 RANKS = {folder: rank for rank, layer in enumerate(LAYERS.split("|")) for folder in layer.split()}
 
 MOST_LINES_OF_A_COMMAND = 160
 
-SEES_REPORTS = ("toolkit.apply", "toolkit.sweep", "toolkit.benchmarks")
+SEES_REPORTS = ("toolkit.apply", "toolkit.inspect", "toolkit.sweep", "toolkit.benchmarks")
 
 SEEN_BY_REPORTS = (
     *("toolkit.record", "toolkit.recipe", "toolkit.base"),
     *("toolkit.measure.results", "toolkit.measure.counted"),
+    *("toolkit.redundancy.report", "toolkit.redundancy.words"),
 )
 
 LIGHT_FILES_OF_STAGES = ("settings", "detail", "recorded")

@@ -13,10 +13,10 @@ from toolkit.base.console import Console
 from toolkit.base.errors import StageError
 from toolkit.hooks.paths import Path
 from toolkit.hooks.routes import MOST_ALONE, each_alone
-from toolkit.hooks.trial import described, users_code
 from toolkit.stages.contract import StageSettings
 from toolkit.stages.detail import StageDetail
 from toolkit.stages.rounds import RoundStore
+from toolkit.tasks.batches import batches_of
 from toolkit.tasks.task import Batch, Split, Task
 from toolkit.tasks.ways import paths_of
 
@@ -74,24 +74,9 @@ class StageContext:
         Raises:
             StageError: the task fails, yields something else than batches, or yields none.
         """
-        what, is_empty = f"batches of task {task.name!r} fails on {split!r}", True
-        with users_code(what):
-            batches = iter(task.batches(split, batch_size, limit=limit))
-        while True:
-            with users_code(what):
-                batch = next(batches, None)
-            if batch is None:
-                break
-            if not isinstance(batch, Batch):
-                raise StageError(
-                    f"batches of task {task.name!r} gives {described(batch)}; it must give toolkit.Batch(inputs=(...), "
-                    "targets=...)"
-                )
-            is_empty = False
+        for batch in batches_of(task, split, batch_size, limit=limit):
             self.running[:] = [len(batch.inputs[0])]
             yield to_device(batch, self.device)
-        if is_empty:
-            raise StageError(f"task {task.name!r} gives no batch for split {split!r}, which this stage needs")
 
     def inputs(self, task: Task, split: Split) -> Iterator[tuple[Tensor, ...]]:
         """Returns an iterator over the inputs of the batches of a split."""

@@ -1,0 +1,1 @@
+"""Finds how far outputs of convolutions repeat themselves over channels and time, and rebuilds what repeats."""
