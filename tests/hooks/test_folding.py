@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from toolkit.base.errors import UserError
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.folding import computed_tensors, fold_all, fold_tensors
 from toolkit.hooks.state import load_state, versions_of
 
@@ -126,3 +127,15 @@ def test_versions_that_weights_have_are_kept() -> None:
 def test_a_wrong_shape_is_still_an_error() -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
         load_state(nn.Linear(4, 4), nn.Linear(4, 5).state_dict())
+
+
+def test_folding_one_copy_leaves_the_other_copies_and_the_original_as_they_are() -> None:
+    """torch makes one class for a parametrized module, which all its copies share."""
+    net = nn.Sequential(parametrizations.weight_norm(nn.Conv1d(3, 4, 3)))
+    first, second = copy_model(net), copy_model(net)
+    inputs = torch.randn(2, 3, 8)
+    expected = net(inputs)
+    for model in (first, second, net):
+        fold_all(model)
+        torch.testing.assert_close(model(inputs), expected)
+        assert not computed_tensors(model)

@@ -90,4 +90,15 @@ def _fold(module: nn.Module, leaf: str, kind: str) -> None:
     elif kind == "a pruning mask":
         prune.remove(module, leaf)  # type: ignore[no-untyped-call]
     else:
+        _take_own_class(module)
         parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+
+
+def _take_own_class(module: nn.Module) -> None:
+    """Gives a parametrized module a class of its own, from which torch can delete the computed tensor.
+
+    Copies of a module share the class that torch made for it; deleting from that would break all of them.
+    """
+    kind = type(module)
+    content = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, content)
