@@ -47,10 +47,7 @@ def redundancy_of(
     damping of a fit is chosen on `holdout`, too, as repairs choose theirs.
 
     name: the name of the model in the report.
-    console: shows the progress.
-    examples: the most examples that are used of each split.
-    positions: the most positions that are used of each example's output in each call of a layer.
-    seed: fixes the positions.
+    examples, positions, seed: as in `RedundancyReport`.
     memory_bytes: the size of all covariances that are held at once; the data are gone through as often as it takes.
 
     Raises:
