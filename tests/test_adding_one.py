@@ -52,7 +52,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     shutil.copytree(ADDED / "tasks" / "ramps", tree / "toolkit" / "tasks" / "ramps")
     settings, registry = tree / "toolkit" / "stages" / "settings.py", tree / "toolkit" / "stages" / "registry.py"
     put_in(settings, "Stage = ", "from toolkit.stages.round_weights.settings import RoundWeights")
-    settings.write_text(settings.read_text().replace("Annotated[BlockDrop |", "Annotated[RoundWeights | BlockDrop |"))
+    settings.write_text(
+        settings.read_text().replace("BlockDrop | ChannelPrune |", "RoundWeights | BlockDrop | ChannelPrune |")
+    )
     put_in(registry, "STAGES", "from toolkit.stages.round_weights.apply import apply_round_weights")
     put_in(registry, "}", '    "round_weights": apply_round_weights,')
     cards = tree / "toolkit" / "tasks" / "cards.py"

@@ -8,15 +8,22 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.conv_nets import conv_task
 from tests.helpers.cuda_task import run_on
+from toolkit.base.console import Console
+from toolkit.hooks.copies import copy_model
+from toolkit.measure.macs import count_macs
 from toolkit.record.run import StepRecord
 from toolkit.stages.align.settings import Align
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
+from toolkit.stages.context import StageContext
 from toolkit.stages.recover.settings import Recover
 from toolkit.stages.reinitialise.settings import Reinitialise
 from toolkit.stages.settings import Stage
 from toolkit.stages.torch_pruning.settings import TorchPruning
+from toolkit.stages.va_red.apply import apply_va_red
+from toolkit.stages.va_red.settings import VaRed
 
 CLOSE = 1e-3
 
@@ -45,6 +52,33 @@ CASES: dict[str, tuple[Stage, ...]] = {
     "reinitialise": (Reinitialise(),),
     "torch_pruning": (TorchPruning(macs_ratio=0.7),),
 }
+
+
+OF_CONVOLUTIONS = VaRed(scope="constant", macs_ratio=0.5)  # the detector of the other cases has none
+
+
+def test_dynamic_convolutions_compute_the_same_on_cuda() -> None:
+    assert torch.cuda.is_available()
+    task = conv_task(3)
+    models, details = [], []
+    for device in ("cpu", "cuda"):
+        dense = task.load_baseline().to(device)
+        inputs = tuple(part.to(device) for part in task.example_inputs(1))
+        context = StageContext(
+            dense=copy_model(dense),
+            dense_macs=count_macs(dense, inputs).total,
+            count_macs=lambda model, given=inputs: count_macs(model, given).total,
+            device=torch.device(device),
+            seed=0,
+            console=Console(),
+        )
+        model, detail = apply_va_red(dense, task, OF_CONVOLUTIONS, context)
+        models.append(model)
+        details.append(detail)
+    assert details[0].macs_ratio.achieved == details[1].macs_ratio.achieved
+    (inputs,) = task.example_inputs(8)
+    with torch.no_grad():
+        torch.testing.assert_close(models[1](inputs.cuda()).cpu(), models[0](inputs), rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("stages", CASES.values(), ids=CASES.keys())

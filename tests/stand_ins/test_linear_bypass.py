@@ -39,6 +39,7 @@ from toolkit.stages.channel_prune import repair as channel_prune_repair
 from toolkit.stages.channel_prune.apply import apply_channel_prune
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
 from toolkit.stages.context import StageContext
+from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
 from toolkit.stand_ins.linear_bypass import LinearBypass, LinearBypassArguments
 from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.stand_ins.output import OutputStructure
@@ -223,12 +224,16 @@ def test_a_manifest_that_asks_for_something_else_is_refused(damage: str, saved: 
 
 
 def test_the_list_is_closed_and_every_entry_is_built_from_plain_arguments() -> None:
-    block = nn.Linear(4, 4)
-    examples = (NothingArguments(), LinearBypassArguments(layer="linear", channels=4, rank=2))
+    block, conv = nn.Linear(4, 4), nn.Conv1d(2, 4, 3)
+    examples = {
+        NothingArguments(): block,
+        LinearBypassArguments(layer="linear", channels=4, rank=2): block,
+        DynamicConvArguments(steps=(1, 2), channels=(4, 2), order=(3, 1, 0, 2), inputs=2): conv,
+    }
     assert {one.type for one in examples} == set(STAND_INS)
-    for one in examples:
+    for one, replaced in examples.items():
         again = type(one).model_validate_json(one.model_dump_json())
-        assert again == one and type(make_stand_in(block, again)) is STAND_INS[one.type]
+        assert again == one and type(make_stand_in(replaced, again)) is STAND_INS[one.type]
     with pytest.raises(ValidationError, match="rank 5 is more than the 4 channels"):
         LinearBypassArguments(layer="linear", channels=4, rank=5)
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))

@@ -22,7 +22,7 @@ ROUNDING = 1e-12  # share of a channel's variance below which what is left of it
 
 
 @dataclass(frozen=True)
-class ChannelRebuild:
+class FittedChannels:
     """Holds an affine map from the kept channels to the others: others = weights @ kept + bias.
 
     kept, others: indices of channels; `kept` in the order that was given, `others` ascending.
@@ -91,7 +91,7 @@ def channel_choice(covariance: Tensor, num_kept: int) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def linear_rebuild(covariance: Tensor, mean: Tensor, kept: Sequence[int], damping: Damping = LIGHT) -> ChannelRebuild:
+def linear_rebuild(covariance: Tensor, mean: Tensor, kept: Sequence[int], damping: Damping = LIGHT) -> FittedChannels:
     """Returns the affine map from the kept channels to all others with the least squared error.
 
     With S for the covariance, K for the kept channels and O for the others, it is
@@ -116,12 +116,12 @@ def linear_rebuild(covariance: Tensor, mean: Tensor, kept: Sequence[int], dampin
     bias = mean[at_others] - weights @ mean[at_kept]
     total = covariance.diagonal()[at_others].sum()
     residual = total - 2 * (weights.T * cross).sum() + (weights.T * (inner @ weights.T)).sum()
-    return ChannelRebuild(tuple(kept), others, weights, bias, explained_share(residual, total))
+    return FittedChannels(tuple(kept), others, weights, bias, explained_share(residual, total))
 
 
 def damped_rebuild(
     covariance: Tensor, mean: Tensor, kept: Sequence[int], elsewhere: tuple[Tensor, Tensor]
-) -> ChannelRebuild:
+) -> FittedChannels:
     """Returns the map of `linear_rebuild` with the damping, of LIGHT and DAMPINGS, that explains other data best.
 
     It is for data that are few for the number of channels, where the undamped map fits their noise.

@@ -61,7 +61,6 @@ def redundancy_of(
         return Collector(model, group, positions, seed).run(_inputs(task, split, examples, device_of(model)))
 
     try_model(model, next(_inputs(task, "calibration", examples, device_of(model))), name)
-
     found: dict[str, LayerRedundancy | str] = {}
     with console.progress(f"measuring {len(layers)} convolutions", len(layers)) as progress:
         for group in in_groups(layers, memory_bytes):
@@ -69,12 +68,11 @@ def redundancy_of(
             for path in group:
                 found[path] = figures_of(path, model.get_submodule(path), fitted.pop(path, None), held.pop(path, None))
                 progress.advance()
+    settings = {"examples": examples, "positions": positions, "seed": seed}
     return RedundancyReport(
         model=name,
         task=task.name,
-        examples=examples,
-        positions=positions,
-        seed=seed,
+        **settings,
         layers=tuple(layer for layer in found.values() if not isinstance(layer, str)),
         not_measured={path: reason for path, reason in found.items() if isinstance(reason, str)},
     )

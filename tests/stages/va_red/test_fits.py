@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.helpers.conv_nets import clips, conv_net
 from toolkit.base.errors import StageError
 from toolkit.stages.va_red.constant import cheapest
-from toolkit.stages.va_red.moments import ChannelMoments, StepMoments, channel_order
+from toolkit.stages.va_red.moments import OutputMoments, StepMoments, channel_order
 from toolkit.stages.va_red.options import offers
 from toolkit.stages.va_red.settings import VaRed
 from toolkit.stages.va_red.wrap import channel_errors, collect, step_errors, wrap
@@ -189,7 +189,7 @@ def test_a_budget_below_the_cheapest_options_is_refused_with_both_numbers() -> N
 
 def test_moments_over_batches_are_those_of_all_rows() -> None:
     outputs = torch.randn(6, 5, 4, 3)
-    whole, parts = ChannelMoments(), ChannelMoments()
+    whole, parts = OutputMoments(), OutputMoments()
     whole.add(outputs)
     for part in outputs.split(2):
         parts.add(part)

@@ -14,7 +14,7 @@ from toolkit.base.errors import StageError
 from toolkit.blocks.dropped import put_module, take_over_hooks
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.stages.va_red.moments import ChannelMoments, StepMoments
+from toolkit.stages.va_red.moments import OutputMoments, StepMoments
 from toolkit.stages.va_red.wrap import put_channels, put_steps
 from toolkit.stand_ins.decisions import dynamic_layers
 from toolkit.stand_ins.dynamic_conv import DynamicConv
@@ -140,7 +140,7 @@ def refit(
         for name in names:
             layer = model.get_submodule(name)
             assert isinstance(layer, DynamicConv)
-            moments = ChannelMoments()
+            moments = OutputMoments()
             stride, number = layer.arguments.steps[0], layer.arguments.channels[0]
             if layer.over_channels:
                 for stream, goal in _pairs(model, reference, name, batches()):

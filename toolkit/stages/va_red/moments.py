@@ -14,7 +14,7 @@ from torch import Tensor
 from toolkit.repair.exact import least_squares
 
 
-class ChannelMoments:
+class OutputMoments:
     """Holds the sums of products of all output channels and a one: [C + 1, C + 1]."""
 
     def __init__(self) -> None:

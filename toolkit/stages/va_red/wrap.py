@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toolkit.blocks.dropped import put_module, take_over_hooks
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import ActivationPoint, Inputs, watched
-from toolkit.stages.va_red.moments import ChannelMoments, StepMoments, channel_order
+from toolkit.stages.va_red.moments import OutputMoments, StepMoments, channel_order
 from toolkit.stages.va_red.options import Offered
 from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.convolutions import Conv
@@ -24,7 +24,7 @@ from toolkit.stand_ins.registry import make_stand_in
 class LayerMoments:
     """Holds what is collected of the outputs of one convolution, and the shape of its input."""
 
-    channels: ChannelMoments = field(default_factory=ChannelMoments)
+    channels: OutputMoments = field(default_factory=OutputMoments)
     steps: dict[int, StepMoments] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
 
@@ -109,7 +109,7 @@ def put_steps(layer: DynamicConv, stride: int, moments: StepMoments) -> None:
 
 
 @torch.no_grad()
-def put_channels(layer: DynamicConv, number: int, moments: ChannelMoments) -> None:
+def put_channels(layer: DynamicConv, number: int, moments: OutputMoments) -> None:
     """Puts the fitted map for a number of computed channels into the layer."""
     rebuild, arguments = layer.rebuild(number), layer.arguments
     computed, rebuilt = arguments.computed(number), arguments.rebuilt(number)
