@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from toolkit.stand_ins.dynamic_arguments import GateArguments
 
-START = 0.5  # the score of every option but the full one in a new gate, which has about 0.76
+START = 0.05  # the score of every option but the full one in a new gate, which has about 0.76
 
 
 class Gate(nn.Module):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from toolkit.base.errors import StageError
 from toolkit.hooks.held import attributes_kept
 from toolkit.hooks.tensors import usable_in_training
+from toolkit.repair.batch_norm import batch_norms
 from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.decisions import controlled, gated_layers
 from toolkit.stand_ins.dynamic_conv import DynamicConv
@@ -78,6 +79,14 @@ def _weighted(parts: list[Tensor], weights: Tensor) -> Tensor:
     return total
 
 
+def _hold_norms(model: nn.Module) -> None:
+    """Puts every BatchNorm outside of gates into eval mode: mixed outputs have other statistics than chosen ones."""
+    of_gates = {id(part) for layer in gated_layers(model).values() if layer.gate for part in layer.gate.modules()}
+    for norm in batch_norms(model).values():
+        if id(norm) not in of_gates:
+            norm.eval()
+
+
 def policy_loss(task: Task, config: VaRed, dense: nn.Module) -> Callable[[nn.Module, Batch], Tensor]:
     """Returns the loss of a model on a batch; every call runs the model with mixed options.
 
@@ -92,6 +101,7 @@ def policy_loss(task: Task, config: VaRed, dense: nn.Module) -> Callable[[nn.Mod
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         mixture = Mixture(config.estimator, config.temperature)
+        _hold_norms(model)
         with controlled(gated_layers(model), lambda _: mixture):
             outputs = model(*batch.inputs)
         total = task.loss(outputs, batch.targets)
