@@ -76,7 +76,7 @@ def test_a_run_keeps_the_report_of_its_model_and_shows_it(
         task="mine", depth=BlockDrop(num_blocks=1, criterion="random"), measure=Measure(batch_sizes=(1,), repeats=3)
     )
     out = tmp_path / "run"
-    run(recipe, task=TaskFile(task_file).make(), out=out)
+    run(recipe, task=TaskFile(task_file, "make_task", task_file.read_bytes()).make(), out=out)
     assert inspect.main([str(out), "--task", str(task_file), "--redundancy"]) == 0
     page = out / "report" / "index.html"
     assert f"page: {page}" in capsys.readouterr().out

@@ -237,9 +237,9 @@ def test_the_list_is_closed_and_every_entry_is_built_from_plain_arguments() -> N
     with pytest.raises(ValidationError, match="rank 5 is more than the 4 channels"):
         LinearBypassArguments(layer="linear", channels=4, rank=5)
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    replace_block(net, "1", examples[1])
+    replace_block(net, "1", examples[1][0])
     with pytest.raises(StageError, match="'1' cannot be dropped: '1' has already been dropped"):
-        replace_block(net, "1", examples[1])
+        replace_block(net, "1", examples[1][0])
 
 
 @pytest.mark.parametrize("rank", [None, 3])
