@@ -46,8 +46,7 @@ def redundancy_of(
     `holdout`, and of a convolution's own output, in front of norms and activations. Where positions are few, the
     damping of a fit is chosen on `holdout`, too, as repairs choose theirs.
 
-    name: the name of the model in the report.
-    examples, positions, seed: as in `RedundancyReport`.
+    name, examples, positions, seed: as in `RedundancyReport`, in which `model` is the name.
     memory_bytes: the size of all covariances that are held at once; the data are gone through as often as it takes.
 
     Raises:
@@ -68,11 +67,12 @@ def redundancy_of(
             for path in group:
                 found[path] = figures_of(path, model.get_submodule(path), fitted.pop(path, None), held.pop(path, None))
                 progress.advance()
-    settings = {"examples": examples, "positions": positions, "seed": seed}
     return RedundancyReport(
         model=name,
         task=task.name,
-        **settings,
+        examples=examples,
+        positions=positions,
+        seed=seed,
         layers=tuple(layer for layer in found.values() if not isinstance(layer, str)),
         not_measured={path: reason for path, reason in found.items() if isinstance(reason, str)},
     )
