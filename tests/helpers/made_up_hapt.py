@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from toolkit.tasks.hapt import HaptRecording, read_recordings
+from toolkit.tasks.local_data import checksum
 
 SAMPLES = 16_000
 
@@ -27,3 +31,10 @@ def made_up_arrays(users: range = range(1, 31)) -> dict[str, NDArray[Any]]:
             arrays[f"exp{experiment:02d}_user{user:02d}"] = signal
     arrays["labels"] = np.asarray(rows, dtype=np.int32)[::-1].copy()  # the order of the rows says nothing
     return arrays
+
+
+def made_up_recordings(folder: Path) -> tuple[HaptRecording, ...]:
+    """The recordings as they are read from a file in a folder."""
+    path, arrays = folder / "made_up.npz", made_up_arrays()
+    np.savez(path, **arrays)
+    return read_recordings(path, checksum(arrays))

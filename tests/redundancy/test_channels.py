@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.redundancy.channels import channel_choice, linear_rebuild
+from toolkit.redundancy.channels import best_sources, channel_choice, linear_rebuild, single_rebuild
 from toolkit.repair.damping import DAMPINGS
 
 
@@ -109,3 +109,41 @@ def test_channels_that_never_vary_are_all_explained_by_their_means() -> None:
 def test_a_number_of_channels_that_the_layer_does_not_have_is_refused(num_kept: int) -> None:
     with pytest.raises(ValueError, match=f"num_kept is {num_kept}; it must be from 0 to the number of channels, 4"):
         channel_choice(torch.eye(4), num_kept)
+
+
+def test_every_group_gets_its_next_channel_before_any_gets_one_more() -> None:
+    covariance = torch.diag(torch.tensor([9.0, 8.0, 7.0, 6.0, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
+    assert channel_choice(covariance, 8, groups=2) == (0, 7, 1, 6, 2, 5, 3, 4)
+    covariance[0, 0] = covariance[6, 6] = 0.0  # dead channels come last within their groups
+    assert channel_choice(covariance, 8, groups=2) == (1, 7, 2, 5, 3, 4, 0, 6)
+
+
+@pytest.mark.parametrize("kept", [(0, 1, 2), (3, 5), (4,)])
+def test_a_channel_made_of_one_other_has_the_slope_and_the_intercept_of_a_line(kept: tuple[int, ...]) -> None:
+    rows = drawn(2)
+    covariance, mean = moments(rows)
+    sources = best_sources(covariance, kept)
+    fitted = single_rebuild(covariance, mean, kept, sources)
+    for row, (other, source) in enumerate(zip(fitted.others, sources, strict=True)):
+        errors = {}
+        for one in kept:
+            inputs = torch.stack([rows[:, one], torch.ones(len(rows), dtype=rows.dtype)], dim=1)
+            solution = torch.linalg.lstsq(inputs, rows[:, [other]]).solution[:, 0]
+            errors[one] = float((rows[:, other] - inputs @ solution).square().sum())
+            if one == source:
+                expected = torch.zeros(len(kept), dtype=rows.dtype)
+                expected[kept.index(one)] = solution[0]
+                torch.testing.assert_close(fitted.weights[row], expected)
+                torch.testing.assert_close(fitted.bias[row], solution[1])
+        assert source == min(errors, key=errors.__getitem__)
+    made = rows[:, list(kept)] @ fitted.weights.T + fitted.bias
+    others = rows[:, list(fitted.others)]
+    share = 1 - float((others - made).square().sum() / (others - others.mean(0)).square().sum())
+    assert fitted.explained == pytest.approx(share, abs=1e-9)
+
+
+def test_a_dead_channel_is_made_of_no_other() -> None:
+    rows = drawn(3)
+    rows[:, 4] = 2.0
+    fitted = single_rebuild(*moments(rows), (0, 1, 4), (4, 4, 4))
+    assert float(fitted.weights.abs().sum()) == 0.0 and fitted.explained == pytest.approx(0.0, abs=1e-9)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from toolkit.redundancy.time import TimeMoments, TimeRebuild, repetition, time_rebuild
-from toolkit.repair.damping import DAMPINGS
+from toolkit.stand_ins.dynamic_maps import StepRebuild
 
 SHAPES = [(3, 4, 17), (2, 4, 8), (2, 4, 9, 3, 2), (5, 4, 6, 2)]
 
@@ -28,28 +30,29 @@ def moments_of(output: Tensor, rate: int) -> TimeMoments:
 
 
 def error(rebuild: TimeRebuild, output: Tensor) -> float:
-    made = rebuild.all_steps(output[:, :, :: rebuild.rate], output.shape[2])
+    layer = StepRebuild(rebuild.rate, output.shape[1], torch.device("cpu"), output.dtype)
+    layer.load_state_dict({"weight": rebuild.weights, "bias": rebuild.bias})
+    with torch.no_grad():
+        made = layer(output[:, :, :: rebuild.rate], output.shape[2])
     assert made.shape == output.shape
     assert torch.equal(made[:, :, :: rebuild.rate], output[:, :, :: rebuild.rate])
     return float((made - output).square().sum())
 
 
 def best_error(output: Tensor, rate: int) -> float:
-    """Returns the least squared error of two weights per offset and a bias per channel, by torch's least squares."""
+    """Returns the least squared error of two weights and a bias per offset and channel, by torch's least squares."""
     total = 0.0
-    for offset in range(1, rate):
-        rows, wanted = [], []
-        for channel in range(output.shape[1]):
-            series = output[:, channel].movedim(1, -1).reshape(-1, output.shape[2])
-            for between in range(offset, output.shape[2], rate):
-                before = between - offset
-                behind = before + rate if before + rate < output.shape[2] else before
-                one_hot = torch.zeros(len(series), output.shape[1], dtype=series.dtype)
-                one_hot[:, channel] = 1.0
-                rows.append(torch.cat([series[:, [before, behind]], one_hot], dim=1))
-                wanted.append(series[:, between])
-        inputs, targets = torch.cat(rows), torch.cat(wanted)
-        total += float((targets - inputs @ torch.linalg.lstsq(inputs, targets[:, None]).solution[:, 0]).square().sum())
+    for offset, channel in itertools.product(range(1, rate), range(output.shape[1])):
+        series, rows, wanted = output[:, channel].movedim(1, -1).reshape(-1, output.shape[2]), [], []
+        for between in range(offset, output.shape[2], rate):
+            before = between - offset
+            behind = before + rate if before + rate < output.shape[2] else before
+            rows.append(torch.cat([series[:, [before, behind]], torch.ones(len(series), 1, dtype=series.dtype)], dim=1))
+            wanted.append(series[:, between])
+        if wanted:
+            inputs, targets = torch.cat(rows), torch.cat(wanted)
+            solution = torch.linalg.lstsq(inputs, targets[:, None], driver="gelsd").solution[:, 0]
+            total += float((targets - inputs @ solution).square().sum())
     return total
 
 
@@ -62,12 +65,11 @@ def test_the_map_is_the_least_squares_solution(shape: tuple[int, ...], rate: int
 
 
 @pytest.mark.parametrize("rate", [2, 4])
-@pytest.mark.parametrize("damping", DAMPINGS)
-def test_no_map_is_worse_than_repetition_where_it_was_fitted(damping: object, rate: int) -> None:
+def test_no_map_is_worse_than_repetition_where_it_was_fitted(rate: int) -> None:
     for seed in range(3):
         output = drawn((2, 3, 11), seed)
         moments = moments_of(output, rate)
-        fitted = time_rebuild(moments, damping)  # type: ignore[arg-type]
+        fitted = time_rebuild(moments)
         assert error(fitted, output) <= error(repetition(moments), output)
         assert fitted.explained >= repetition(moments).explained
 
@@ -86,7 +88,8 @@ def test_a_straight_line_is_interpolated_exactly_and_a_constant_repeated() -> No
     line = slopes * torch.arange(9.0, dtype=torch.float64)
     rebuild = time_rebuild(moments_of(line, 4))
     assert rebuild.explained == pytest.approx(1.0, abs=1e-9)
-    assert rebuild.weights.flatten().tolist() == pytest.approx([0.75, 0.25, 0.5, 0.5, 0.25, 0.75], abs=1e-5)
+    expected = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]], dtype=torch.float64)
+    torch.testing.assert_close(rebuild.weights, expected[:, None].expand(3, 3, 2), rtol=0, atol=1e-5)
     still = torch.randn(4, 3, 1, generator=torch.Generator().manual_seed(0)).expand(4, 3, 9)
     moments = moments_of(still, 4)
     assert time_rebuild(moments).explained == pytest.approx(1.0, abs=1e-9)

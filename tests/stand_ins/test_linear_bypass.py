@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.helpers.block_nets import KINDS, WIDTH, BlockNet, block_net, net_inputs
@@ -20,7 +19,7 @@ from tests.helpers.damages import MANIFEST, Damage, edit, forbid_pickle
 from tests.helpers.details import as_json
 from toolkit.base.errors import CheckpointError, StageError
 from toolkit.blocks.drop import block_end, drop_block
-from toolkit.blocks.dropped import dropped_blocks, emptied_blocks, replace_block, stand_ins_of
+from toolkit.blocks.dropped import dropped_blocks, emptied_blocks, stand_ins_of
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.cut import KeptUnits, cut, parts_of
 from toolkit.channels.find import find_groups, half_of
@@ -39,11 +38,9 @@ from toolkit.stages.channel_prune import repair as channel_prune_repair
 from toolkit.stages.channel_prune.apply import apply_channel_prune
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
 from toolkit.stages.context import StageContext
-from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
 from toolkit.stand_ins.linear_bypass import LinearBypass, LinearBypassArguments
-from toolkit.stand_ins.nothing import NothingArguments
 from toolkit.stand_ins.output import OutputStructure
-from toolkit.stand_ins.registry import STAND_INS, make_stand_in
+from toolkit.stand_ins.registry import make_stand_in
 from toolkit.tasks.classification import ClassificationTask
 
 Inputs = tuple[Tensor, ...]
@@ -221,25 +218,6 @@ def test_a_manifest_that_asks_for_something_else_is_refused(damage: str, saved: 
     break_it(tmp_path / "model")
     with pytest.raises(CheckpointError, match=message):
         load_model(tmp_path / "model", block_net("basic"))
-
-
-def test_the_list_is_closed_and_every_entry_is_built_from_plain_arguments() -> None:
-    block, conv = nn.Linear(4, 4), nn.Conv1d(2, 4, 3)
-    examples = (
-        (NothingArguments(), block),
-        (LinearBypassArguments(layer="linear", channels=4, rank=2), block),
-        (DynamicConvArguments(steps=(1, 2), channels=(4, 2), order=(3, 1, 0, 2), inputs=2), conv),
-    )
-    assert {one.type for one, _ in examples} == set(STAND_INS)
-    for one, replaced in examples:
-        again = type(one).model_validate_json(one.model_dump_json())
-        assert again == one and type(make_stand_in(replaced, again)) is STAND_INS[one.type]
-    with pytest.raises(ValidationError, match="rank 5 is more than the 4 channels"):
-        LinearBypassArguments(layer="linear", channels=4, rank=5)
-    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    replace_block(net, "1", examples[1][0])
-    with pytest.raises(StageError, match="'1' cannot be dropped: '1' has already been dropped"):
-        replace_block(net, "1", examples[1][0])
 
 
 @pytest.mark.parametrize("rank", [None, 3])

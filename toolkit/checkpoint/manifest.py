@@ -116,7 +116,7 @@ class Manifest(Settings):
     factory: how the unmodified model is built: the task that builds it, or the zoo model with its arguments (see
         `toolkit.checkpoint.factory`).
     removed_blocks: the structure of the output of each removed block, by the block's name.
-    stand_ins: type and arguments of each stand-in, by the name of the block that it replaces.
+    stand_ins: type and arguments of each stand-in, by the name of the block or layer that it replaces.
     attributes: the plain attributes that compression changed, by the name of the module.
     tensors: every parameter and persistent buffer, and the `buffers`, by name.
     buffers: names of the buffers that a state dict leaves out and that became smaller.

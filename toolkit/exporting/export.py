@@ -105,9 +105,11 @@ def _without_decisions(model: nn.Module, settings: ExportSettings) -> nn.Module:
     """Returns a model whose work does not depend on its input.
 
     Raises:
-        ExportError: it has gates, and their usual options were not asked for.
+        ExportError: it has gates, and their usual options were not asked for, or the other way round.
     """
     layers = gated_layers(model)
+    if settings.constant_options and not layers:
+        raise ExportError("--constant-options is for models with gates, and this one has none; leave it out")
     if layers and not settings.constant_options:
         raise ExportError(
             f"{len(layers)} layers have gates (the first is {next(iter(layers))}), which choose for each input what is "

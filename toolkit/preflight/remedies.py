@@ -55,6 +55,7 @@ _OF_CHANNELS: Final = (
         "make channels independent of their number: a mean or a norm over all of them, or a scale by their number, "
         "changes with the width",
     ),
+    ("is a dynamic layer", "cut channels in front of the stage va_red"),
     ("called", "use a separate module for every call of the layer"),
 )
 

@@ -8,7 +8,7 @@ the first channels of a layer; here the channels are chosen, and the map is the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -54,7 +54,7 @@ class FittedChannels:
         return explained_share(scatter + offset.square().sum(), total)
 
 
-def channel_choice(covariance: Tensor, num_kept: int) -> tuple[int, ...]:
+def channel_choice(covariance: Tensor, num_kept: int, groups: int = 1) -> tuple[int, ...]:
     """Returns `num_kept` channels from which the others can be rebuilt best, in the order in which they are chosen.
 
     Each step takes the channel j that lowers the residual variance of all channels most, which is by
@@ -66,6 +66,7 @@ def channel_choice(covariance: Tensor, num_kept: int) -> tuple[int, ...]:
     channels is the beginning of the choice of more. It takes O(num_kept * channels^2) operations.
 
     covariance: [channels, channels].
+    groups: the number of groups of neighbouring channels, each of which gets a channel before any gets one more.
 
     Raises:
         ValueError: `num_kept` is below 0 or above the number of channels.
@@ -75,18 +76,19 @@ def channel_choice(covariance: Tensor, num_kept: int) -> tuple[int, ...]:
         raise ValueError(f"num_kept is {num_kept}; it must be from 0 to the number of channels, {num_channels}")
     left = covariance.detach().to(torch.float64, copy=True)
     least = ROUNDING * left.diagonal().clone()
-    free = torch.ones(num_channels, dtype=torch.bool, device=left.device)
+    taken = torch.zeros(groups, num_channels // groups, dtype=torch.bool, device=left.device)
     chosen: list[int] = []
     while len(chosen) < num_kept:
+        numbers = taken.sum(1, keepdim=True)
+        free = (~taken & (numbers == numbers.min())).flatten()
         variance = left.diagonal()
         alive = free & (variance > least) & (variance > 0)
-        if not bool(alive.any()):
-            return (*chosen, *torch.nonzero(free).flatten().tolist()[: num_kept - len(chosen)])
         gain = torch.linalg.vector_norm(left, dim=0).square() / variance.where(alive, 1.0)
-        best = int(gain.where(alive, -1.0).argmax())
-        column = left[:, best] / left[best, best].sqrt()
-        left.addr_(column, column, alpha=-1.0)
-        free[best] = False
+        best = int(gain.where(alive, -1.0).argmax()) if bool(alive.any()) else int(free.int().argmax())
+        if alive[best]:
+            column = left[:, best] / left[best, best].sqrt()
+            left.addr_(column, column, alpha=-1.0)
+        taken.view(-1)[best] = True
         chosen.append(best)
     return tuple(chosen)
 
@@ -117,6 +119,33 @@ def linear_rebuild(covariance: Tensor, mean: Tensor, kept: Sequence[int], dampin
     total = covariance.diagonal()[at_others].sum()
     residual = total - 2 * (weights.T * cross).sum() + (weights.T * (inner @ weights.T)).sum()
     return FittedChannels(tuple(kept), others, weights, bias, explained_share(residual, total))
+
+
+def best_sources(covariance: Tensor, kept: Sequence[int]) -> tuple[int, ...]:
+    """Returns, for each other channel in ascending order, the kept channel that explains most of it alone."""
+    covariance = covariance.detach().double()
+    others = sorted(set(range(len(covariance))) - set(kept))
+    energy = covariance.diagonal()[list(kept)]
+    explained = covariance[list(kept)][:, others].square() / energy.where(energy > 0, 1.0)[:, None]
+    return tuple(kept[place] for place in explained.argmax(0).tolist())
+
+
+def single_rebuild(covariance: Tensor, mean: Tensor, kept: Sequence[int], sources: Sequence[int]) -> FittedChannels:
+    """Returns the map with the least squared error that makes each other channel of one kept channel alone.
+
+    covariance, mean, kept: as in `linear_rebuild`.
+    sources: the kept channel that each other channel is made of, the others in ascending order.
+    """
+    covariance, mean = covariance.detach().double(), mean.detach().double()
+    others = tuple(sorted(set(range(len(mean))) - set(kept)))
+    at_sources, at_others = _index(sources, covariance), _index(others, covariance)
+    energy = covariance.diagonal()[at_sources]
+    slopes = covariance[at_sources, at_others] / energy.where(energy > 0, 1.0)
+    weights = covariance.new_zeros(len(others), len(kept))
+    places = [list(kept).index(source) for source in sources]
+    weights[_index(range(len(others)), covariance), _index(places, covariance)] = slopes
+    fitted = FittedChannels(tuple(kept), others, weights, mean[at_others] - slopes * mean[at_sources], 0.0)
+    return replace(fitted, explained=fitted.explained_elsewhere(covariance, mean))
 
 
 def damped_rebuild(

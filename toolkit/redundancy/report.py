@@ -54,8 +54,8 @@ class ChannelRedundancy(Data):
 class KeptSteps(Data):
     """Says what every `rate`-th time step explains of the steps between.
 
-    rebuilt: R^2 of the steps rebuilt from the computed step before and the one behind, by two weights per offset that
-        all channels share and a bias per channel, fitted by least squares.
+    rebuilt: R^2 of the steps rebuilt from the computed step before and the one behind, by two weights and a
+        bias for each offset and channel, fitted by least squares.
     repeated: R^2 of repeating the computed step before.
     """
 

@@ -1,12 +1,13 @@
 """Rebuilds the steps between every R-th time step from their computed neighbours, by a map in closed form.
 
 The steps 0, R, 2R, ... are computed. A step n R + j between them, 0 < j < R, is rebuilt from the computed steps before
-and behind it, by two weights of the offset j that all channels and positions share, and a bias of each channel:
+and behind it, by two weights and a bias of the offset j and the channel c, which all positions share:
 
-    y[n R + j, c] = w_j0 y[n R, c] + w_j1 y[(n + 1) R, c] + b_jc.
+    y[n R + j, c] = w_jc0 y[n R, c] + w_jc1 y[(n + 1) R, c] + b_jc.
 
 Behind the last computed step, its own value stands for the missing one. VA-RED^2 (Pan et al., ICLR 2021, arXiv
-2102.07887) rebuilds these steps by a cheap linear map, too; here the map is the least-squares solution.
+2102.07887) rebuilds these steps by a cheap linear map, too; here the map is the least-squares solution. Dynamic
+convolutions begin with this map (`toolkit.stand_ins.dynamic_maps`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from toolkit.redundancy.channels import LIGHT, explained_share
-from toolkit.repair.damping import Damping, damped_solve
 
 TAPS = 2  # computed steps from which a step is rebuilt: the one before and the one behind it
 
@@ -26,7 +26,7 @@ TAPS = 2  # computed steps from which a step is rebuilt: the one before and the 
 class TimeRebuild:
     """Holds the map that rebuilds the steps between every `rate`-th one.
 
-    weights: [rate - 1, 2] in float64, of the computed step before and of the one behind.
+    weights: [rate - 1, channels, 2] in float64, of the computed step before and of the one behind.
     bias: [rate - 1, channels] in float64.
     explained: R^2 on the data that were fitted.
     """
@@ -40,20 +40,6 @@ class TimeRebuild:
         """Returns the R^2 of this map on other data, which have the same rate; see `explained_share`."""
         return _explained(moments, self.weights, self.bias)
 
-    def all_steps(self, computed: Tensor, num_steps: int) -> Tensor:
-        """Returns all steps from the computed ones, which stay as they are: [batch, channels, num_steps, ...].
-
-        computed: [batch, channels, ceil(num_steps / rate), ...], the steps 0, rate, 2 rate, ...
-        """
-        behind = torch.cat([computed[:, :, 1:], computed[:, :, -1:]], dim=2)
-        weights, bias = self.weights.to(computed), self.bias.to(computed)
-        per_channel = (1, -1) + (1,) * (computed.ndim - 2)
-        phases = [computed] + [
-            near * computed + far * behind + offset.view(per_channel)
-            for (near, far), offset in zip(weights, bias, strict=True)
-        ]
-        return torch.stack(phases, dim=3).flatten(2, 3)[:, :, :num_steps]
-
 
 class TimeMoments:
     """Adds up what `time_rebuild` needs of outputs with a time axis, in float64.
@@ -62,7 +48,7 @@ class TimeMoments:
 
     rate: R; every R-th step is computed.
     count: [R - 1], the number of steps between at each offset, of one channel.
-    gram: [R - 1, 3, 3], the products of the columns, summed over steps, positions and channels.
+    gram: [R - 1, channels, 3, 3], the products of the columns, summed over steps and positions.
     sums: [R - 1, channels, 3], the columns, summed over steps and positions.
     """
 
@@ -76,13 +62,17 @@ class TimeMoments:
             raise ValueError(f"rate is {rate}; it must be at least 2")
         self.rate = rate
         self.count = torch.zeros(rate - 1, dtype=torch.float64, device=device)
-        self.gram = torch.zeros(rate - 1, TAPS + 1, TAPS + 1, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(rate - 1, num_channels, TAPS + 1, TAPS + 1, dtype=torch.float64, device=device)
         self.sums = torch.zeros(rate - 1, num_channels, TAPS + 1, dtype=torch.float64, device=device)
 
-    def add(self, output: Tensor) -> None:
-        """Adds an output [batch, channels, steps, ...] with all its steps."""
+    def add(self, output: Tensor, computed: Tensor | None = None) -> None:
+        """Adds an output [batch, channels, steps, ...] with all its steps.
+
+        computed: the computed steps [batch, channels, ceil(steps / rate), ...], if they are not those of the output but
+            what a model computes that is to give this output.
+        """
         output = output.detach().double()
-        computed = output[:, :, :: self.rate]
+        computed = output[:, :, :: self.rate] if computed is None else computed.detach().double()
         behind = torch.cat([computed[:, :, 1:], computed[:, :, -1:]], dim=2)
         for offset in range(1, self.rate):
             between = output[:, :, offset :: self.rate]
@@ -92,7 +82,7 @@ class TimeMoments:
             columns = torch.stack([computed[:, :, :num_between], behind[:, :, :num_between], between], dim=-1)
             rows = columns.movedim(1, 0).flatten(1, -2)  # [channels, places, columns]
             self.count[offset - 1] += rows.shape[1]
-            self.gram[offset - 1] += torch.einsum("cpi,cpj->ij", rows, rows)
+            self.gram[offset - 1] += rows.mT @ rows
             self.sums[offset - 1] += rows.sum(1)
 
     def means(self) -> Tensor:
@@ -100,32 +90,31 @@ class TimeMoments:
         return self.sums / self.count.clamp(min=1.0)[:, None, None]
 
     def within(self) -> Tensor:
-        """Returns the products of the columns less each channel's mean: [R - 1, 3, 3], summed as `gram` is."""
-        return self.gram - torch.einsum("jci,jck->jik", self.sums, self.means())
+        """Returns the products of the columns less their means: [R - 1, channels, 3, 3], summed as `gram` is."""
+        return self.gram - self.sums[..., :, None] * self.means()[..., None, :]
 
 
-def time_rebuild(moments: TimeMoments, damping: Damping = LIGHT) -> TimeRebuild:
-    """Returns the map with the least squared error, drawn to repetition (the weights 1 and 0) by the damping.
+def time_rebuild(moments: TimeMoments) -> TimeRebuild:
+    """Returns the map with the least squared error; what nothing tells of is drawn to repetition, the weights 1 and 0.
 
-    Its squared error on the data of the moments is at most that of repeating the computed step before, whatever the
-    damping: the best biases lower the error of every pair of weights. Where nothing varies, the map is repetition,
-    plus the mean difference of each channel.
+    Its squared error on the data of the moments is at most that of repeating the computed step before: the best biases
+    lower the error of every pair of weights. Where nothing varies, the map is repetition, plus the mean difference of
+    each channel.
     """
     within, means = moments.within(), moments.means()
+    inner, cross = within[..., :TAPS, :TAPS], within[..., :TAPS, TAPS]
     old = repetition(moments).weights
-    weights = old.clone()
-    for offset in range(moments.rate - 1):
-        inner, cross = within[offset, :TAPS, :TAPS], within[offset, :TAPS, TAPS]
-        pull = cross - inner @ old[offset]
-        weights[offset] += damped_solve(inner, damping.ridge(inner.diagonal()), pull[:, None])[:, 0]
-    bias = means[..., TAPS] - torch.einsum("jct,jt->jc", means[..., :TAPS], weights)
+    ridge = (LIGHT.share * inner.diagonal(dim1=-2, dim2=-1)).clamp(min=1e-30)
+    pull = cross - (inner @ old[..., None])[..., 0]
+    weights = old + torch.linalg.solve(inner + torch.diag_embed(ridge), pull)
+    bias = means[..., TAPS] - (means[..., :TAPS] * weights).sum(-1)
     return TimeRebuild(moments.rate, weights, bias, _explained(moments, weights, bias))
 
 
 def repetition(moments: TimeMoments) -> TimeRebuild:
     """Returns the map that repeats the computed step before, without a fit."""
-    weights = moments.gram.new_zeros(moments.rate - 1, TAPS)
-    weights[:, 0] = 1.0
+    weights = torch.zeros_like(moments.sums[..., :TAPS])
+    weights[..., 0] = 1.0
     bias = torch.zeros_like(moments.sums[..., 0])
     return TimeRebuild(moments.rate, weights, bias, _explained(moments, weights, bias))
 
@@ -133,8 +122,8 @@ def repetition(moments: TimeMoments) -> TimeRebuild:
 def _explained(moments: TimeMoments, weights: Tensor, bias: Tensor) -> float:
     """Returns the R^2 of a map, pooled over offsets and channels; the variance is about the mean of each channel."""
     within, means = moments.within(), moments.means()
-    mix = torch.cat([-weights.to(within.device), within.new_ones(len(weights), 1)], dim=1)  # the error is columns @ mix
-    scatter = torch.einsum("ji,jik,jk->j", mix, within, mix)
-    offset = torch.einsum("jci,ji->jc", means, mix) - bias.to(within.device)
+    mix = torch.cat([-weights.to(within.device), within.new_ones(*weights.shape[:-1], 1)], -1)  # error: columns @ mix
+    scatter = torch.einsum("jci,jcik,jck->j", mix, within, mix)
+    offset = (means * mix).sum(-1) - bias.to(within.device)
     missed = moments.count * offset.square().sum(1)
-    return explained_share((scatter + missed).sum(), within[:, TAPS, TAPS].sum())
+    return explained_share((scatter + missed).sum(), within[..., TAPS, TAPS].sum())

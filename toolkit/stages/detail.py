@@ -117,8 +117,8 @@ class DynamicLayer(Recorded):
     channels: the numbers of computed channels that it offers, or the one that it has.
     of: the number of output channels.
     rebuilt_by: the map that rebuilds the channels that are not computed.
-    channel_errors, step_errors: squared error of the fitted maps on calibration data as a share of the output's
-        variance, by number of computed channels and by stride.
+    channel_errors, step_errors: squared error of the fitted maps on calibration data as a share of the variance of what
+        they rebuild, by number of computed channels and by stride.
     macs: the multiply-adds of each option, "R x k", for one example, without the gate's.
     shares: the share of the calibration examples for which the gate takes each option, the same keys; empty without a
         gate.

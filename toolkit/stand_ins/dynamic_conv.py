@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.modes import in_eval_mode
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.convolutions import CONVOLUTION_TYPES, CONVOLUTIONS, Conv, index_on, padding_of
 from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
@@ -93,11 +94,8 @@ class DynamicConv(StandIn):
     def decide(self, stream: Tensor) -> Tensor:
         """Returns the gate's choice for each input: int64 [B, 2], indices in `steps` and `channels`."""
         assert self.gate is not None
-        training = self.gate.training
-        self.gate.eval()  # its statistics are learnt only where it is trained
-        with torch.no_grad():
+        with in_eval_mode(self.gate), torch.no_grad():  # its statistics are learnt only where it is trained
             steps, channels = self.gate(stream)
-        self.gate.train(training)
         return torch.stack([steps.argmax(1), channels.argmax(1)], 1)
 
     def compute_each(self, stream: Tensor, decisions: Tensor) -> Tensor:

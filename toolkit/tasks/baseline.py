@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
 from toolkit.base.files import bytes_sha256
@@ -124,6 +124,15 @@ class LocalBaseline:
     def folder(self) -> Path:
         """Returns the folder of the weights."""
         return Path(os.environ.get(BASELINES_VARIABLE) or BASELINES) / f"{self.family}-seed{self.seed}"
+
+    def load_into(self, model: nn.Module) -> nn.Module:
+        """Returns the model in eval mode after it got the trained weights.
+
+        Raises:
+            UserError: as `weights`.
+        """
+        model.load_state_dict(self.weights())
+        return model.eval()
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the trained weights.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.decisions import choices_noted, dynamic_layers, gated_layers, without_gates
 from toolkit.stand_ins.dynamic_conv import DynamicConv
 from toolkit.tasks.classification import ClassificationTask
+from toolkit.tasks.task import Batch
 
 FEW = {"max_steps": 3, "validate_every": 3, "warmup_steps": 0, "hidden": 4, "correct_only": False}
 
@@ -128,11 +130,43 @@ def test_work_follows_the_input_where_the_gates_say_so() -> None:
 
 
 def test_the_loss_presses_only_examples_that_are_right() -> None:
+    """The labels are the model's own answers, so that all are right; with other labels none is, and no cost counts."""
+    model, _, task = applied(**FEW)
+    batch = next(iter(task.batches("score", 8)))
+    wrong = Batch(batch.inputs, (model(*batch.inputs).argmax(1) + 1) % 3)
+    right = Batch(batch.inputs, model(*batch.inputs).argmax(1))
+
+    def loss(examples: Batch, weight: float, **settings: object) -> float:
+        config = VaRed.model_validate({**FEW, "efficiency_weight": weight, **settings})
+        return float(policy_loss(task, config, model)(model, examples).detach())
+
+    one = {"correct_only": True}
+    assert loss(wrong, 1.0, **one) == pytest.approx(loss(wrong, 0.0, **one))
+    assert loss(wrong, 1.0) > loss(wrong, 0.0) + 0.1
+    assert loss(right, 1.0, **one) > loss(right, 0.0, **one) + 0.1
+
+
+def test_a_task_that_cannot_tell_right_from_wrong_is_refused() -> None:
+    config = VaRed.model_validate({**FEW, "correct_only": True})
+    with pytest.raises(StageError, match="correct_only: false"):
+        policy_loss(WithoutCorrect(), config, conv_net())  # type: ignore[arg-type]
+
+
+def test_norms_of_the_model_are_held_in_training_and_those_of_gates_learn() -> None:
+    model, _, task = applied(**FEW)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model.train()
+    policy_loss(task, VaRed.model_validate(FEW), model)(model, next(iter(task.batches("score", 8))))
+    moved = {name for name, value in model.named_buffers() if not torch.equal(before[name], value)}
+    assert moved and all(".gate.norm." in name for name in moved)
+
+
+def test_a_partial_count_is_an_error_in_words() -> None:
     task = conv_task()
     model = task.load_baseline()
-    config = VaRed.model_validate({**FEW, "correct_only": True, "efficiency_weight": 100.0})
-    with pytest.raises(StageError, match="correct_only: false"):
-        policy_loss(WithoutCorrect(), config, model)  # type: ignore[arg-type]
+    context = replace(context_of(task, model), dense_macs=None)
+    with pytest.raises(StageError, match="needs a full count"):
+        apply_va_red(model, task, VaRed(scope="constant", macs_ratio=0.5), context)
 
 
 class WithoutCorrect:
@@ -250,6 +284,8 @@ def test_constant_options_are_exported_and_gates_are_refused_with_the_nearest_ex
         export_model(gated, task.example_inputs, tmp_path / "gated.pt2", settings)
     usual = settings.model_copy(update={"constant_options": True})
     export_model(gated, task.example_inputs, tmp_path / "gated.pt2", usual)
+    with pytest.raises(ExportError, match="this one has none; leave it out"):
+        export_model(model, task.example_inputs, tmp_path / "none.pt2", usual)
     assert gated_layers(gated) and not gated_layers(without_gates(gated))
 
 

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from tests.helpers.conv_nets import clips, conv_net
 from toolkit.base.errors import StageError
 from toolkit.stages.va_red.constant import cheapest
-from toolkit.stages.va_red.moments import OutputMoments, StepMoments, channel_order
 from toolkit.stages.va_red.options import offers
 from toolkit.stages.va_red.settings import VaRed
-from toolkit.stages.va_red.wrap import channel_errors, collect, step_errors, wrap
+from toolkit.stages.va_red.wrap import collect, wrap
 from toolkit.stand_ins.decisions import dynamic_layers
 from toolkit.stand_ins.dynamic_conv import DynamicConv
 
@@ -99,16 +98,6 @@ def test_signals_that_do_not_change_are_rebuilt_from_every_fourth_step() -> None
         torch.testing.assert_close(layer.compute(still, 2, 0), layer.compute(still, 0, 0))
 
 
-def test_a_ramp_is_interpolated_where_repetition_is_wrong() -> None:
-    ramp = torch.arange(17.0).expand(6, 2, 17) * torch.randn(6, 2, 1)
-    steps = StepMoments(4)
-    steps.add(ramp[:, :, ::4], ramp)
-    weight, bias = steps.fit()
-    torch.testing.assert_close(weight[:, 0, 1], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-    torch.testing.assert_close(weight[:, 0, 0], torch.tensor([0.75, 0.5, 0.25], dtype=torch.float64))
-    assert float(bias.abs().max()) < 1e-6 and steps.error(weight, bias) < 1e-12
-
-
 def test_dead_channels_and_steps_without_variance_give_finite_maps() -> None:
     conv = nn.Conv1d(3, 8, 3, padding=1)
     with torch.no_grad():
@@ -121,47 +110,30 @@ def test_dead_channels_and_steps_without_variance_give_finite_maps() -> None:
     torch.testing.assert_close(half[:, ::2], full[:, ::2])
 
 
-def test_reported_errors_are_those_of_the_outputs() -> None:
+def test_reported_errors_are_those_of_what_is_rebuilt() -> None:
     net, inputs = conv_net(1), clips(12)
     config = VaRed.model_validate(SETTINGS)
     offered, _ = offers(net, (inputs,), config)
-    moments = collect(net, offered, [(inputs,)])
-    wrap(net, offered, moments, config)
+    errors = wrap(net, offered, collect(net, offered, [(inputs,)]), config)["stem"]
     layer = dynamic_layers(net)["stem"]
+
+    def share(option: tuple[int, int], rebuilt: Tensor) -> float:
+        """The squared error as a share of the variance, which is about the mean of each offset and channel."""
+        missed = (layer.compute(inputs, *option) - full).square().sum()
+        return float(missed / rebuilt)
+
     with torch.no_grad():
         full = layer.compute(inputs, 0, 0)
-        energy = float((full - full.mean((0, 2), keepdim=True)).square().sum())
         for part, number in enumerate(layer.arguments.channels[1:], 1):
-            error = float((layer.compute(inputs, 0, part) - full).square().sum()) / energy
-            assert channel_errors(layer, moments["stem"])[str(number)] == pytest.approx(error, rel=1e-3)
+            rest = full[:, layer.arguments.rebuilt(number)]
+            variance = (rest - rest.mean((0, 2), keepdim=True)).square().sum()
+            assert errors.channels[str(number)] == pytest.approx(share((0, part), variance), rel=1e-3)
         for step, stride in enumerate(layer.arguments.steps[1:], 1):
-            error = float((layer.compute(inputs, step, 0) - full).square().sum()) / energy
-            assert step_errors(layer, moments["stem"])[str(stride)] == pytest.approx(error, rel=1e-3)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_first_channels_are_the_best_next_ones(seed: int) -> None:
-    """By brute force: each next channel leaves the smallest error of a linear map to all channels."""
-    torch.manual_seed(seed)
-    rows = torch.randn(200, 4, dtype=torch.float64) @ torch.randn(4, 7, dtype=torch.float64)
-    rows = rows + 0.3 * torch.randn(200, 7, dtype=torch.float64)
-    covariance = (rows - rows.mean(0)).T @ (rows - rows.mean(0))
-    order = channel_order(covariance, 1, by_explaining=True)
-
-    def left(kept: list[int]) -> float:
-        block = covariance[kept][:, kept]
-        return float(covariance.trace() - (covariance[kept].T @ torch.linalg.solve(block, covariance[kept])).trace())
-
-    for number in range(1, 7):
-        options = {other: left([*order[: number - 1], other]) for other in order[number - 1 :]}
-        assert order[number - 1] == min(options, key=options.__getitem__)
-
-
-def test_every_group_gets_its_next_channel_before_any_gets_one_more() -> None:
-    covariance = torch.diag(torch.tensor([9.0, 8.0, 7.0, 6.0, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
-    order = channel_order(covariance, 2, by_explaining=True)
-    assert order == [0, 7, 1, 6, 2, 5, 3, 4]
-    assert channel_order(covariance, 2, by_explaining=False) == [0, 4, 1, 5, 2, 6, 3, 7]
+            between = [full[:, :, offset::stride] for offset in range(1, stride)]
+            variance = sum(
+                ((part - part.mean((0, 2), keepdim=True)).square().sum() for part in between), torch.zeros(())
+            )
+            assert errors.steps[str(stride)] == pytest.approx(share((step, 0), variance), rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -185,14 +157,3 @@ def test_a_budget_below_the_cheapest_options_is_refused_with_both_numbers() -> N
     costs = {"layer": {(0, 0): 100, (0, 1): 40}}
     with pytest.raises(StageError, match="40 multiply-adds at the least, and 39"):
         cheapest({"layer": {(0, 0): 0.0, (0, 1): 1.0}}, costs, 39)
-
-
-def test_moments_over_batches_are_those_of_all_rows() -> None:
-    outputs = torch.randn(6, 5, 4, 3)
-    whole, parts = OutputMoments(), OutputMoments()
-    whole.add(outputs)
-    for part in outputs.split(2):
-        parts.add(part)
-    torch.testing.assert_close(whole.covariance(), parts.covariance())
-    rows = outputs.movedim(1, -1).reshape(-1, 5).double()
-    torch.testing.assert_close(whole.covariance(), torch.cov(rows.T, correction=0))

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.made_up_hapt import made_up_arrays
+from tests.helpers.made_up_hapt import made_up_recordings
 from toolkit.base.errors import UserError
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.find import find_groups
 from toolkit.measure.macs import count_macs
 from toolkit.tasks.cards import TASKS, make_task
-from toolkit.tasks.hapt import TEST_USERS, TRAIN_USERS, VALIDATION_USERS, HaptRecording, read_recordings
+from toolkit.tasks.hapt import TEST_USERS, TRAIN_USERS, VALIDATION_USERS, HaptRecording
 from toolkit.tasks.har_windows.task import USERS, HarWindowsTask
 from toolkit.tasks.har_windows.windows import ACTIVITIES, windows_of
-from toolkit.tasks.local_data import checksum
 from toolkit.tasks.task import HasStrata, Split, TellsCorrect
 from toolkit.train import main as train
 
@@ -28,9 +27,7 @@ CONFIG = Path(__file__).parents[3] / "recipes" / "train" / "har_windows.yaml"
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[HaptRecording, ...]:
-    path, arrays = tmp_path_factory.mktemp("hapt") / "made_up.npz", made_up_arrays()
-    np.savez(path, **arrays)
-    return read_recordings(path, checksum(arrays))
+    return made_up_recordings(tmp_path_factory.mktemp("hapt"))
 
 
 @pytest.fixture(scope="module")

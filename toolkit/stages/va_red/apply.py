@@ -23,7 +23,7 @@ from toolkit.stages.va_red.detail import VaRedDetail
 from toolkit.stages.va_red.options import Offered, offers, words_of
 from toolkit.stages.va_red.policy import policy_loss
 from toolkit.stages.va_red.settings import VaRed
-from toolkit.stages.va_red.wrap import LayerMoments, channel_errors, collect, step_errors, wrap
+from toolkit.stages.va_red.wrap import LayerMoments, MapErrors, collect, wrap
 from toolkit.stand_ins.decisions import choices_noted, dynamic_layers, gated_layers
 from toolkit.stand_ins.dynamic_conv import DynamicConv
 from toolkit.tasks.evaluate import evaluate
@@ -50,7 +50,7 @@ def apply_va_red(model: nn.Module, task: Task, config: VaRed, context: StageCont
     moments = collect(model, offered, context.inputs(task, "calibration"))
     if config.scope == "constant":
         return _constant(model, task, config, context, offered, refused, moments)
-    wrap(model, offered, moments, config)
+    map_errors = wrap(model, offered, moments, config)
     costs = {name: layer.option_macs((1, *moments[name].shape[1:])) for name, layer in dynamic_layers(model).items()}
     training = _train(model, task, config, context)
     num_norms = 0
@@ -60,7 +60,7 @@ def apply_va_red(model: nn.Module, task: Task, config: VaRed, context: StageCont
     of_inputs = macs_of_inputs(model, context.inputs(task, "calibration"), context.smallest_batch)
     detail = VaRedDetail(
         scope=config.scope,
-        layers=_layers(model, moments, costs, shares),
+        layers=_layers(model, map_errors, costs, shares),
         refused=refused,
         macs_ratio=Target(achieved=of_inputs.mean / context.dense_macs if context.dense_macs else None),
         batch_norms_reestimated=num_norms,
@@ -79,10 +79,11 @@ def _constant(
     moments: Mapping[str, LayerMoments],
 ) -> tuple[nn.Module, VaRedDetail]:
     """Chooses the options for the target from single scores, fits the maps again in order, and returns the model."""
+    before = context.macs_ratio(model)
     assert config.macs_ratio is not None and context.dense_macs is not None
-    reference, before = copy_model(model), context.macs_ratio(model)
+    reference = copy_model(model)
     originals = {name: model.get_submodule(name) for name in offered}
-    wrap(model, offered, moments, config)
+    map_errors = wrap(model, offered, moments, config)
     layers = dynamic_layers(model)
     costs = {name: layers[name].option_macs((1, *moments[name].shape[1:])) for name in offered}
     full = sum(options[0, 0] for options in costs.values())
@@ -92,7 +93,7 @@ def _constant(
         divergence = _divergence(task, reference, context)
         errors = score_options(model, divergence, costs, context.console)
         chosen = cheapest(errors, costs, most)
-    detail_layers = _layers(model, moments, costs, {})
+    detail_layers = _layers(model, map_errors, costs, {})
     names = settle(model, originals, chosen)
     refit(model, reference, names, lambda: context.inputs(task, "calibration"))
     num_norms = 0
@@ -172,7 +173,7 @@ def _decided(model: nn.Module, batches: Iterable[Inputs]) -> dict[str, dict[Opti
 
 def _layers(
     model: nn.Module,
-    moments: Mapping[str, LayerMoments],
+    errors: Mapping[str, MapErrors],
     costs: Mapping[str, Mapping[Option, int]],
     shares: Mapping[str, Mapping[Option, float]],
 ) -> tuple[DynamicLayer, ...]:
@@ -184,8 +185,8 @@ def _layers(
             channels=layer.arguments.channels,
             of=layer.arguments.width,
             rebuilt_by=layer.arguments.rebuilt_by,
-            channel_errors=channel_errors(layer, moments[name]),
-            step_errors=step_errors(layer, moments[name]),
+            channel_errors=errors[name].channels,
+            step_errors=errors[name].steps,
             macs={_words(layer, option): macs for option, macs in costs[name].items()},
             shares={_words(layer, option): share for option, share in shares.get(name, {}).items()},
         )

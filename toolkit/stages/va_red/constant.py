@@ -14,8 +14,9 @@ from toolkit.base.errors import StageError
 from toolkit.blocks.dropped import put_module, take_over_hooks
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import ActivationPoint, Inputs, capture
-from toolkit.stages.va_red.moments import OutputMoments, StepMoments
-from toolkit.stages.va_red.wrap import put_channels, put_steps
+from toolkit.redundancy.moments import ChannelMoments
+from toolkit.redundancy.time import TimeMoments
+from toolkit.stages.va_red.wrap import put_channels, put_steps, rows_of
 from toolkit.stand_ins.decisions import dynamic_layers
 from toolkit.stand_ins.dynamic_conv import DynamicConv
 from toolkit.stand_ins.registry import make_stand_in
@@ -140,19 +141,22 @@ def refit(
         for name in names:
             layer = model.get_submodule(name)
             assert isinstance(layer, DynamicConv)
-            moments = OutputMoments()
             stride, number = layer.arguments.steps[0], layer.arguments.channels[0]
+            width, device = layer.arguments.width, layer.weight.device
             if layer.over_channels:
+                moments = ChannelMoments(width, device)
                 for stream, goal in _pairs(model, reference, name, batches()):
-                    moments.add(_mixed(layer, layer.convolve(stream, number, stride), goal[:, :, ::stride]))
+                    mixed = goal[:, :, ::stride].clone()
+                    mixed[:, layer.arguments.computed(number)] = layer.convolve(stream, number, stride)
+                    moments.add(rows_of(mixed))
                 put_channels(layer, number, moments)
             if stride > 1:
-                between = StepMoments(stride)
+                between = TimeMoments(stride, width, device)
                 for stream, goal in _pairs(model, reference, name, batches()):
                     computed = layer.convolve(stream, number, stride)
                     if layer.over_channels:
                         computed = layer.rebuild(number)(computed)
-                    between.add(computed, goal)
+                    between.add(goal, computed)
                 put_steps(layer, stride, between)
 
 
@@ -163,11 +167,3 @@ def _pairs(
     before, behind = ActivationPoint(name, "input"), ActivationPoint(name, "output")
     for inputs in batches:
         yield capture(model, inputs, [before])[before], capture(reference, inputs, [behind])[behind]
-
-
-def _mixed(layer: DynamicConv, computed: Tensor, goal: Tensor) -> Tensor:
-    """Returns the computed channels in the places of their own, and the goal in those of all others."""
-    number = layer.arguments.channels[0]
-    mixed = goal.clone()
-    mixed[:, layer.arguments.computed(number)] = computed
-    return mixed

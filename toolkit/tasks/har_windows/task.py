@@ -65,9 +65,7 @@ class HarWindowsTask(Classifier):
         Raises:
             UserError: the baseline is missing, or was trained for another task or seed.
         """
-        model = self.build_model()
-        model.load_state_dict(self.baseline.weights())
-        return model.eval()
+        return self.baseline.load_into(self.build_model())
 
     def example_inputs(self, batch_size: int) -> tuple[Tensor, ...]:
         """Returns noise of the inputs' scale, so that a saved model can be inspected without the data."""

@@ -159,9 +159,7 @@ class HaptTask(DetectionTask):
         Raises:
             UserError: the baseline is missing, or was trained for another task or seed.
         """
-        model = self.build_model()
-        model.load_state_dict(self.baseline.weights())
-        return model.eval()
+        return self.baseline.load_into(self.build_model())
 
 
 def make_hapt_task(seed: int = 0) -> HaptTask:
