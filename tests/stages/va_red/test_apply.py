@@ -34,7 +34,6 @@ from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.decisions import choices_noted, dynamic_layers, gated_layers, without_gates
 from toolkit.stand_ins.dynamic_conv import DynamicConv
 from toolkit.tasks.classification import ClassificationTask
-from toolkit.tasks.task import Batch
 
 FEW = {"max_steps": 3, "validate_every": 3, "warmup_steps": 0, "hidden": 4, "correct_only": False}
 
@@ -130,20 +129,37 @@ def test_work_follows_the_input_where_the_gates_say_so() -> None:
 
 
 def test_the_loss_presses_only_examples_that_are_right() -> None:
-    """The labels are the model's own answers, so that all are right; with other labels none is, and no cost counts."""
     model, _, task = applied(**FEW)
     batch = next(iter(task.batches("score", 8)))
-    wrong = Batch(batch.inputs, (model(*batch.inputs).argmax(1) + 1) % 3)
-    right = Batch(batch.inputs, model(*batch.inputs).argmax(1))
 
-    def loss(examples: Batch, weight: float, **settings: object) -> float:
-        config = VaRed.model_validate({**FEW, "efficiency_weight": weight, **settings})
-        return float(policy_loss(task, config, model)(model, examples).detach())
+    def pressure(share_right: float, **settings: object) -> float:
+        """How much the cost adds to the loss of eight examples, of which a share is right."""
+        told: Any = Told(task, share_right)
+        losses = [
+            policy_loss(told, VaRed.model_validate({**FEW, "efficiency_weight": weight, **settings}), model)
+            for weight in (1.0, 0.0)
+        ]
+        with torch.no_grad():
+            return float(losses[0](model, batch) - losses[1](model, batch))
 
-    one = {"correct_only": True}
-    assert loss(wrong, 1.0, **one) == pytest.approx(loss(wrong, 0.0, **one))
-    assert loss(wrong, 1.0) > loss(wrong, 0.0) + 0.1
-    assert loss(right, 1.0, **one) > loss(right, 0.0, **one) + 0.1
+    everything = pressure(0.0)
+    assert everything > 0.1  # without `correct_only` it does not matter which are right
+    assert pressure(1.0, correct_only=True) == pytest.approx(everything, rel=1e-4)
+    assert pressure(0.0, correct_only=True) == pytest.approx(0.0, abs=1e-6)
+    assert 0.0 < pressure(0.5, correct_only=True) < everything
+
+
+class Told:
+    """The task, in which the first examples of a batch count as right."""
+
+    def __init__(self, task: ClassificationTask, share_right: float) -> None:
+        self._task, self._share = task, share_right
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.arange(len(targets)) < self._share * len(targets)
 
 
 def test_a_task_that_cannot_tell_right_from_wrong_is_refused() -> None:

@@ -77,7 +77,7 @@ def cheapest(
                 table[row, used:] = best[: size + 1 - used] + errors[name][option]
         taken.append(table.argmin(0))
         best = table.min(0)
-    if not math.isfinite(best[size]):
+    if not math.isfinite(best[size]):  # rounded up they do not fit, and unrounded only the cheapest ones do
         return {name: min(options, key=options.__getitem__) for name, options in costs.items()}
     left, chosen = size, dict[str, Option]()
     for name, rows in zip(reversed(names), reversed(taken), strict=True):
