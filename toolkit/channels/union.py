@@ -55,8 +55,13 @@ def _apart_from_dynamic(model: nn.Module, structure: Structure) -> Structure:
     def is_inside(name: str) -> bool:
         return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
+    def reason_of(reason: str) -> str:
+        """Returns a reason that names a part of a dynamic layer with the layer and what it is instead."""
+        layer = next((layer for layer in layers if f" {layer}." in reason), None)
+        return reason if layer is None else f"is read by {layer}, which {DYNAMIC}"
+
     groups = [group for group in structure.groups if not any(is_inside(slot.module) for slot in group.slots)]
-    refused = {name: reason for name, reason in structure.refused.items() if not is_inside(name)}
+    refused = {name: reason_of(reason) for name, reason in structure.refused.items() if not is_inside(name)}
     return Structure(tuple(groups), refused | dict.fromkeys(layers, DYNAMIC))
 
 
