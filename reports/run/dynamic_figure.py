@@ -14,6 +14,8 @@ from toolkit.stages.detail import DynamicLayer
 
 ROW_IN = 0.32  # the height of a layer's row, in inches
 
+MOST_GROUPS = 24  # more are not drawn
+
 SMALLEST_WRITTEN = 0.12  # the smallest share that is named in its bar
 
 OPTIONS_CAPTION = (
@@ -24,9 +26,28 @@ OPTIONS_CAPTION = (
 
 
 def draw_input_macs(spread: InputMacs, dense: int, title: str) -> Figure:
-    """Returns a histogram of the multiply-adds of single examples, as shares of the dense model's."""
-    figure = new_figure(3.2, title)
-    axes = figure.subplots()
+    """Returns a histogram of the multiply-adds of single examples, as shares of the dense model's.
+
+    A second panel gives the mean of each group of examples, where the task tells groups.
+    """
+    if not 1 < len(spread.by_group) <= MOST_GROUPS:
+        figure = new_figure(3.2, title)
+        _draw_histogram(figure.subplots(), spread, dense)
+        return figure
+    figure = new_figure(max(3.2, 1.2 + ROW_IN * len(spread.by_group)), title)
+    histogram, groups = figure.subplots(1, 2, width_ratios=(3, 2))
+    _draw_histogram(histogram, spread, dense)
+    shares = [mean / dense for mean in spread.by_group.values()]
+    groups.barh(range(len(shares)), shares, color=BLUE)
+    groups.bar_label(groups.containers[0], fmt="%.3f", padding=3)
+    groups.set_yticks(range(len(shares)), list(spread.by_group))
+    groups.set_ylim(len(shares) - 0.5, -0.5)
+    groups.set_xlim(0, 1.15 * max(*shares, 0.01))
+    groups.set_xlabel("mean of each group of examples")
+    return figure
+
+
+def _draw_histogram(axes: Axes, spread: InputMacs, dense: int) -> None:
     edges = [edge / dense for edge in spread.edges]
     widths = [right - left for left, right in pairwise(edges)]
     if max(edges) - min(edges) < 1e-3:  # all examples take the same: a bar that can be seen
@@ -39,7 +60,6 @@ def draw_input_macs(spread: InputMacs, dense: int, title: str) -> Figure:
     axes.set_ylabel("examples")
     axes.legend(loc="upper left")
     light_grid(axes, "y")
-    return figure
 
 
 def input_macs_caption(spread: InputMacs, dense: int) -> str:

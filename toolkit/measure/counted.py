@@ -24,6 +24,7 @@ class InputMacs(Data):
     p10, p90: percentiles, in multiply-adds.
     edges: the bounds of the bins of a histogram, rising; one more than there are counts.
     counts: the number of examples in each bin; the last bin holds its upper bound.
+    by_group: the mean of each group of examples, such as those of one true class, where the task tells groups.
     """
 
     num_examples: Annotated[int, Field(ge=1)]
@@ -33,15 +34,22 @@ class InputMacs(Data):
     deviation: float
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    by_group: dict[str, float] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Sequence[int], bins: int = 20) -> InputMacs:
-        """Returns mean, spread and histogram of the multiply-adds of single examples."""
+    def of(cls, values: Sequence[int], groups: Sequence[str] = (), bins: int = 20) -> InputMacs:
+        """Returns mean, spread and histogram of the multiply-adds of single examples.
+
+        groups: the name of each example's group, or nothing.
+        """
         low, high = min(values), max(values)
         width = max(high - low, 1) / bins
         counts = [0] * bins
         for value in values:
             counts[min(int((value - low) / width), bins - 1)] += 1
+        members: dict[str, list[int]] = {}
+        for group, value in zip(groups, values, strict=True) if groups else ():
+            members.setdefault(group, []).append(value)
         return cls(
             num_examples=len(values),
             mean=statistics.fmean(values),
@@ -50,6 +58,7 @@ class InputMacs(Data):
             deviation=statistics.pstdev(values),
             edges=tuple(low + width * edge for edge in range(bins + 1)),
             counts=tuple(counts),
+            by_group={group: statistics.fmean(members[group]) for group in sorted(members)},
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.base.errors import StageError
 from toolkit.hooks.modes import evaluating
 from toolkit.measure.counted import InputMacs
 from toolkit.measure.macs import count_macs
@@ -14,13 +15,19 @@ from toolkit.stand_ins.decisions import choices_noted, gated_layers
 
 
 @torch.no_grad()
-def macs_of_inputs(model: nn.Module, batches: Iterable[tuple[Tensor, ...]], smallest_batch: int = 1) -> InputMacs:
+def macs_of_inputs(
+    model: nn.Module, batches: Iterable[tuple[Tensor, ...]], smallest_batch: int = 1, groups: Sequence[str] = ()
+) -> InputMacs:
     """Returns the multiply-adds for each example of the batches.
 
     What does not depend on decisions is counted once for each shape of the inputs, on a few examples; what the gated
     layers take follows from their decisions on each example.
 
     smallest_batch: the smallest number of examples that the model takes per call.
+    groups: the name of each example's group, in their order, or nothing.
+
+    Raises:
+        StageError: there are not as many groups as examples.
     """
     layers = gated_layers(model)
     fixed: dict[tuple[tuple[int, ...], ...], int] = {}
@@ -33,7 +40,11 @@ def macs_of_inputs(model: nn.Module, batches: Iterable[tuple[Tensor, ...]], smal
             fixed[key] = together // len(few[0])
         counts += [fixed[key] + spent for spent in _gated(model, inputs)]
     assert layers, "a model without gates takes the same for every input"
-    return InputMacs.of(counts)
+    if groups and len(groups) != len(counts):
+        raise StageError(
+            f"`strata` of the task tells the groups of {len(groups)} examples, but the split has {len(counts)}"
+        )
+    return InputMacs.of(counts, groups)
 
 
 def _gated(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from reports.run.dynamic_figure import draw_input_macs
 from reports.run.page import write_page
 from tests.helpers.conv_nets import conv_task
 from toolkit.base.console import Console
@@ -18,6 +19,7 @@ from toolkit.base.errors import StageError
 from toolkit.checkpoint.load import load_model
 from toolkit.measure.macs import count_macs
 from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.running.measuring import measure
 from toolkit.running.runner import run
 from toolkit.stages.block_drop.settings import BlockDrop
 from toolkit.stages.channel_prune.settings import ChannelPrune, Keep
@@ -26,7 +28,7 @@ from toolkit.stages.settings import Stage
 from toolkit.stages.va_red.settings import VaRed
 from toolkit.stand_ins.decisions import dynamic_layers
 from toolkit.tasks.classification import ClassificationTask
-from toolkit.tasks.task import Batch
+from toolkit.tasks.task import Batch, Split, Strata
 
 CONSTANT = VaRed(scope="constant", macs_ratio=0.4)
 LITTLE = VaRed(scope="constant", macs_ratio=0.15)
@@ -75,6 +77,20 @@ class KilledConvTask:
         raise KeyboardInterrupt
 
 
+class GroupedConvTask:
+    """Tells which clips do not change in time; of `missing` examples it tells nothing."""
+
+    def __init__(self, task: ClassificationTask, missing: int = 0) -> None:
+        self._task, self._missing = task, missing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def strata(self, split: Split) -> Strata:
+        number = sum(len(batch.inputs[0]) for batch in self._task.batches(split, 8)) - self._missing
+        return Strata(("still", "moving"), torch.arange(number) % 2)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gated") / "run"
@@ -114,6 +130,24 @@ def test_the_record_holds_the_work_of_each_validation_example(finished: Path) ->
     assert gated.macs.total == round(sum(alone) / len(alone))
     assert gated.macs.of_inputs.edges[0] == min(alone)
     assert [len(latency.samples_s) for latency in gated.latency] == [8]  # one for each of several real inputs
+
+
+def test_the_work_is_told_for_each_group_of_examples(finished: Path) -> None:
+    task = conv_task()
+    model = load_model(finished, task.build_model())
+    grouped: Any = GroupedConvTask(task)
+    recipe = recipe_of(GATED)
+    measured = measure(model, task.load_baseline(), grouped, recipe).macs.of_inputs
+    assert measured is not None and list(measured.by_group) == ["moving", "still"]
+    (batch,) = task.batches("validation", 24)
+    for name, first in (("still", 0), ("moving", 1)):
+        costs = [count_macs(model, (example[None],)).total for example in batch.inputs[0][first::2]]
+        assert measured.by_group[name] == sum(costs) / len(costs)
+    words = draw_input_macs(measured, 1000, "title").axes[1].get_yticklabels()
+    assert [word.get_text() for word in words] == ["moving", "still"]
+    short: Any = GroupedConvTask(task, missing=3)
+    with pytest.raises(StageError, match="groups of 21 examples, but the split has 24"):
+        measure(model, task.load_baseline(), short, recipe)
 
 
 def test_the_page_shows_the_work_of_inputs_and_the_options_of_layers(finished: Path) -> None:
