@@ -22,7 +22,8 @@ from toolkit.measure.timed import time_in_turns
 from toolkit.recipe.recipe import Recipe
 from toolkit.stand_ins.decisions import gated_layers
 from toolkit.tasks.evaluate import evaluate
-from toolkit.tasks.task import HasStrata, Task
+from toolkit.tasks.groups import groups_of
+from toolkit.tasks.task import Task
 
 Result = TypeVar("Result")
 
@@ -70,11 +71,7 @@ def _macs(model: nn.Module, task: Task, recipe: Recipe, smallest_batch: int) -> 
     if not gated_layers(model):
         return macs
     batches = (tuple(part.to(recipe.device) for part in batch.inputs) for batch in task.batches("validation", 16))
-    groups: list[str] = []
-    if isinstance(task, HasStrata):
-        strata = task.strata("validation")
-        groups = [strata.names[member] for member in strata.members.tolist()]
-    of_inputs = macs_of_inputs(model, batches, smallest_batch, groups)
+    of_inputs = macs_of_inputs(model, batches, smallest_batch, groups_of(task, "validation"))
     return macs.model_copy(update={"total": round(of_inputs.mean), "of_inputs": of_inputs})
 
 

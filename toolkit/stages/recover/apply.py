@@ -17,6 +17,7 @@ from toolkit.stages.recover.settings import Recover
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.task import AlignmentOptions, Batch, Task
 from toolkit.training.fit import FitConfig, Objective, fit
+from toolkit.training.step import Loss
 
 
 def apply_recover(
@@ -31,26 +32,12 @@ def apply_recover(
         StageError: the loss is not a finite number and the last weights are asked for, or nothing can be aligned.
     """
 
-    def loss(student: nn.Module, batch: Batch) -> Tensor:
-        outputs = student(*batch.inputs)
-        total = torch.zeros((), device=context.device)
-        if config.task_weight:
-            total = total + config.task_weight * task.loss(outputs, batch.targets)
-        if config.alignment_weight:
-            with torch.no_grad(), attributes_kept(context.dense):
-                teacher = usable_in_training(context.dense(*batch.inputs))
-            terms = task.alignment(outputs, teacher, batch.targets, AlignmentOptions())
-            if not terms:
-                raise StageError(f"{task.name} has no alignment terms; set alignment_weight: 0")
-            total = total + config.alignment_weight * torch.stack(list(terms.values())).sum()
-        return total
-
     settings = FitConfig.of(config)
     result = fit(
         model,
         Objective(
             _on_device(task.train_batches(config.batch_size, context.seed), context.device),
-            loss,
+            recovery_loss(task, config, context.dense),
             lambda trained: evaluate(task, trained, "validation"),
         ),
         settings,
@@ -60,6 +47,30 @@ def apply_recover(
         checkpoint=context.rounds.alignment(1),
     )
     return model, RecoverDetail(**dict(training_of(result, settings, task, context.console, "recover")))
+
+
+def recovery_loss(task: Task, config: Recover, dense: nn.Module) -> Loss:
+    """Returns the loss of a model on a batch: the task's own, and the distance of the predictions to the dense model's.
+
+    Raises:
+        StageError: nothing can be aligned (raised where the loss is computed).
+    """
+
+    def loss(student: nn.Module, batch: Batch) -> Tensor:
+        outputs = student(*batch.inputs)
+        total = torch.zeros((), device=batch.inputs[0].device)
+        if config.task_weight:
+            total = total + config.task_weight * task.loss(outputs, batch.targets)
+        if config.alignment_weight:
+            with torch.no_grad(), attributes_kept(dense):
+                teacher = usable_in_training(dense(*batch.inputs))
+            terms = task.alignment(outputs, teacher, batch.targets, AlignmentOptions())
+            if not terms:
+                raise StageError(f"{task.name} has no alignment terms; set alignment_weight: 0")
+            total = total + config.alignment_weight * torch.stack(list(terms.values())).sum()
+        return total
+
+    return loss
 
 
 def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
