@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from toolkit import export
+import toolkit
 from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
-from toolkit.checkpoint.factory import example_inputs_of
+from toolkit.checkpoint.factory import example_inputs_of, origin_of
 from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
 from toolkit.checkpoint.save import save_model
 from toolkit.export import main
+from toolkit.exporting import saved
 from toolkit.tasks.cards import make_task
 
 
@@ -56,7 +57,7 @@ def test_onnx_of_a_run(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFi
     inputs = make_task("tad-watch").example_inputs(2)
     found = onnxruntime.InferenceSession(path).run(None, {"signal": inputs[0].numpy()})
     with torch.no_grad():
-        wanted = export.load_model(run_folder)(*inputs)
+        wanted = toolkit.load_model(run_folder)(*inputs)
     assert all(torch.allclose(torch.as_tensor(one), other, atol=1e-3) for one, other in zip(found, wanted, strict=True))
 
 
@@ -90,7 +91,7 @@ def test_a_fixed_batch_size_is_announced(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * int(x.shape[0])
 
-    monkeypatch.setattr(export, "load_model", lambda _: Fixed())
+    monkeypatch.setattr(saved, "load_model", lambda *_: Fixed())
     assert main([str(run_folder), "--format", "torch_export", "--out", str(tmp_path / "x.pt2"), "--repeats", "0"]) == 0
     printed = capfd.readouterr().out
     assert printed.startswith("The batch size is fixed at 1. Any batch size was not possible:\n  the model cannot be")
@@ -100,7 +101,8 @@ def test_a_fixed_batch_size_is_announced(
 def test_inputs_of_a_zoo_model(run_folder: Path) -> None:
     manifest = read_manifest(run_folder / "model" / MANIFEST_FILE)
     factory = {"zoo": "torchvision/resnet18", "arguments": {}, "input_size": 32}
-    inputs_of = example_inputs_of(manifest.model_copy(update={"factory": factory}), Path("model.json"))
+    origin = origin_of(manifest.model_copy(update={"factory": factory}), Path("model.json"))
+    inputs_of = example_inputs_of(origin)
     assert [tuple(tensor.shape) for tensor in inputs_of(3)] == [(3, 3, 32, 32)]
 
 
@@ -108,7 +110,7 @@ def test_a_model_of_ones_own_goes_through_python(tmp_path: Path, capfd: pytest.C
     model, inputs = nn.Linear(3, 2), (torch.ones(1, 3),)
     save_model(tmp_path / "own", model, model, factory={"task": "own"}, example_inputs=inputs, recipe_sha256=None)
     assert main([str(tmp_path / "own"), "--format", "onnx"]) == 2
-    assert "export it from Python: toolkit.export_model(" in capfd.readouterr().err
+    assert "export it from Python: toolkit.export_run(" in capfd.readouterr().err
 
 
 def test_no_model_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +122,7 @@ def test_interrupted(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export, "export_model", interrupt)
+    monkeypatch.setitem(toolkit.__dict__, "export_run", interrupt)
     assert main([str(run_folder), "--format", "onnx"]) == 130
     assert capfd.readouterr().err == "interrupted; nothing was kept\n"
 
@@ -135,7 +137,6 @@ def test_interrupted(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
         ("--format onnx --tolerance 2", "--tolerance: 2 is not between 0 and 1"),
         ("--format onnx --tolerance nan", "--tolerance: nan is not between 0 and 1"),
         ("--format onnx --repeats -1", "--repeats: -1 is not 0 or more"),
-        ("--format torch_export --opset 18", "--opset: is for --format onnx only"),
     ],
 )
 def test_wrong_arguments(words: str, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
