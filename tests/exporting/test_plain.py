@@ -41,7 +41,8 @@ def test_a_timm_model_without_blocks_and_with_fewer_channels(tmp_path: Path) -> 
     assert [file.name for file in report.files] == ["plain/load.py", "plain/model.safetensors"]
     assert report.files[1].sha256 == read_manifest(tmp_path / "model" / "model.json").weights.sha256
     assert 'REMOVED = (\n    "blocks.2",\n    "blocks.4",\n)' in text
-    assert "# was (256, 64)" in text and '{"out_features": 128}' in text
+    assert '"blocks.0.mlp.fc1.weight": (96, 64),  # was (192, 64)' in text
+    assert '"blocks.0.attn": {"num_heads": 1, "attn_dim": 32}' in text
     assert "timm.create_model('test_vit', pretrained=False, num_classes=5)" in text
     assert f"Needs safetensors (here {sys.modules['safetensors'].__version__}), timm (here {timm.__version__})" in text
     assert_same_as_saved(tmp_path / "model", (torch.randn(3, 3, 160, 160),))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -71,9 +72,11 @@ def assert_names_no_toolkit(text: str) -> None:
 
 def load_plain(folder: Path) -> Any:
     """The module load.py of a folder, run in this process."""
-    names: dict[str, Any] = {"__name__": "load", "__file__": str(folder / "load.py")}
-    exec(compile((folder / "load.py").read_text(), "load.py", "exec"), names)
-    return SimpleNamespace(**names)
+    module = ModuleType("load_in_a_test")
+    module.__file__ = str(folder / "load.py")
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    exec(compile((folder / "load.py").read_text(), "load.py", "exec"), vars(module))
+    return module
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch) -> None:

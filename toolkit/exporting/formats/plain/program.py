@@ -126,7 +126,7 @@ def _tables(difference: Difference, classes: Iterable[str], is_short: bool) -> l
         given = {name: arguments for name, (each, arguments) in difference.stand_ins.items() if each == class_name}
         comment = inspect.getdoc(getattr(plain, class_name)) or ""
         tables.append(_table(_constant(class_name), comment.splitlines()[0], given))
-    if not is_short:
+    if not is_short and difference.returns:
         tables.append(
             _table("RETURNS", "How these blocks return their stream, where it is not a tensor.", difference.returns)
         )
@@ -185,7 +185,8 @@ def _loader(difference: Difference, classes: Iterable[str], is_short: bool) -> s
         )
         put = f"put_module_at(model, name, {call})"
         if not is_short:
-            put = f"put_like_block(model, name, {call}, RETURNS.get(name, {{}}))"
+            returns = "RETURNS.get(name, {})" if difference.returns else "{}"
+            put = f"put_like_block(model, name, {call}, {returns})"
         lines += [f"for {names}:", f"    {put}"]
     if difference.folded:
         lines += ["for name, kind in FOLDED.items():", "    fold_tensor(model, name, kind)"]
@@ -206,6 +207,12 @@ def _loader(difference: Difference, classes: Iterable[str], is_short: bool) -> s
 
 def _in_order(imports: Iterable[str]) -> list[str]:
     """Returns imports of the standard library, an empty line, and the others, each in alphabetical order."""
-    lines = sorted(dict.fromkeys(imports))
+    names: dict[str, list[str]] = {}
+    for line in sorted(imports, key=str.lower):
+        module, _, name = line.removeprefix("from ").partition(" import ")
+        names.setdefault(module if name else line, []).append(name)
+    joined = {module: ", ".join(given) for module, given in names.items()}
+    lines = [f"from {module} import {given}" if given else module for module, given in joined.items()]
+    lines.sort(key=lambda line: (line.startswith("from "), line))
     standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
     return [*standard, "", *(line for line in lines if line not in standard)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -82,13 +84,17 @@ def _computes_the_same(text: str, subject: Subject, path: Path, saved: SavedMode
     """
     inputs = saved.example_inputs(2)
     names, outputs = run_eager(subject.model, inputs)
-    place = {"__name__": "load", "__file__": str(path / "load.py")}
+    module = ModuleType("load_of_plain_export")
+    module.__file__ = str(path / "load.py")
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
         with hushed(), without_fast_path(), torch.no_grad():
-            exec(compile(text, "load.py", "exec"), place)
-            found = tensors_in(place["load_model"]()(*inputs))  # type: ignore[operator]
+            exec(compile(text, "load.py", "exec"), vars(module))
+            found = tensors_in(module.load_model()(*inputs))
         assert subject.settings.tolerance is not None
         check_tolerance(compare(names, outputs, found, len(inputs[0])), subject.settings.tolerance)
     except Exception:  # the user's model may raise anything where a block is not what it was
         return False
+    finally:
+        del sys.modules[module.__name__]
     return True
