@@ -16,6 +16,7 @@ from toolkit import export_run, load_model
 from toolkit.base.errors import ExportError
 from toolkit.checkpoint.manifest import read_manifest
 from toolkit.tasks.cards import make_task
+from toolkit.tasks.task_file import read_task_file
 
 
 def assert_same_as_saved(folder: Path, inputs: tuple[torch.Tensor, ...], dense: nn.Module | None = None) -> None:
@@ -124,8 +125,6 @@ class Block(nn.Module):
 
 def test_a_task_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file imports the toolkit, so its net is copied; the module beside it does not, so it is imported."""
-    from toolkit.tasks.task_file import read_task_file
-
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "nets", raising=False)
     (tmp_path / "my_task.py").write_text(TASK_FILE)

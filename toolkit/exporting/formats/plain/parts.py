@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 
+from toolkit.hooks.folding import make_parameter, remove_computation
 from toolkit.stand_ins.plain import plain_attributes_of
 
 
@@ -28,20 +28,9 @@ def put_like_block(model: nn.Module, name: str, module: Any, returns: Mapping[st
 def fold_tensor(model: nn.Module, name: str, kind: str) -> None:
     """Makes the tensor called `name`, which the architecture computes from others in every pass, a parameter."""
     prefix, _, leaf = name.rpartition(".")
-    module: Any = model.get_submodule(prefix)
-    if kind == "parametrization":
-        parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
-    else:
-        removals: dict[str, Any] = {
-            "weight_norm": remove_weight_norm,
-            "spectral_norm": remove_spectral_norm,
-            "mask": prune.remove,
-        }
-        removals[kind](module, leaf)
-    value = getattr(module, leaf)
-    if not isinstance(value, nn.Parameter):
-        delattr(module, leaf)
-        module.register_parameter(leaf, nn.Parameter(value.detach().clone()))
+    module = model.get_submodule(prefix)
+    remove_computation(module, leaf, kind)
+    make_parameter(module, leaf, is_trained=True)
 
 
 def resize_tensors(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -79,12 +80,11 @@ def program_text(subject: Subject, sources: Sources, body: list[str], difference
 def _docstring(subject: Subject, difference: Difference, text: str) -> str:
     inputs = ", ".join(f"{each.name}: {each.dtype} [{', '.join(map(str, each.shape))}]" for each in subject.inputs)
     counts = [
-        f"{sum(each == name for each, _ in difference.stand_ins.values())} blocks are {words}"
-        for name, words in (("Removed", "removed"), ("LinearMap", "linear maps"))
-        if any(each == name for each, _ in difference.stand_ins.values())
+        f"blocks in whose places a {name} stands: {count}"
+        for name, count in Counter(name for name, _ in difference.stand_ins.values()).items()
     ]
-    counts += [f"{len(difference.shapes)} tensors are smaller"] if difference.shapes else []
-    differs = f"It differs from the unmodified model: {', '.join(counts)}." if counts else ""
+    counts += [f"smaller tensors: {len(difference.shapes)}"] if difference.shapes else []
+    differs = f"What differs from the unmodified model: {'; '.join(counts)}." if counts else ""
     needs = f"Needs {', '.join(_needed(text))}."
     lines = [
         f'"""Builds the model whose weights are in {WEIGHTS_FILE} beside this file.',
@@ -211,7 +211,7 @@ def _in_order(imports: Iterable[str]) -> list[str]:
     for line in sorted(imports, key=str.lower):
         module, _, name = line.removeprefix("from ").partition(" import ")
         names.setdefault(module if name else line, []).append(name)
-    joined = {module: ", ".join(given) for module, given in names.items()}
+    joined = {module: ", ".join(sorted(given)) for module, given in names.items()}
     lines = [f"from {module} import {given}" if given else module for module, given in joined.items()]
     lines.sort(key=lambda line: (line.startswith("from "), line))
     standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]

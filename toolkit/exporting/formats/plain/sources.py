@@ -53,10 +53,10 @@ class Sources:
             self.add(lines_of(names, binding), names)
         elif is_plain(value):
             self.definitions.append(f"{name} = {value!r}")
-        elif isinstance(binding, ast.Assign | ast.AnnAssign):
+        elif isinstance(binding, ast.Assign | ast.AnnAssign) and not _is_literal(binding.value):
             self.add(lines_of(names, binding), names)
         else:
-            raise ExportError(f"{name} in {names.get('__name__')} is not defined by a statement that can be copied")
+            raise ExportError(f"{name} in {names.get('__name__')} is not defined by one statement that can be copied")
 
     def add(self, source: str, names: Names) -> None:
         """Adds a definition, and what it needs; `names` are the globals of its module.
@@ -103,7 +103,9 @@ class Sources:
             self.add_import("import functools")
             return f"functools.partial({', '.join([self.expression(value.func, what), *self._call(value, what)])})"
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+            fields = {
+                field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _is_given(field, value)
+            }
             given = [f"{name}={self.expression(part, f'{what}.{name}')}" for name, part in fields.items()]
             return f"{self.expression(type(value), what)}({', '.join(given)})"
         if type(value) in (list, tuple) and value:
@@ -157,6 +159,20 @@ class Sources:
         self.take(original, vars(sys.modules[module]))
         if original != name:
             self.definitions.append(f"{name} = {original}")
+
+
+def _is_given(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Returns whether a field of a dataclass must be written; its default need not be."""
+    return field.init and not (is_plain(field.default) and field.default == getattr(value, field.name))
+
+
+def _is_literal(node: ast.expr | None) -> bool:
+    """Returns whether a value is written out; one that is not plain now was changed by a later statement."""
+    try:
+        ast.literal_eval(node or ast.Constant(None))
+    except ValueError:
+        return False
+    return True
 
 
 def is_plain(value: Any) -> bool:

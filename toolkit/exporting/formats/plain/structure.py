@@ -14,8 +14,6 @@ from toolkit.exporting.saved import SavedModel
 from toolkit.hooks.folding import computed_tensors, fold_tensors
 from toolkit.stand_ins import plain
 
-_KINDS = ("weight_norm", "spectral_norm")
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -55,7 +53,7 @@ def difference_of(saved: SavedModel, model: nn.Module) -> Difference:
         class_name, arguments = stand_ins[name]
         put_module(dense, name, getattr(plain, class_name)(**arguments))
     kinds = computed_tensors(dense)
-    folded = {name: _kind(kinds[name]) for name in manifest.folded if name in kinds}
+    folded = {name: kinds[name] for name in manifest.folded if name in kinds}
     try:
         fold_tensors(dense, folded)
     except UserError as error:
@@ -73,11 +71,6 @@ def difference_of(saved: SavedModel, model: nn.Module) -> Difference:
         buffers=manifest.buffers,
         complexes=tuple(name for name, spec in manifest.tensors.items() if spec.dtype in COMPLEX),
     )
-
-
-def _kind(words: str) -> str:
-    """Returns the short name of what computes a tensor, of the words of `computed_tensors`."""
-    return words if words in _KINDS else "mask" if words == "a pruning mask" else "parametrization"
 
 
 def _is_within(name: str, blocks: dict[str, Any]) -> bool:
