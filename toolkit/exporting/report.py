@@ -81,6 +81,11 @@ class Parity(Data):
     scale: Annotated[float, Field(ge=0.0)]
 
     @property
+    def size(self) -> str:
+        """Returns the batch size, and the sizes of named axes where they are not the example's, in words."""
+        return ", ".join([str(self.batch_size), *(f"{name} {size}" for name, size in self.axes.items())])
+
+    @property
     def relative(self) -> float:
         """Returns the difference divided by the scale; 0 without a difference, infinity where the scale alone is 0."""
         if self.difference == 0.0:

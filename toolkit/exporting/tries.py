@@ -91,6 +91,6 @@ def _resized_tries(model: nn.Module, inputs: Mapping[str, Tensor], named: Sequen
             reason = " ".join(failed[0].split())[:200]
             raise ExportError(
                 f"--dynamic {places}: the model itself runs at no other size of {name} than {size} (at {reason}); "
-                "leave it out"
+                "name the axes that must change with it too, or leave it out"
             )
     return tries

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toolkit.base.console import Console
 from toolkit.exporting.formats.registry import FILE_FORMATS
-from toolkit.exporting.report import ExportReport, Parity
+from toolkit.exporting.report import ExportReport
 
 PARITY_NOTE = (
     "Compared with the model in PyTorch, on the CPU and the same inputs, after reading the file back. "
@@ -25,7 +25,7 @@ def show_report(report: ExportReport, path: Path, console: Console) -> None:
         console.line(f"The batch size is fixed at {report.batch_size}. Any batch size was not possible:")
         console.line(f"  {report.fixed_because}")
     parity = [
-        [entry.output, _size_of(entry), f"{entry.difference:.2e}", f"{entry.scale:.3g}", f"{entry.relative:.2e}"]
+        [entry.output, entry.size, f"{entry.difference:.2e}", f"{entry.scale:.3g}", f"{entry.relative:.2e}"]
         for entry in report.parity
     ]
     columns = ["output", "batch", "largest difference", "scale", "difference / scale"]
@@ -40,11 +40,6 @@ def show_report(report: ExportReport, path: Path, console: Console) -> None:
     console.line(f"its record:     {path}.json")
     if note := FILE_FORMATS[report.settings.format].note:
         console.line(note)
-
-
-def _size_of(entry: Parity) -> str:
-    """Returns the batch size of a comparison, and the sizes of other axes where they are not the example's."""
-    return ", ".join([str(entry.batch_size), *(f"{name} {size}" for name, size in entry.axes.items())])
 
 
 def _show_latency(report: ExportReport, console: Console) -> None:
