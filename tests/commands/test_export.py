@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -18,6 +20,7 @@ from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
 from toolkit.checkpoint.save import save_model
 from toolkit.export import main
 from toolkit.exporting import saved
+from toolkit.exporting.report import ExportReport
 from toolkit.tasks.cards import make_task
 
 
@@ -144,3 +147,69 @@ def test_wrong_arguments(words: str, fault: str, capsys: pytest.CaptureFixture[s
         main(["somewhere", *words.split()])
     assert caught.value.code == 2
     assert fault in capsys.readouterr().err
+
+
+def test_plain_code_of_a_run(run_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run_folder), "--format", "plain", "--threads", "1"]) == 0
+    printed = capfd.readouterr()
+    folder = run_folder / "exported_plain"
+    assert printed.err == "" and "latency" not in printed.out
+    assert "parity: all below the tolerance of 1e-05 of the output's scale" in printed.out
+    assert f"exported model: {folder}    (plain, any batch size)\nits record:     {folder}.json\n" in printed.out
+    assert "Its load.py was run in a process that cannot import this toolkit." in printed.out
+    assert sorted(path.name for path in folder.iterdir()) == ["load.py", "model.safetensors"]
+    record = json.loads((run_folder / "exported_plain.json").read_text())
+    assert [file["name"] for file in record["files"]] == ["exported_plain/load.py", "exported_plain/model.safetensors"]
+    assert record["files"][1]["sha256"] == record["weights_sha256"]
+
+
+def test_against_the_unmodified_model(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [str(run_folder), "--format", "torch_export", "--out", str(tmp_path / "x.pt2"), "--threads", "1"]
+    assert main([*words, "--repeats", "2", "--against-dense"]) == 0
+    printed = capfd.readouterr().out
+    assert "latency on the CPU, against the unmodified model" in printed and "unmodified, torch_export" in printed
+    record = ExportReport.model_validate_json((tmp_path / "x.pt2.json").read_bytes())
+    assert [(entry.batch_size, entry.threads) for entry in record.against_dense] == [(1, 1), (2, 1)]
+    for entry in record.against_dense:
+        assert len(entry.samples_s) == len(entry.dense_samples_s) == 2 and entry.ratio > 0
+        assert entry.median_s > 0 and entry.dense_median_s > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.pt2", "x.pt2.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("--format torch_export --opset 18", "--opset: is for --format onnx, not for torch_export; leave it out"),
+        ("--format plain --opset 18", "--opset: is for --format onnx, not for plain"),
+        ("--format plain --static-batch", "--static-batch: is for --format onnx or torch_export, not for plain"),
+        ("--format plain --dynamic x:1=n", "--dynamic: is for --format onnx or torch_export"),
+        ("--format plain --against-dense", "--against-dense: is for --format onnx or torch_export"),
+        ("--format plain --repeats 3", "--repeats: is for --format onnx or torch_export"),
+        ("--format onnx --dynamic signal", "--dynamic signal: must be INPUT:AXIS=NAME"),
+        ("--format onnx --dynamic x:2=n", "--dynamic x:2=n: the model has no input 'x'; its inputs are: signal [1, 6,"),
+        ("--format onnx --against-dense --repeats 0", "--against-dense: is timed, so --repeats must be 1 or more"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    words: str, fault: str, run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(run_folder), "--out", str(tmp_path / "x"), *words.split()]) == 2
+    printed = capfd.readouterr()
+    assert fault in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_taken_shows_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").write_text("mine")
+    assert main([str(tmp_path), "--format", "plain", "--out", str(tmp_path / "there")]) == 2
+    assert "there: exists already" in capfd.readouterr().err
+
+
+def test_help_imports_no_torch() -> None:
+    lines = ["import sys, toolkit.export", "try: toolkit.export.main(['--help'])", "except SystemExit: pass"]
+    code = "\n".join([*lines, "assert 'torch' not in sys.modules"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "plain: a folder with weights and a load.py that needs no toolkit" in " ".join(done.stdout.split())

@@ -73,9 +73,7 @@ def export_model(
         ExportError: the file exists, the settings do not go together, the format cannot express the model (with the
             exporter's reason), or the file does not compute what the model does. No file is left behind.
     """
-    path = Path(path)
-    if path.exists():
-        raise ExportError(f"{path}: exists already; remove it or choose another path")
+    check_free(path := Path(path))
     chosen = format_of(settings)
     if settings.against_dense != (dense is not None):
         raise ExportError(
@@ -99,6 +97,12 @@ def export_model(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def check_free(path: Path) -> None:
+    """Raises ExportError where something lies at the path of an export already."""
+    if path.exists():
+        raise ExportError(f"{path}: exists already; remove it or choose another path")
 
 
 def _job(

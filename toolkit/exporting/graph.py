@@ -97,13 +97,13 @@ def _symbols(names: list[str], values: list[Any], axes: Axes) -> dict[str, str]:
     symbols: dict[str, str] = {}
     for input_name, value, named in zip(names, values, axes, strict=True):
         for axis, name in named.items():
-            size = value.shape[axis]
-            if isinstance(size, int):
+            size = str(value.shape[axis])
+            if size.isdigit():  # torch.export found that out, and says it nowhere else
                 raise ExportError(
                     f"--dynamic {input_name}:{axis}={name}: the model's code works for the size {size} of that axis "
                     "alone; leave that axis out"
                 )
-            symbols.setdefault(str(size), name)
+            symbols.setdefault(size, name)
     return symbols
 
 

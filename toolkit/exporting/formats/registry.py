@@ -36,6 +36,8 @@ def format_of(settings: ExportSettings) -> FileFormat:
             takers = " or ".join(each.name for each in FILE_FORMATS.values() if given in each.takes)
             option = "--repeats" if given == "latency_repeats" else f"--{given.replace('_', '-')}"
             raise ExportError(f"{option}: is for --format {takers}, not for {name}; leave it out")
+    if settings.against_dense and not settings.latency_repeats:
+        raise ExportError("--against-dense: is timed, so --repeats must be 1 or more")
     missing = [package for package in chosen.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(
