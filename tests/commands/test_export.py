@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 import toolkit
+from tests.helpers.plain_exports import compressed, save
+from toolkit.base.errors import ExportError
 from toolkit.blocks.drop import drop_block
 from toolkit.blocks.find import find_blocks
 from toolkit.checkpoint.factory import example_inputs_of, origin_of
@@ -20,8 +22,9 @@ from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
 from toolkit.checkpoint.save import save_model
 from toolkit.export import main
 from toolkit.exporting import saved
-from toolkit.exporting.report import ExportReport
+from toolkit.exporting.report import ExportReport, ExportSettings
 from toolkit.tasks.cards import make_task
+from toolkit.tasks.task_file import read_task_file
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +166,74 @@ def test_plain_code_of_a_run(run_folder: Path, capfd: pytest.CaptureFixture[str]
     assert record["files"][1]["sha256"] == record["weights_sha256"]
 
 
-def test_against_the_unmodified_model(run_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = [str(run_folder), "--format", "torch_export", "--out", str(tmp_path / "x.pt2"), "--threads", "1"]
-    assert main([*words, "--repeats", "2", "--against-dense"]) == 0
-    printed = capfd.readouterr().out
-    assert "latency on the CPU, against the unmodified model" in printed and "unmodified, torch_export" in printed
-    record = ExportReport.model_validate_json((tmp_path / "x.pt2.json").read_bytes())
+TASK = """\
+import torch
+from torch import nn
+from toolkit import ClassificationTask
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.blocks, self.head = nn.Embedding(9, 8), nn.Sequential(Block(), Block()), nn.Linear(8, 3)
+
+    def forward(self, ids, mask):
+        x = self.blocks(self.embed(ids)) * mask[..., None]
+        return self.head(x.sum(1) / mask.sum(1, keepdim=True))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        return x + self.narrow(self.wide(x).relu())
+
+
+def make_task():
+    torch.manual_seed(0)
+    data = [(torch.randint(9, (12, 6)), torch.ones(12, 6), torch.arange(12) % 3) for _ in range(3)]
+    return ClassificationTask(Net, Net(), train=data[0], validation=data[1], test=data[2], name="words")
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A task file of one's own, whose model has two inputs, and the folder of a model without one of its blocks."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "words.py").write_text(TASK)
+    task = read_task_file(str(folder / "words.py")).make()
+    dense, inputs = task.load_baseline(), task.example_inputs(2)
+    save(folder / "model", compressed(dense, inputs, ["blocks.1"]), dense, inputs, factory={"task": "words"})
+    return folder / "words.py", folder / "model"
+
+
+def test_named_axes_of_a_task_of_ones_own_against_the_unmodified_model(
+    own: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = own
+    words = [str(folder), "--task", str(file), "--format", "onnx", "--out", str(tmp_path / "x.onnx"), "--threads", "1"]
+    words += ["--repeats", "2", "--against-dense"]
+    assert main([*words, "--dynamic", "ids:1=sequence", "mask:1=sequence"]) == 0
+    printed = capfd.readouterr()
+    assert "latency on the CPU, against the unmodified model" in printed.out and "unmodified, onnx" in printed.out
+    assert "1, sequence 5" in printed.out and printed.err == ""
+    record = ExportReport.model_validate_json((tmp_path / "x.onnx.json").read_bytes())
+    assert [info.shape for info in record.inputs] == [("batch", "sequence")] * 2
     assert [(entry.batch_size, entry.threads) for entry in record.against_dense] == [(1, 1), (2, 1)]
     for entry in record.against_dense:
         assert len(entry.samples_s) == len(entry.dense_samples_s) == 2 and entry.ratio > 0
         assert entry.median_s > 0 and entry.dense_median_s > 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.pt2", "x.pt2.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.onnx", "x.onnx.json"]
+    assert main([*words, "--dynamic", "ids:1=sequence", "--out", str(tmp_path / "y")]) == 2
+    assert "runs at no other size of sequence than 6" in capfd.readouterr().err
+
+
+def test_the_unmodified_model_and_the_setting_go_together(tmp_path: Path) -> None:
+    settings = ExportSettings(format="onnx", against_dense=True, latency_repeats=1)
+    with pytest.raises(ExportError, match="against_dense and the unmodified model `dense` go together"):
+        toolkit.export_model(nn.Linear(2, 2), lambda size: (torch.ones(size, 2),), tmp_path / "x", settings)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,7 @@ def longer(batch_size: int, length: int) -> tuple[Tensor, ...]:
     return tuple(part[:, torch.arange(length) % part.shape[1]] for part in sentences(batch_size))
 
 
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("format_", ["onnx", "torch_export"])
+@pytest.mark.parametrize(("format_", "static"), [("onnx", False), ("torch_export", True)])
 def test_two_inputs_of_one_length(format_: str, static: bool, tmp_path: Path) -> None:
     model, path = tiny_bert(), tmp_path / "bert"
     report = export_model(model, sentences, path, settings(*BOTH, format_=format_, static=static))

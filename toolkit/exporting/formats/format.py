@@ -83,8 +83,6 @@ class FileFormat:
 
 
 # What a format takes that writes the traced graph and can be timed.
-OF_GRAPHS = frozenset(
-    {"static_batch", "dynamic", "threads", "latency_repeats", "against_dense", "constant_options"}
-)  # fmt: skip
+OF_GRAPHS = frozenset({"static_batch", "dynamic", "threads", "latency_repeats", "against_dense", "constant_options"})
 
 FLOAT32_TOLERANCE = 1e-4
