@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from toolkit.hooks.folding import fold_all
 from toolkit.repair.stream import bypass_arguments
 from toolkit.stand_ins.dynamic_arguments import DynamicConvArguments
 from toolkit.stand_ins.registry import make_stand_in
+from toolkit.zoo.build import build_zoo_model
+from toolkit.zoo.settings import ZooModel
 
 DIM = 8
 
@@ -281,3 +284,52 @@ def test_a_module_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"needs a saved model: toolkit\.export_run"):
         export_model(Odd().eval(), lambda size: (torch.randn(size, 4),), tmp_path / "plain", PLAIN)
     assert list(tmp_path.iterdir()) == []
+
+
+class Tied(nn.Module):
+    """Input and output share a table; a list holds a width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(9, 6), nn.Linear(6, 9, bias=False)
+        self.out.weight = self.embed.weight
+        self.sizes = [6, 1]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.embed(ids).unflatten(-1, self.sizes).flatten(-2))
+
+
+def test_a_shared_tensor_that_is_smaller_and_a_list_of_widths(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dense, model = Tied(), Tied()
+    model.embed.weight = model.out.weight = nn.Parameter(torch.randn(9, 4))
+    model.embed.embedding_dim = model.out.in_features = 4
+    model.sizes = [4, 1]
+    save(tmp_path / "model", model, dense, IDS)
+    exported(tmp_path / "model", task_of(Tied, IDS))
+    plain = load_plain(tmp_path / "plain").load_model()
+    assert plain.out.weight is plain.embed.weight and plain.sizes == [4, 1]
+
+
+class OfZoo:
+    """As a task with settings builds its model."""
+
+    def __init__(self) -> None:
+        self.settings = ZooModel(name="timm/test_resnet", arguments={"num_classes": 2})
+
+    def build_model(self) -> nn.Module:
+        return build_zoo_model(self.settings.name, arguments=self.settings.arguments)
+
+
+def make_of_zoo() -> nn.Module:
+    return build_zoo_model("timm/test_resnet", {"num_classes": 2})
+
+
+def test_a_task_that_builds_a_model_of_a_zoo(tmp_path: Path) -> None:
+    model, inputs = OfZoo().build_model(), (torch.randn(2, 3, 32, 32),)
+    save(tmp_path / "model", model, model, inputs)
+    _, text = exported(tmp_path / "model", task_of(OfZoo().build_model, inputs))
+    assert "return timm.create_model('test_resnet', pretrained=False, num_classes=2)" in text
+    shutil.rmtree(tmp_path / "plain")
+    with pytest.raises(ExportError, match="it calls this toolkit's build_zoo_model; call the library's own function"):
+        exported(tmp_path / "model", task_of(make_of_zoo, inputs))

@@ -12,7 +12,7 @@ from toolkit.checkpoint.factory import check_made_for, example_inputs_of, origin
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE, Manifest, read_manifest
 from toolkit.running.folder import MODEL_FOLDER
-from toolkit.tasks.task import BuildsZooModel, Task
+from toolkit.tasks.task import Task
 from toolkit.zoo.build import build_zoo_model
 from toolkit.zoo.settings import ZooModel
 
@@ -29,13 +29,6 @@ class SavedModel:
     manifest: Manifest
     origin: Task | ZooModel
     is_own: bool = False
-
-    @property
-    def zoo_model(self) -> ZooModel | None:
-        """Returns the model of a zoo that the unmodified model is; None if it is none."""
-        if isinstance(self.origin, ZooModel):
-            return self.origin
-        return self.origin.zoo_model if isinstance(self.origin, BuildsZooModel) else None
 
     @property
     def example_inputs(self) -> Callable[[int], tuple[Tensor, ...]]:

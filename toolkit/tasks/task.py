@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from toolkit.measure.results import Quality, Timeline
-from toolkit.zoo.settings import ZooModel
 
 # score: data to choose what to cut; calibration: data to fit repairs to; holdout: data to check repairs with.
 # All three are parts of the training data that the task fixes.
@@ -130,13 +129,3 @@ class HasStrata(Protocol):
 
     def strata(self, split: Split) -> Strata:
         """Returns the groups of all examples of a split, such as those of one true class; models do not see them."""
-
-
-@runtime_checkable
-class BuildsZooModel(Protocol):
-    """Is what a task may offer besides whose model is one of a public zoo, so that plain code can build it too.
-
-    zoo_model: the name and the arguments with which `build_model` builds the model.
-    """
-
-    zoo_model: ZooModel

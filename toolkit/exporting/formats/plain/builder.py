@@ -14,6 +14,8 @@ from torch import nn
 from toolkit.base.errors import ExportError
 from toolkit.exporting.formats.plain.modules import tree_of
 from toolkit.exporting.formats.plain.sources import Sources
+from toolkit.zoo.build import build_zoo_model
+from toolkit.zoo.code import building_code
 
 
 def building_lines(build: Callable[[], nn.Module], sources: Sources) -> list[str]:
@@ -44,7 +46,7 @@ def building_lines(build: Callable[[], nn.Module], sources: Sources) -> list[str
         owner = node.args.args[0].arg
         values[owner] = build.__self__
     statements = [ast.Return(node.body)] if isinstance(node, ast.Lambda) else _without_docstring(node.body)
-    written = [ast.unparse(_Filled(sources, values, owner).visit(part)) for part in statements]
+    written = [ast.unparse(_Filled(sources, values, owner, names).visit(part)) for part in statements]
     lines = [line for text in written for line in text.splitlines()]
     sources.take_names_of("\n".join(["def build():", *(f"    {line}" for line in lines)]), names)
     return lines
@@ -77,17 +79,53 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return body[1:] if is_text else body
 
 
-class _Filled(ast.NodeTransformer):
-    """Writes the values of names, and of attributes of `owner`, in the places of a function's free names."""
+def zoo_call(name: str, arguments: Mapping[str, Any], sources: Sources) -> str:
+    """Returns code that builds a model of a zoo with the zoo's own library.
 
-    def __init__(self, sources: Sources, values: Mapping[str, Any], owner: str | None) -> None:
-        self.sources, self.values, self.owner = sources, values, owner
+    Raises:
+        UserError: the model is not known, or its library is not installed.
+    """
+    imports, expression = building_code(name, arguments)
+    for line in imports:
+        sources.add_import(line)
+    return expression
+
+
+class _Filled(ast.NodeTransformer):
+    """Writes values in the places of a function's free names, and of what it reads of `owner` (`self.config.width`).
+
+    names: the globals of the function's module; a call of `build_zoo_model` becomes one of the zoo's own library.
+    """
+
+    def __init__(
+        self, sources: Sources, values: Mapping[str, Any], owner: str | None, names: Mapping[str, Any]
+    ) -> None:
+        self.sources, self.values, self.owner, self.names = sources, values, owner, names
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if not (isinstance(node.func, ast.Name) and self.names.get(node.func.id) is build_zoo_model):
+            return self.generic_visit(node)
+        try:
+            given = [ast.literal_eval(self.visit(part)) for part in node.args]
+            given += [ast.literal_eval(self.visit(part.value)) for part in node.keywords]
+            names = ("name", "arguments", "most_bytes")[: len(node.args)] + tuple(
+                str(part.arg) for part in node.keywords
+            )
+        except ValueError as error:
+            raise ExportError(f"it calls {node.func.id} with values that are computed") from error
+        call = dict(zip(names, given, strict=True))
+        return ast.parse(zoo_call(call["name"], call.get("arguments") or {}, self.sources), mode="eval").body
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        if not (isinstance(node.value, ast.Name) and node.value.id == self.owner):
+        parts: list[str] = []
+        root: ast.expr = node
+        while isinstance(root, ast.Attribute):
+            parts.insert(0, root.attr)
+            root = root.value
+        if not (isinstance(root, ast.Name) and root.id == self.owner):
             return self.generic_visit(node)
-        what = f"self.{node.attr}"
-        return self._code(getattr(self.values[node.value.id], node.attr), what)
+        value = functools.reduce(getattr, parts, self.values[root.id])
+        return self._code(value, ".".join(["self", *parts]))
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         if node.id == self.owner:

@@ -17,6 +17,7 @@ import torch
 
 from toolkit.base.errors import ExportError
 from toolkit.exporting.formats.plain.modules import Definition, binding_of, lines_of, module_of, stands_alone
+from toolkit.zoo.build import build_zoo_model
 
 Names = Mapping[str, Any]
 
@@ -44,6 +45,10 @@ class Sources:
         if name not in names or self._has(name, names[name]):
             return
         value = self._known[name] = names[name]
+        if value is build_zoo_model:
+            raise ExportError(
+                f"it calls this toolkit's {name}; call the library's own function, such as timm.create_model"
+            )
         binding = None if isinstance(value, ModuleType) else binding_of(names, name)
         if isinstance(value, ModuleType):
             self._import_module(name, value)

@@ -13,7 +13,7 @@ from toolkit.base.errors import ExportError, UserError
 from toolkit.base.files import write_atomically
 from toolkit.checkpoint.manifest import WEIGHTS_FILE
 from toolkit.exporting.formats.format import Subject, Written
-from toolkit.exporting.formats.plain.builder import building_lines
+from toolkit.exporting.formats.plain.builder import building_lines, zoo_call
 from toolkit.exporting.formats.plain.program import new_sources, program_text
 from toolkit.exporting.formats.plain.sources import Sources
 from toolkit.exporting.formats.plain.structure import Difference, difference_of
@@ -23,7 +23,6 @@ from toolkit.exporting.quiet import hushed
 from toolkit.exporting.saved import SavedModel
 from toolkit.hooks.modes import without_fast_path
 from toolkit.hooks.tensors import tensors_in
-from toolkit.zoo.code import building_code
 from toolkit.zoo.settings import ZooModel
 
 
@@ -68,13 +67,9 @@ def _text(subject: Subject, saved: SavedModel, difference: Difference, *, is_sho
 
 
 def _body(saved: SavedModel, sources: Sources) -> list[str]:
-    if not isinstance(saved.origin, ZooModel) and saved.zoo_model is None:
-        return building_lines(saved.origin.build_model, sources)
-    assert saved.zoo_model is not None
-    imports, expression = building_code(saved.zoo_model.name, saved.zoo_model.arguments)
-    for line in imports:
-        sources.add_import(line)
-    return [f"return {expression}"]
+    if isinstance(saved.origin, ZooModel):
+        return [f"return {zoo_call(saved.origin.name, saved.origin.arguments, sources)}"]
+    return building_lines(saved.origin.build_model, sources)
 
 
 def _computes_the_same(text: str, subject: Subject, path: Path, saved: SavedModel) -> bool:
