@@ -3,6 +3,7 @@
 from .base.errors import UserError as UserError
 from .checkpoint.load import load_model as load_model
 from .exporting.export import export_model as export_model
+from .exporting.export_run import export_run as export_run
 from .exporting.report import ExportSettings as ExportSettings
 from .planning.budget import Budget as Budget
 from .planning.budget import Limit as Limit

@@ -10,119 +10,61 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import toolkit
 from toolkit.base.command import exit_code, not_negative, positive, tolerance
 from toolkit.base.console import Console
-from toolkit.checkpoint.factory import check_made_for, example_inputs_of
-from toolkit.checkpoint.load import load_model
-from toolkit.checkpoint.manifest import MANIFEST_FILE, read_manifest
-from toolkit.exporting.export import export_model
-from toolkit.exporting.report import FORMATS, SUFFIX, TOLERANCE, ExportReport, ExportSettings
-from toolkit.running.folder import MODEL_FOLDER
+from toolkit.exporting.axes import named_axis
+from toolkit.exporting.formats.registry import FILE_FORMATS, path_of
+from toolkit.exporting.report import ExportSettings
+from toolkit.exporting.words import show_report
 from toolkit.tasks.task_file import add_task_file_argument, given_task_file
 
 REPEATS = 20
 
-PARITY_NOTE = (
-    "Compared with the model in PyTorch, on the CPU and the same inputs, after reading the file back. "
-    "Scale: the largest absolute number in the model's output."
-)
-
-LATENCY_NOTE = (
-    "Latency: median per call, timed in turns with the model in PyTorch; a ratio below 1 is faster. "
-    "On a busy machine it says little: time it on an idle one."
-)
-
-PICKLE_NOTE = (
-    "torch.export.load reads it. This file holds no pickle, but that function unpickles what another file brings: "
-    "load only files that you trust."
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes a compressed model for other programs as `argv` says (None: the process's), and returns the exit code."""
-    args = (parser := _parser()).parse_args(argv)
-    if args.opset is not None and args.format != "onnx":
-        parser.error("argument --opset: is for --format onnx only; leave it out")
-    settings = ExportSettings(
+    args = _parser().parse_args(argv)
+    return exit_code(lambda: _export(args), "interrupted; nothing was kept")
+
+
+def _export(args: argparse.Namespace) -> None:
+    settings = _settings(args)
+    file = given_task_file(args)
+    path = args.out or path_of(args.directory, settings)
+    task = None if file is None else file.make()
+    show_report(toolkit.export_run(args.directory, settings, task=task, path=path), path, Console())
+
+
+def _settings(args: argparse.Namespace) -> ExportSettings:
+    times = "latency_repeats" in FILE_FORMATS[args.format].takes
+    return ExportSettings(
         format=args.format,
         batch_size=args.batch_size,
         static_batch=args.static_batch,
+        dynamic=tuple(axis for text in args.dynamic if (axis := named_axis(text)) is not None),
         opset=args.opset,
         tolerance=args.tolerance,
         threads=args.threads,
-        latency_repeats=args.repeats,
+        latency_repeats=(REPEATS if times else 0) if args.repeats is None else args.repeats,
+        against_dense=args.against_dense,
         constant_options=args.constant_options,
     )
-    return exit_code(lambda: _export(args, settings), "interrupted; nothing was kept")
-
-
-def _export(args: argparse.Namespace, settings: ExportSettings) -> None:
-    folder = directory = Path(args.directory)
-    if not (folder / MANIFEST_FILE).exists() and (folder / MODEL_FOLDER / MANIFEST_FILE).exists():
-        folder = folder / MODEL_FOLDER
-    path = args.out or directory / f"exported{SUFFIX[settings.format]}"
-    manifest = read_manifest(folder / MANIFEST_FILE)
-    file = given_task_file(args)
-    if file is None:
-        inputs_of = example_inputs_of(manifest, folder / MANIFEST_FILE)
-        model = load_model(folder)
-    else:
-        task = file.make()
-        check_made_for(manifest, task.name, folder / MANIFEST_FILE)
-        inputs_of, model = task.example_inputs, load_model(folder, task.build_model())
-    report = export_model(model, inputs_of, path, settings, weights_sha256=manifest.weights.sha256)
-    show_report(report, path, Console())
-
-
-def show_report(report: ExportReport, path: Path, console: Console) -> None:
-    """Shows which file was made, how far its outputs are from the model's, and how fast it is."""
-    if report.fixed_because is not None:
-        console.line(f"The batch size is fixed at {report.batch_size}. Any batch size was not possible:")
-        console.line(f"  {report.fixed_because}")
-    parity = [
-        [entry.output, str(entry.batch_size), f"{entry.difference:.2e}", f"{entry.scale:.3g}", f"{entry.relative:.2e}"]
-        for entry in report.parity
-    ]
-    columns = ["output", "batch", "largest difference", "scale", "difference / scale"]
-    title = f"parity: all below the tolerance of {report.settings.tolerance:g} of the output's scale"
-    console.table(title, columns, parity)
-    console.line(PARITY_NOTE)
-    if report.latency:
-        columns = ["batch", "PyTorch", "exported", "ratio", "threads", "samples"]
-        rows = [
-            [
-                str(entry.batch_size),
-                f"{entry.eager_median_s * 1000:.3f} ms",
-                f"{entry.median_s * 1000:.3f} ms",
-                f"{entry.ratio:.3f}",
-                str(entry.threads),
-                str(len(entry.samples_s)),
-            ]
-            for entry in report.latency
-        ]
-        console.line()
-        console.table("latency on the CPU", columns, rows)
-        console.line(LATENCY_NOTE)
-    console.line()
-    batch = "any batch size" if report.batch_size is None else f"batch size {report.batch_size}"
-    opset = "" if report.opset is None else f", opset {report.opset}"
-    console.line(f"exported model: {path}    ({report.settings.format}{opset}, {batch})")
-    console.line(f"its record:     {path}.json")
-    if report.settings.format == "torch_export":
-        console.line(PICKLE_NOTE)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.export",
-        description="Write a compressed model as ONNX or as a torch.export program. The file appears only after it was "
+        description="Write a compressed model for use without this toolkit. What is written appears only after it was "
         "read back and its outputs agreed with the model's.",
     )
     folder = "folder of a run, such as runs/smoke, or of a saved model"
     parser.add_argument("directory", type=Path, metavar="DIR", help=folder)
     add_task_file_argument(parser)
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file; must be given")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: DIR/exported.onnx or .pt2)")
+    formats = "; ".join(f"{each.name}: {each.summary}" for each in FILE_FORMATS.values())
+    parser.add_argument("--format", choices=list(FILE_FORMATS), required=True, help=f"must be given. {formats}")
+    endings = ", ".join(f"exported{each.suffix}" for each in FILE_FORMATS.values())
+    parser.add_argument("--out", type=Path, metavar="PATH", help=f"what to write (default: in DIR, one of {endings})")
     parser.add_argument(
         "--batch-size",
         type=positive,
@@ -130,30 +72,44 @@ def _parser() -> argparse.ArgumentParser:
         help="compare the file with the model at 1 and at N examples (default: 2); a file of fixed batch size takes N "
         "examples (default: 1)",
     )
-    parser.add_argument(
-        "--static-batch",
-        action="store_true",
-        help="write a file of fixed batch size (default: any batch size, or a fixed one where that is not possible)",
-    )
+    _add_shape_arguments(parser)
     parser.add_argument("--opset", type=positive, metavar="K", help="ONNX opset to write (default: torch's default)")
     parser.add_argument(
         "--tolerance",
         type=tolerance,
         metavar="T",
-        default=TOLERANCE,
-        help="largest difference allowed, as a share of an output's largest absolute number (default: %(default)s)",
+        help="largest difference allowed, as a share of an output's largest absolute number "
+        f"(default: {', '.join(f'{each.tolerance:g} for {each.name}' for each in FILE_FORMATS.values())})",
     )
     parser.add_argument("--threads", type=positive, metavar="K", help="CPU threads to compute with (default: torch's)")
     parser.add_argument(
         "--repeats",
         type=not_negative,
         metavar="R",
-        default=REPEATS,
-        help="latency samples per batch size; 0 measures no latency (default: %(default)s)",
+        help=f"latency samples per batch size; 0 measures no latency (default: {REPEATS})",
     )
+    against = "write the unmodified model in the same format for a moment, and time the two files in turns"
+    parser.add_argument("--against-dense", action="store_true", help=against)
     gates = "let each layer with a gate always take its most frequent option (default: refuse models with gates)"
     parser.add_argument("--constant-options", action="store_true", help=gates)
     return parser
+
+
+def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--static-batch",
+        action="store_true",
+        help="write a file of fixed batch size (default: any batch size, or a fixed one where that is not possible)",
+    )
+    parser.add_argument(
+        "--dynamic",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT:AXIS=NAME",
+        help="leave the size of further axes open, such as input_ids:1=sequence attention_mask:1=sequence; axes of one "
+        "name have one size",
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ def test_the_tolerance_is_a_share_of_the_scale() -> None:
         check_tolerance([entry], 0.125)
 
 
+def test_other_sizes_of_named_axes_are_said() -> None:
+    entry = only(WANTED, torch.tensor([3.5, -3.75])).model_copy(update={"axes": {"sequence": 48}})
+    with pytest.raises(ExportError, match="at batch size 2, sequence 48, which is"):
+        check_tolerance([entry], 0.125)
+
+
 def test_nothing_but_zeros_must_be_met_exactly() -> None:
     zeros = torch.zeros(3)
     assert only(zeros, zeros).relative == 0.0

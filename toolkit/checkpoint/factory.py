@@ -19,14 +19,22 @@ from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.recipe import Recipe
 from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
 from toolkit.tasks.contract import TaskSettings
+from toolkit.tasks.task import Task
 from toolkit.zoo.build import build_skeleton
 from toolkit.zoo.inputs import example_inputs, input_specs
 from toolkit.zoo.limits import check_activations
 from toolkit.zoo.settings import ZooModel
 
 
-def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[Tensor, ...]]:
-    """Returns a function that gives the example inputs of a saved model for a batch size.
+def example_inputs_of(origin: Task | ZooModel) -> Callable[[int], tuple[Tensor, ...]]:
+    """Returns a function that gives example inputs for a batch size, of what `origin_of` returned."""
+    if isinstance(origin, ZooModel):
+        return lambda size: example_inputs(origin.name, origin.arguments, size, input_size=origin.input_size)
+    return origin.example_inputs
+
+
+def origin_of(manifest: Manifest, place: Path) -> Task | ZooModel:
+    """Returns what builds the unmodified model of a saved one: a built-in task, or a model of a zoo.
 
     place: the path of the manifest, for messages.
 
@@ -36,18 +44,17 @@ def example_inputs_of(manifest: Manifest, place: Path) -> Callable[[int], tuple[
     factory = manifest.factory
     if ZOO in factory:
         try:
-            chosen = ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
+            return ZooModel.model_validate({"name": factory[ZOO], **{k: v for k, v in factory.items() if k != ZOO}})
         except ValidationError as error:
             raise ExportError(f"{place}: factory: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
-        return lambda size: example_inputs(chosen.name, chosen.arguments, size, input_size=chosen.input_size)
     task = _task_of(factory)
     if task is None:
         raise ExportError(
             f"{place}: this model was built by its user's own code, so its inputs are not known here; name the file "
             "that makes its task with --task FILE.py, or export it from Python: "
-            "toolkit.export_model(model, example_inputs_of, path, settings)"
+            "toolkit.export_run(directory, settings, task=task)"
         )
-    return make_task(task).example_inputs
+    return make_task(task)
 
 
 def check_made_for(manifest: Manifest, task: str, place: Path) -> None:

@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.base.errors import ExportError
 from toolkit.base.files import file_sha256, move_file, write_atomically
-from toolkit.exporting.formats.format import Runner, Written
-from toolkit.exporting.formats.registry import FILE_FORMATS, read, require_packages, write
-from toolkit.exporting.graph import Inputs, run_eager, trace_graph
+from toolkit.exporting.formats.format import FileFormat, Runner, Subject, Written
+from toolkit.exporting.formats.registry import format_of
+from toolkit.exporting.graph import input_names, open_axes, trace_graph
 from toolkit.exporting.parity import check_tolerance, compare
-from toolkit.exporting.quiet import explained, hushed
-from toolkit.exporting.report import ExportedFile, ExportedLatency, ExportReport, ExportSettings, Parity
+from toolkit.exporting.quiet import explained
+from toolkit.exporting.report import ExportedFile, ExportReport, ExportSettings, Parity
+from toolkit.exporting.saved import SavedModel
+from toolkit.exporting.timing import time_beside_dense, time_beside_model
+from toolkit.exporting.tries import InputsOf, Try, infos_of, tries_of
 from toolkit.measure.environment import describe_environment
-from toolkit.measure.latency import measure_latency
-from toolkit.measure.results import Environment, MeasurementKey
+from toolkit.measure.results import Environment
 from toolkit.stand_ins.decisions import gated_layers, without_gates
-
-_WARMUP = 3
-
-
-@dataclass(frozen=True)
-class _Example:
-    """Holds inputs of one batch size, and the names and values of the model's outputs for them."""
-
-    inputs: Inputs
-    names: list[str]
-    outputs: list[Tensor]
 
 
 @dataclass(frozen=True)
 class _Job:
+    """Holds what is to be exported, and what the model computes for each batch size."""
+
     model: nn.Module
+    format: FileFormat
     settings: ExportSettings
     threads: int
-    examples: Mapping[int, _Example]
+    tries: Mapping[int, tuple[Try, ...]]
+    saved: SavedModel | None
 
 
 @dataclass(frozen=True)
@@ -55,42 +50,45 @@ class _Checked:
 
 def export_model(
     model: nn.Module,
-    example_inputs_of: Callable[[int], Inputs],
+    example_inputs_of: InputsOf,
     path: Path | str,
     settings: ExportSettings,
     *,
     weights_sha256: str | None = None,
+    dense: nn.Module | None = None,
+    saved: SavedModel | None = None,
 ) -> ExportReport:
     """Writes a model to `path`, checks the file, writes the report to `path`.json and returns the report.
 
-    Where the format cannot express the model for any batch size, the file has a fixed batch size, and `fixed_because`
-    in the report says why. A file for the other batch size is then made, checked and removed too.
+    Where the format cannot express the model for any batch size, the file has a fixed one, and `fixed_because` in the
+    report says why. A file for the other batch size is then made, checked and removed too.
 
     model: a model on the CPU, which is not changed.
     example_inputs_of: returns the model's positional inputs for n examples; the first dimension of each is n.
     weights_sha256: the hash of the saved model's weights, which is copied to the report.
+    dense: the unmodified model, for the setting `against_dense`.
+    saved: where `model` was loaded from, for formats that need it; `toolkit.export_run` gives it.
 
     Raises:
-        ExportError: the file exists, the format cannot express the model (with the exporter's reason), the model has
-            gates, or the file does not compute what the model does. No file is left behind.
+        ExportError: the file exists, the settings do not go together, the format cannot express the model (with the
+            exporter's reason), or the file does not compute what the model does. No file is left behind.
     """
-    path = Path(path)
-    if path.exists():
-        raise ExportError(f"{path}: exists already; remove it or choose another path")
-    require_packages(settings.format)
-    model = _without_decisions(model, settings)
-    job = _Job(
-        model=model,
-        settings=settings,
-        threads=settings.threads or torch.get_num_threads(),
-        examples={size: _example(model, example_inputs_of, size) for size in settings.sizes},
-    )
+    check_free(path := Path(path))
+    chosen = format_of(settings)
+    if settings.against_dense != (dense is not None):
+        raise ExportError(
+            "the setting against_dense and the unmodified model `dense` go together; give both or neither"
+        )
+    settings = settings.model_copy(update={"tolerance": settings.tolerance or chosen.tolerance})
+    model = _without_decisions(model, settings) if "constant_options" in chosen.takes else model
+    job = _job(model, chosen, settings, example_inputs_of, saved)
     part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
     try:
-        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir(parents=True)
         checked, batch_size, fixed_because = _export(job, part, path.name)
-        report = _report(job, checked, batch_size, fixed_because, weights_sha256)
+        beside = None if dense is None else _dense(job, dense, example_inputs_of, part, is_fixed=batch_size is not None)
+        report = _report(job, checked, beside, (batch_size, fixed_because), weights_sha256)
         for file in reversed(checked[batch_size or 1].written.files):  # the main file, which names the others, is last
             move_file(file, path.with_name(file.name))
         write_atomically(path.with_name(f"{path.name}.json"), report.model_dump_json(indent=1) + "\n")
@@ -99,6 +97,25 @@ def export_model(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def check_free(path: Path) -> None:
+    """Raises ExportError where something lies at the path of an export already."""
+    if path.exists():
+        raise ExportError(f"{path}: exists already; remove it or choose another path")
+
+
+def _job(
+    model: nn.Module, chosen: FileFormat, settings: ExportSettings, inputs_of: InputsOf, saved: SavedModel | None
+) -> _Job:
+    return _Job(
+        model=model,
+        format=chosen,
+        settings=settings,
+        threads=settings.threads or torch.get_num_threads(),
+        tries=tries_of(model, inputs_of, settings),
+        saved=saved,
+    )
 
 
 def _without_decisions(model: nn.Module, settings: ExportSettings) -> nn.Module:
@@ -119,38 +136,48 @@ def _without_decisions(model: nn.Module, settings: ExportSettings) -> nn.Module:
     return without_gates(model) if layers else model
 
 
+def _dense(job: _Job, dense: nn.Module, inputs_of: InputsOf, part: Path, *, is_fixed: bool) -> Mapping[int, _Checked]:
+    """Returns the checked files of the unmodified model, for timing: of fixed batch size if the other file is.
+
+    Raises:
+        ExportError: as `export_model`; the message says that it is about the unmodified model.
+    """
+    settings = job.settings.model_copy(update={"static_batch": job.settings.static_batch or is_fixed})
+    (part := part / "dense").mkdir()
+    try:
+        return _export(_job(dense, job.format, settings, inputs_of, None), part, "dense")[0]
+    except ExportError as error:
+        raise ExportError(f"the unmodified model, to time against: {error}; leave out --against-dense") from error
+
+
 def _report(
     job: _Job,
     checked: Mapping[int, _Checked],
-    batch_size: int | None,
-    fixed_because: str | None,
+    dense: Mapping[int, _Checked] | None,
+    batch: tuple[int | None, str | None],
     weights_sha256: str | None,
 ) -> ExportReport:
     """Returns the report of the file that is kept, with the parity of every batch size; times the file if asked to."""
+    batch_size, fixed_because = batch
     settings, written = job.settings, checked[batch_size or 1].written
+    how = settings.format, job.threads, settings.latency_repeats
+    inputs = {size: tries[0].inputs for size, tries in job.tries.items() if settings.latency_repeats}
     return ExportReport(
         settings=settings,
-        files=tuple(_describe(file) for file in written.files),
+        files=tuple(_describe(file, written.files[0].parent) for file in _files_in(written.files)),
         opset=written.opset,
         batch_size=batch_size,
         fixed_because=fixed_because,
         inputs=written.inputs,
         outputs=written.outputs,
-        parity=tuple(entry for size in job.examples for entry in checked[size].parity if entry.batch_size == size),
-        latency=_measure(job, checked) if settings.latency_repeats else (),
+        parity=tuple(entry for size in job.tries for entry in checked[size].parity if entry.batch_size == size),
+        latency=tuple(time_beside_model(checked[size].run, job.model, inputs[size], *how) for size in inputs),
+        against_dense=tuple(
+            time_beside_dense(checked[size].run, dense[size].run, inputs[size], *how) for size in inputs if dense
+        ),
         weights_sha256=weights_sha256,
-        environment=_environment(FILE_FORMATS[settings.format].packages),
+        environment=_environment(job.format.packages),
     )
-
-
-def _example(model: nn.Module, example_inputs_of: Callable[[int], Inputs], size: int) -> _Example:
-    inputs = example_inputs_of(size)
-    if not inputs or any(tensor.dim() == 0 or len(tensor) != size for tensor in inputs):
-        shapes = [tuple(tensor.shape) for tensor in inputs]
-        raise ExportError(
-            f"the first dimension of every example input must be the batch size, {size}; the shapes are {shapes}"
-        )
-    return _Example(inputs, *run_eager(model, inputs))
 
 
 def _export(job: _Job, part: Path, name: str) -> tuple[dict[int, _Checked], int | None, str | None]:
@@ -158,12 +185,14 @@ def _export(job: _Job, part: Path, name: str) -> tuple[dict[int, _Checked], int 
     reason = None
     if not job.settings.static_batch:
         try:
-            checked = _export_one(job, part / "any" / name, tuple(job.examples), dynamic=True)
-            return dict.fromkeys(job.examples, checked), None, None
+            checked = _export_one(job, part / "any" / name, tuple(job.tries), any_batch=True)
+            return dict.fromkeys(job.tries, checked), None, None
         except ExportError as error:
+            if "static_batch" not in job.format.takes:
+                raise
             reason = str(error)
     try:
-        fixed = {size: _export_one(job, part / str(size) / name, (size,), dynamic=False) for size in job.examples}
+        fixed = {size: _export_one(job, part / str(size) / name, (size,), any_batch=False) for size in job.tries}
     except ExportError as error:
         if reason in (None, str(error)):
             raise
@@ -171,59 +200,42 @@ def _export(job: _Job, part: Path, name: str) -> tuple[dict[int, _Checked], int 
     return fixed, job.settings.batch_size or 1, reason
 
 
-def _export_one(job: _Job, path: Path, sizes: tuple[int, ...], *, dynamic: bool) -> _Checked:
+def _export_one(job: _Job, path: Path, sizes: tuple[int, ...], *, any_batch: bool) -> _Checked:
     path.parent.mkdir()
-    traced = job.examples[max(sizes)]
-    captured = trace_graph(job.model, traced.inputs, traced.names, dynamic=dynamic)
-    settings = job.settings
-    written = write(captured, path, settings.format, opset=settings.opset)
-    run = read(path, settings.format, job.threads)
+    traced = job.tries[max(sizes)][0]
+    axes = open_axes(input_names(job.model, len(traced.inputs)), job.settings.dynamic, any_batch=any_batch)
+    inputs, outputs = infos_of(job.model, traced)
+    subject = Subject(
+        model=job.model,
+        settings=job.settings,
+        inputs=inputs,
+        outputs=outputs,
+        trace=lambda: trace_graph(job.model, traced.inputs, traced.names, axes),
+        saved=job.saved,
+    )
+    written = job.format.write(subject, path)
+    tries = [(size, each) for size in sizes for each in job.tries[size]]
+    shown = " and ".join(map(str, sizes))
+    with explained(f"the exported {job.format.name} file cannot be read back"):
+        run = job.format.read(path, job.threads)
+    with explained(f"the exported file does not run at batch size {shown}"), torch.no_grad():
+        results = run([tuple(tensor.detach().clone() for tensor in each.inputs) for _, each in tries])
     parity: list[Parity] = []
-    for size in sizes:
-        example = job.examples[size]
-        with explained(f"the exported file does not run at batch size {size}"), torch.no_grad():
-            outputs = run(tuple(tensor.detach().clone() for tensor in example.inputs))
-        parity += compare(example.names, example.outputs, outputs, size)
-    check_tolerance(parity, settings.tolerance)
+    for (size, each), found in zip(tries, results, strict=True):
+        compared = compare(each.names, each.outputs, found, size)
+        parity += [entry.model_copy(update={"axes": each.axes}) for entry in compared]
+    assert job.settings.tolerance is not None
+    check_tolerance(parity, job.settings.tolerance)
     return _Checked(written, run, tuple(parity))
 
 
-class _Timed(nn.Module):
-    """Makes an exported file a module, because only modules can be timed."""
-
-    def __init__(self, run: Runner) -> None:
-        super().__init__()
-        self._run = run
-
-    def forward(self, *inputs: Tensor) -> list[Tensor]:
-        return self._run(inputs)
+def _files_in(paths: tuple[Path, ...]) -> list[Path]:
+    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
-def _measure(job: _Job, checked: Mapping[int, _Checked]) -> tuple[ExportedLatency, ...]:
-    entries = []
-    for size, example in job.examples.items():
-        with hushed():
-            latency = measure_latency(
-                _Timed(checked[size].run),
-                job.model,
-                example.inputs,
-                MeasurementKey(runtime=job.settings.format, device="cpu", batch_size=size),
-                threads=job.threads,
-                warmup=_WARMUP,
-                repeats=job.settings.latency_repeats,
-            )
-        entry = ExportedLatency(
-            batch_size=size,
-            threads=job.threads,
-            samples_s=latency.samples_s,
-            eager_samples_s=latency.dense_samples_s,
-        )
-        entries.append(entry)
-    return tuple(entries)
-
-
-def _describe(file: Path) -> ExportedFile:
-    return ExportedFile(name=file.name, bytes=file.stat().st_size, sha256=file_sha256(file))
+def _describe(file: Path, folder: Path) -> ExportedFile:
+    name = file.relative_to(folder).as_posix()
+    return ExportedFile(name=name, bytes=file.stat().st_size, sha256=file_sha256(file))
 
 
 def _environment(packages: tuple[str, ...]) -> Environment:

@@ -41,7 +41,7 @@ def check_tolerance(parity: Sequence[Parity], tolerance: float) -> None:
         worst = max(missed, key=lambda entry: entry.relative)
         raise ExportError(
             f"the exported file does not compute what the model does: output {worst.output} differs by "
-            f"{worst.difference:.3g} at batch size {worst.batch_size}, which is {worst.relative:.2g} of its scale "
+            f"{worst.difference:.3g} at batch size {worst.size}, which is {worst.relative:.2g} of its scale "
             f"(its largest number, {worst.scale:.3g}); the tolerance is {tolerance:g}"
         )
 

@@ -51,7 +51,12 @@ def reason_of(error: BaseException) -> str:
     """Returns the first two lines of an error's deepest cause, without advice and colours, in 300 characters."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [_ADVICE.sub("", _ANSI.sub("", line)).strip() for line in str(error).splitlines()]
+    lines = [_ADVICE.sub("", without_colours(line)).strip() for line in str(error).splitlines()]
     text = " ".join([line for line in lines if line][:2])
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def without_colours(text: str) -> str:
+    """Returns a text without the codes that colour it in a terminal."""
+    return _ANSI.sub("", text)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 from toolkit.base.errors import UserError
@@ -44,11 +44,11 @@ def fold_tensors(model: nn.Module, names: Iterable[str]) -> None:
         try:
             with in_eval_mode(model), torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the old forms are deprecated, but old models have them
-                _fold(module, leaf, kind)
+                remove_computation(module, leaf, kind)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{full_name} is computed by {kind}, which cannot be folded: {error}") from error
         if sources:
-            _make_parameter(module, leaf, is_trained)
+            make_parameter(module, leaf, is_trained)
 
 
 def fold_all(model: nn.Module) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield hook._tensor_name, "a pruning mask"
 
 
-def _make_parameter(module: nn.Module, leaf: str, is_trained: bool) -> None:
+def make_parameter(module: nn.Module, leaf: str, is_trained: bool) -> None:
     """Makes a folded tensor a parameter of its module; torch leaves it a plain tensor where its sources were frozen."""
     value = getattr(module, leaf)
     if not isinstance(value, nn.Parameter):
@@ -82,19 +82,26 @@ def _make_parameter(module: nn.Module, leaf: str, is_trained: bool) -> None:
     module.get_parameter(leaf).requires_grad_(is_trained)
 
 
-def _fold(module: nn.Module, leaf: str, kind: str) -> None:
+def remove_computation(module: nn.Module, leaf: str, kind: str) -> None:
+    """Removes what computes a tensor of a module, which is then a plain tensor or a parameter.
+
+    kind: what computes it, in the words of `computed_tensors`.
+    """
     if kind == "weight_norm":
         remove_weight_norm(module, leaf)
     elif kind == "spectral_norm":
         remove_spectral_norm(module, leaf)
+        for key, hook in list(module._load_state_dict_pre_hooks.items()):  # torch forgets it: its own test fails
+            if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+                del module._load_state_dict_pre_hooks[key]
     elif kind == "a pruning mask":
         prune.remove(module, leaf)  # type: ignore[no-untyped-call]
     else:
-        _take_own_class(module)
+        take_own_class(module)
         parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
 
 
-def _take_own_class(module: nn.Module) -> None:
+def take_own_class(module: nn.Module) -> None:
     """Gives a parametrized module a class of its own, from which torch can delete the computed tensor.
 
     Copies of a module share the class that torch made for it; deleting from that would break all of them.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from toolkit.base.settings import Settings
 from toolkit.hooks.tensors import stream_in
 from toolkit.stand_ins.output import OutputStructure
+from toolkit.stand_ins.plain import plain_attributes_of
 
 
 class StandInArguments(Settings):
@@ -47,7 +47,7 @@ class StandIn(nn.Module, ABC):
     def __init__(self, block: nn.Module, arguments: StandInArguments, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.arguments = arguments
-        self.remains = _plain_attributes(block)
+        self.remains = plain_attributes_of(block)
         self.training = block.training
 
     @abstractmethod
@@ -57,6 +57,14 @@ class StandIn(nn.Module, ABC):
     @abstractmethod
     def macs(self, shape: Sequence[int]) -> int:
         """Returns the multiply-adds that `carry` takes for a stream of this shape, batch included."""
+
+    @abstractmethod
+    def plain_form(self) -> tuple[str, dict[str, Any]]:
+        """Returns the name of the class in `toolkit.stand_ins.plain` that computes the same, and its arguments.
+
+        Raises:
+            ExportError: there is none; the message says why not, and what to do instead.
+        """
 
     def fault(self) -> str | None:
         """Returns in words what is wrong with the shapes of the weights; None if they agree with one another."""
@@ -76,9 +84,3 @@ class StandIn(nn.Module, ABC):
             if not hasattr(remains, name):
                 raise
             return getattr(remains, name)
-
-
-def _plain_attributes(module: nn.Module) -> SimpleNamespace:
-    plain = (bool, int, float, str, tuple, type(None))
-    values = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, plain)}
-    return SimpleNamespace(**values, **{name: _plain_attributes(child) for name, child in module.named_children()})

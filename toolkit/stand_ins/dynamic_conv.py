@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.base.errors import ExportError
 from toolkit.hooks.modes import in_eval_mode
 from toolkit.stand_ins.contract import StandIn
 from toolkit.stand_ins.convolutions import CONVOLUTION_TYPES, CONVOLUTIONS, Conv, index_on, padding_of
@@ -197,6 +198,13 @@ class DynamicConv(StandIn):
         """Returns the multiply-adds of the chosen option for a stream of this shape, batch included, and the gate's."""
         gate = 0 if self.gate is None else self.gate.macs
         return int(shape[0]) * (self.option_macs(shape)[self.arguments.chosen] + gate)
+
+    def plain_form(self) -> tuple[str, dict[str, Any]]:
+        """Raises ExportError: options, maps and gate take more code than one readable file should hold."""
+        raise ExportError(
+            "it is a convolution that computes part of its output and rebuilds the rest (stage va_red), which takes "
+            "hundreds of lines; write the model as one graph instead: --format onnx or torch_export"
+        )
 
     def fault(self) -> str | None:
         """Returns which weights do not have the shape that the arguments state; None if all do."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Literal, final
+from typing import Annotated, Any, Final, Literal, final
 
 import torch
 from pydantic import Field, model_validator
@@ -120,6 +120,18 @@ class LinearBypass(StandIn):
         weights = [part for part in self.parameters() if part.dim() > 1]
         dim = 1 if weights[0].dim() > 2 else -1
         return math.prod(shape) // shape[dim] * sum(part.numel() for part in weights)
+
+    def plain_form(self) -> tuple[str, dict[str, Any]]:
+        """Returns the class with the same layers, and their widths as they are now."""
+        last, first = (self.get_submodule(name).get_parameter("weight") for name in (self.last, self.first))
+        rank = None if self.arguments.rank is None else len(first)
+        arguments = {
+            "layer": self.arguments.layer,
+            "channels": len(last),
+            "rank": rank,
+            "behind": self.arguments.behind,
+        }
+        return "LinearMap", arguments
 
     def fault(self) -> str | None:
         """Returns which layer's weights do not have the shape that the layer states; None if all do."""

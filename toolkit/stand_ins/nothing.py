@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from torch import Tensor
 
@@ -27,3 +27,7 @@ class Nothing(StandIn):
     def macs(self, shape: Sequence[int]) -> int:
         """Returns 0."""
         return 0
+
+    def plain_form(self) -> tuple[str, dict[str, Any]]:
+        """Returns the class that hands the stream on; it takes no arguments."""
+        return "Removed", {}

@@ -7,16 +7,15 @@ mask that it was given. An output that no input can stand for is None.
 from __future__ import annotations
 
 import dataclasses
-from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from toolkit.base.settings import Settings
-from toolkit.hooks.tensors import entries_of, equal, rebuilt, stream_in, tensors_in
+from toolkit.hooks.tensors import entries_of, equal, stream_in, tensors_in
+from toolkit.stand_ins.plain import wrapped
 
 Place = tuple[int | str, ...]  # number or name of an argument, and for a part of it the number or key of the part
 
@@ -107,18 +106,19 @@ class OutputStructure(Settings):
 
         args, kwargs: what the stand-in was called with.
         """
-        if self.kind == "tensor":
-            return tensor
-        keywords = kwargs or {}
-        known_entries = {entry.at: _at(entry.place, args, keywords) for entry in self.handed} | {self.index: tensor}
-        entries = [known_entries.get(at) for at in range(self.length)]
-        if self.like is not None:
-            return rebuilt(_at((self.like,), args, keywords), entries)
-        if self.kind == "mapping":
-            return _NamedOutputs(zip(self.keys, entries, strict=True))
-        if self.kind in ("named_tuple", "dataclass"):
-            return _named(self.kind, self.keys)(*entries)
-        return tuple(entries) if self.kind == "tuple" else entries
+        return wrapped(tensor, (args, kwargs or {}), **self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the arguments with which `wrapped` returns a stream in this structure; none if it is a tensor."""
+        fields: dict[str, Any] = {
+            "kind": self.kind,
+            "length": self.length,
+            "index": self.index,
+            "keys": self.keys,
+            "handed": tuple((entry.at, entry.place) for entry in self.handed),
+            "like": self.like,
+        }
+        return {name: value for name, value in fields.items() if value != getattr(OutputStructure(), name)}
 
 
 def _kind_of(output: Any) -> str | None:
@@ -193,36 +193,3 @@ def _is_alike(value: Any, entry: Any) -> bool:
     if not second:
         return isinstance(entry, bool | int | float | str) and value == entry
     return [(part.shape, part.dtype) for part in first] == [(part.shape, part.dtype) for part in second]
-
-
-def _at(place: Place, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Returns the input at a place.
-
-    Raises:
-        LookupError: there is no such input.
-    """
-    value = args[place[0]] if isinstance(place[0], int) else kwargs[place[0]]
-    if len(place) == 1:
-        return value
-    named_parts = entries_of(value)
-    if named_parts is None:
-        raise LookupError(f"argument {place[0]} of a dropped block has no part {place[1]}")
-    return dict(zip(*named_parts, strict=True))[place[1]]
-
-
-@cache
-def _named(kind: str, keys: tuple[str, ...]) -> Any:
-    """Returns a type with these names; it replaces a type that a saved model cannot name."""
-    return namedtuple("Outputs", keys) if kind == "named_tuple" else dataclasses.make_dataclass("Outputs", keys)
-
-
-class _NamedOutputs(dict[str, Any]):
-    """Is a mapping that can also be read by attribute and by position, like the model outputs of transformers."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
-
-    def __getitem__(self, key: str | int | slice) -> Any:
-        return super().__getitem__(key) if isinstance(key, str) else list(self.values())[key]

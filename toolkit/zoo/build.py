@@ -143,14 +143,20 @@ def _names_of_timm() -> list[str]:
     return names
 
 
+def torchvision_arguments(model: str, arguments: Arguments) -> dict[str, Any]:
+    """Returns what torchvision's `get_model` is given, so that it downloads nothing."""
+    models = importlib.import_module("torchvision.models")
+    all_arguments = {"weights": None, **arguments}
+    if model in models.list_models(module=models.segmentation):
+        all_arguments["weights_backbone"] = None
+    elif model in ("googlenet", "inception_v3"):
+        all_arguments = {"aux_logits": False, "init_weights": True, **all_arguments}
+    return all_arguments
+
+
 def _torchvision(model: str, arguments: dict[str, Any]) -> nn.Module:
     models = importlib.import_module("torchvision.models")
-    arguments = {"weights": None, **arguments}
-    if model in models.list_models(module=models.segmentation):
-        arguments["weights_backbone"] = None
-    elif model in ("googlenet", "inception_v3"):
-        arguments = {"aux_logits": False, "init_weights": True, **arguments}
-    built: nn.Module = models.get_model(model, **arguments)
+    built: nn.Module = models.get_model(model, **torchvision_arguments(model, arguments))
     return built
 
 

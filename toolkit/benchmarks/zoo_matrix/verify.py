@@ -14,7 +14,8 @@ from toolkit.benchmarks.zoo_matrix.cell import Cell, Exported
 from toolkit.benchmarks.zoo_matrix.compress import BATCH, OUTPUTS_FILE, RUN_FOLDER
 from toolkit.checkpoint.load import load_model
 from toolkit.exporting.export import export_model
-from toolkit.exporting.report import SUFFIX, ExportSettings, Format
+from toolkit.exporting.formats.registry import FILE_FORMATS
+from toolkit.exporting.report import ExportSettings
 from toolkit.hooks.tensors import tensors_in
 from toolkit.zoo.inputs import example_inputs
 from toolkit.zoo.settings import ZooModel
@@ -52,10 +53,10 @@ def _relative(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).abs().max() / scale)
 
 
-def _export(loaded: nn.Module, model: ZooModel, kind: Format) -> Exported:
+def _export(loaded: nn.Module, model: ZooModel, kind: str) -> Exported:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = Path(folder) / f"model{SUFFIX[kind]}"
+            path = Path(folder) / f"model{FILE_FORMATS[kind].suffix}"
             report = export_model(loaded, lambda size: _inputs(model, size), path, ExportSettings(format=kind))
         except ExportError as error:
             return Exported(format=kind, relative=None, reason=" ".join(str(error).split())[:300])

@@ -1,1 +1,1 @@
-"""Holds one file per format: how a traced model is written and how the file is read back."""
+"""Holds one file or folder per format: how a model is written and how the file is read back."""

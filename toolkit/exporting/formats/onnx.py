@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from toolkit.base.errors import ExportError
-from toolkit.exporting.formats.format import FileFormat, Runner, Written
-from toolkit.exporting.graph import BATCH, Inputs, TracedGraph
+from toolkit.exporting.formats.format import FLOAT32_TOLERANCE, OF_GRAPHS, FileFormat, Runner, Subject, Written
 from toolkit.exporting.quiet import explained
 from toolkit.exporting.report import TensorInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.exporting.graph import Inputs, TracedGraph
 
 ONE_FILE_BYTES = 2**31 - 2**24  # most bytes of weights in one file: protobuf allows less than 2 GiB, graph included
 
 
-def _write(captured: TracedGraph, path: Path, opset: int | None) -> Written:
+def _write(subject: Subject, path: Path) -> Written:
+    import torch  # noqa: PLC0415  # heavy
+
+    captured, opset = subject.trace(), subject.settings.opset
     with explained("ONNX cannot express this model"):
         program: Any = torch.onnx.export(
             captured.program,
@@ -25,7 +30,7 @@ def _write(captured: TracedGraph, path: Path, opset: int | None) -> Written:
             verbose=False,
             optimize=True,  # without it, torch writes a broken 3D convolution where the layer has no bias
             opset_version=opset,
-            dynamic_shapes={"inputs": tuple({0: BATCH} for _ in captured.inputs)} if captured.dynamic else None,
+            dynamic_shapes={"inputs": captured.axes} if any(captured.axes) else None,
         )
         written_opset = program.model.opset_imports[""]
         if opset not in (None, written_opset):  # torch keeps its own opset, with no more than a log entry
@@ -58,6 +63,7 @@ def _name_ends(graph: Any, captured: TracedGraph) -> tuple[tuple[TensorInfo, ...
 
 def _read(path: Path, threads: int) -> Runner:
     import onnxruntime  # noqa: PLC0415  # heavy, and an extra
+    import torch  # noqa: PLC0415  # heavy
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -66,16 +72,26 @@ def _read(path: Path, threads: int) -> Runner:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
-    def run(inputs: Inputs) -> list[Tensor]:
-        arrays = [tensor.detach().numpy() for tensor in inputs]
-        return [torch.as_tensor(value) for value in session.run(None, dict(zip(names, arrays, strict=True)))]
+    def run(calls: Sequence[Inputs]) -> list[list[Tensor]]:
+        arrays = [[tensor.detach().numpy() for tensor in inputs] for inputs in calls]
+        outputs = [session.run(None, dict(zip(names, values, strict=True))) for values in arrays]
+        return [[torch.as_tensor(value) for value in values] for values in outputs]
 
     return run
 
 
 def _num_bytes(captured: TracedGraph) -> int:
-    tensors = [*captured.program.state_dict.values(), *captured.program.constants.values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+    values = [*captured.program.state_dict.values(), *captured.program.constants.values()]
+    return sum(value.numel() * value.element_size() for value in values if hasattr(value, "element_size"))
 
 
-ONNX = FileFormat(packages=("onnx", "onnxscript", "onnxruntime"), write=_write, read=_read)
+ONNX = FileFormat(
+    name="onnx",
+    suffix=".onnx",
+    summary="for ONNX Runtime and other programs",
+    packages=("onnx", "onnxscript", "onnxruntime"),
+    takes=OF_GRAPHS | {"opset"},
+    tolerance=FLOAT32_TOLERANCE,
+    write=_write,
+    read=_read,
+)
