@@ -36,10 +36,11 @@ def from_folder(folder: Path, classes: tuple[str, ...] | None) -> Collected:
         raise refuse("folder", f"{folder}: {' and '.join(twice[0])} are folders of the same split; leave one")
     if not named["train"]:
         raise refuse("folder", f"{folder}: has no folder train{_instead(folder, inside)}")
-    strange = [name for name in inside if split_of(name) is None and (hint := did_you_mean(name, _ALL_NAMES))]
+    lacking = [name for split, names in SPLIT_NAMES.items() if not named[split] for name in names]
+    hints = {name: did_you_mean(name, lacking) for name in inside if split_of(name) is None}
+    strange = [name for name, hint in hints.items() if hint]
     if strange:
-        hint = did_you_mean(strange[0], _ALL_NAMES)
-        raise refuse("folder", f"{folder / strange[0]}: is the folder of no split; {hint}rename or move it")
+        raise refuse("folder", f"{folder / strange[0]}: is the folder of no split; {hints[strange[0]]}rename or move it")
     rows: dict[str, Rows] = {}
     faults: list[str] = []
     for split, names in named.items():

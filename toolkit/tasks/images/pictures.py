@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from torch.utils.data import TensorDataset
 
 from toolkit.base.errors import UserError
 from toolkit.base.files import file_sha256
-from toolkit.tasks.overlap import origins_of
 
 DEEP_MODES = ("I", "F")  # PIL's modes of 32 bits; those of 16 bits begin with "I;"
 
@@ -66,14 +65,9 @@ class Pictures:
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL raises all of these
             raise UserError(f"{path}: cannot be read as a picture: {' '.join(str(error).split())[:200]}") from error
 
-    def origins(self) -> list[Hashable]:
-        """Returns an origin for each picture, which is equal for pictures of equal content.
-
-        The origin of a file is its size; `shared_files` compares contents where sizes are equal.
-        """
-        if self.pixels is not None:
-            return origins_of(TensorDataset(torch.from_numpy(self.pixels), torch.from_numpy(self.labels)))
-        return [path.stat().st_size for path in self.paths]
+    def as_rows(self) -> TensorDataset:
+        """Returns pictures that are an array as tensors, whose rows can be compared."""
+        return TensorDataset(torch.from_numpy(self.pixels), torch.from_numpy(self.labels))
 
 
 def shared_files(first: Pictures, second: Pictures, most: int) -> list[Path]:
