@@ -67,13 +67,14 @@ def run(
         task = _built_in(recipe, folder)
     else:
         recipe = _of_given_task(recipe, task)
+    recipe = recipe.moved(folder or Path(), out)  # the run keeps its recipe in `out`, where it can be read and run again
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
         with reproducible(device):
             task, folded = folded_task(task)
             dense = load_baseline(task)
-            origin = _origin(recipe, folder) | origin_of(dense, inputs_of(task, 1))
+            origin = _origin(recipe, out) | origin_of(dense, inputs_of(task, 1))
             check_origin(record, origin, out)
             if record.finished:
                 console.line(f"{out} is already finished")
@@ -109,11 +110,11 @@ def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
     return recipe.of_own_task(TaskOrigin())
 
 
-def _origin(recipe: Recipe, folder: Path | None) -> Detail:
+def _origin(recipe: Recipe, folder: Path) -> Detail:
     """Returns the hash of the weights file that the recipe names, if it names one, for the record's first step."""
     if recipe.model is None or recipe.model.weights is None:
         return {}
-    return {"weights_sha256": file_sha256((folder or Path()) / recipe.model.weights)}
+    return {"weights_sha256": file_sha256(folder / recipe.model.weights)}
 
 
 def _refuse(faults: list[Fault]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from toolkit.base.files import moved_path
 from toolkit.base.settings import Settings
 
 
@@ -30,3 +32,9 @@ class ZooModel(Settings):
     weights_key: Annotated[str, Field(min_length=1)] | None = None
     input_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
     examples: Annotated[int, Field(ge=2, le=4096)] = 16
+
+    def moved(self, old: Path, new: Path) -> ZooModel:
+        """Returns the model as a file in the folder `new` names it, where a file in `old` names it like this."""
+        if self.weights is None:
+            return self
+        return self.model_copy(update={"weights": moved_path(self.weights, old, new)})

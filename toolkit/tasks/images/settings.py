@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from toolkit.base.files import moved_path
 from toolkit.base.settings import Positive, Ratio, Settings
 from toolkit.tasks.contract import TaskFault, TaskSettings
 from toolkit.zoo.names import argument_faults, split_name
@@ -203,13 +203,8 @@ class ImageSettings(TaskSettings):
 
 
 def _moved(part: Any, old: Path, new: Path) -> Any:
-    paths = {key: getattr(part, key) for key in part.file_keys()}
-    update = {
-        key: Path(os.path.relpath((old / value).resolve(), new.resolve())).as_posix()
-        for key, value in paths.items()
-        if value is not None and not Path(value).is_absolute()
-    }
-    return part.model_copy(update=update)
+    paths = {key: value for key in part.file_keys() if (value := getattr(part, key)) is not None}
+    return part.model_copy(update={key: moved_path(path, old, new) for key, path in paths.items()})
 
 
 def _fault_of_channels(key: str, values: tuple[float, ...], channels: int) -> str | None:
