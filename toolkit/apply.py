@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only check the recipe, print it with all defaults and estimate its run time; nothing is run. Files of your "
-        "own that the task names are looked at, as with --build",
+        help="only check the recipe, print it with all defaults and estimate its run time; nothing is run. Where the "
+        "task names files of your own, look at them, and build the model as with --build",
     )
     parser.add_argument(
         "--build",

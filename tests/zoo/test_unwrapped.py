@@ -86,7 +86,7 @@ def test_the_key_chooses(key: str, expected: dict[str, Tensor], tmp_path: Path) 
 
 def test_an_unknown_key(tmp_path: Path) -> None:
     torch.save({"model": TRAINED, "ema": OTHER}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match="no weights under the key 'emma'; the keys of weights in it are: model, ema$"):
+    with pytest.raises(UserError, match=r"no weights under the key 'emma'; the keys of weights in it are: model, ema$"):
         load_weights(net(), tmp_path / "w.pt", "emma")
 
 

@@ -35,8 +35,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="name of a built-in task, such as tad-watch, a zoo model, such as torchvision/resnet18, a run's folder, or a "
-        "recipe (FILE.yaml), whose task is taken",
+        help="name of a built-in task, such as tad-watch, a zoo model, such as torchvision/resnet18, a run's folder, "
+        "or a recipe (FILE.yaml), whose task is taken",
     )
     add_task_file_argument(parser)
     parser.add_argument(
@@ -78,7 +78,8 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
     tasks = own_model_tasks()
     raise UserError(
         f"{name!r} is no task, no zoo model and no folder; {did_you_mean(name, tasks)}choose one of: "
-        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, a recipe (FILE.yaml), or --task FILE.py"
+        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, a recipe (FILE.yaml), "
+        "or --task FILE.py"
     )
 
 

@@ -62,12 +62,7 @@ def run(
     """
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
-    if task is None:
-        _refuse(check_named(recipe))
-        task = _built_in(recipe, folder)
-    else:
-        recipe = _of_given_task(recipe, task)
-    recipe = recipe.moved(folder or Path(), out)  # the run keeps its recipe in `out`, where it can be read and run again
+    recipe, task = _for_this_run(recipe, task, folder, out)
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
@@ -90,6 +85,16 @@ def run(
             return progress.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
+
+
+def _for_this_run(recipe: Recipe, task: Task | None, folder: Path | None, out: Path) -> tuple[Recipe, Task]:
+    """Returns the recipe as the run keeps it in `out`, so that it can be run again where it lies, and the task."""
+    if task is None:
+        _refuse(check_named(recipe))
+        task = _built_in(recipe, folder)
+    else:
+        recipe = _of_given_task(recipe, task)
+    return recipe.moved(folder or Path(), out), task
 
 
 def _built_in(recipe: Recipe, folder: Path | None) -> Task:

@@ -1,4 +1,4 @@
-"""Finds a model's weights in what people save: bare state dicts, whole checkpoints, and names with a wrapper's prefix."""
+"""Finds a model's weights in what people save: bare state dicts, whole checkpoints, names with a wrapper's prefix."""
 
 from __future__ import annotations
 

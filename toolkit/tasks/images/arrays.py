@@ -112,7 +112,8 @@ def _fault_of(pair: tuple[str, str], arrays: Mapping[str, NDArray[Any]]) -> str 
         return f"{pair[1]} is {labels.dtype}; labels are whole numbers from 0"
     if labels.size != len(labels) or len(labels) != len(pixels):
         one_hot = ": save y.argmax(1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
-        return f"{pair[1]} has the shape {list(labels.shape)}; there must be one label for each of the {len(pixels)} pictures{one_hot}"
+        rule = f"there must be one label for each of the {len(pixels)} pictures"
+        return f"{pair[1]} has the shape {list(labels.shape)}; {rule}{one_hot}"
     return None if len(labels) else f"{pair[0]} is empty"
 
 
@@ -122,12 +123,18 @@ def _of_classes(key: str, where: str, splits: dict[str, Pictures], classes: tupl
     known = classes or tuple(map(str, range(numbers[-1] + 1)))
     faults = []
     if numbers[0] < 0 or numbers[-1] >= len(known):
-        faults.append(f"{where}: labels go from {numbers[0]} to {numbers[-1]}; with {len(known)} classes they go from 0")
+        faults.append(
+            f"{where}: labels go from {numbers[0]} to {numbers[-1]}; with {len(known)} classes they go from 0"
+        )
     elif classes is None and numbers[0] != 0:
-        faults.append(f"{where}: labels go from {numbers[0]} to {numbers[-1]}; they must begin at 0: save y - {numbers[0]}")
+        faults.append(
+            f"{where}: labels go from {numbers[0]} to {numbers[-1]}; they must begin at 0: save y - {numbers[0]}"
+        )
     elif classes is None and len(numbers) != len(known):
         without = [number for number in range(len(known)) if number not in numbers]
-        faults.append(f"{where}: no picture has the label {few(without)}; name all classes under classes if that is right")
+        faults.append(
+            f"{where}: no picture has the label {few(without)}; name all classes under classes if that is right"
+        )
     if faults:
         raise refuse(key, *faults)
     return Collected(splits, known)

@@ -30,7 +30,9 @@ def from_folder(folder: Path, classes: tuple[str, ...] | None) -> Collected:
     if not folder.is_dir():
         raise refuse("folder", f"{folder}: {'is a file' if folder.exists() else 'there is no such folder'}")
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    named: dict[str, list[str]] = {split: [name for name in names if name in inside] for split, names in SPLIT_NAMES.items()}
+    named: dict[str, list[str]] = {
+        split: [name for name in names if name in inside] for split, names in SPLIT_NAMES.items()
+    }
     twice = [names for names in named.values() if len(names) > 1]
     if twice:
         raise refuse("folder", f"{folder}: {' and '.join(twice[0])} are folders of the same split; leave one")
@@ -40,7 +42,9 @@ def from_folder(folder: Path, classes: tuple[str, ...] | None) -> Collected:
     hints = {name: did_you_mean(name, lacking) for name in inside if split_of(name) is None}
     strange = [name for name, hint in hints.items() if hint]
     if strange:
-        raise refuse("folder", f"{folder / strange[0]}: is the folder of no split; {hints[strange[0]]}rename or move it")
+        raise refuse(
+            "folder", f"{folder / strange[0]}: is the folder of no split; {hints[strange[0]]}rename or move it"
+        )
     rows: dict[str, Rows] = {}
     faults: list[str] = []
     for split, names in named.items():
@@ -80,7 +84,9 @@ def from_csv(file: Path, classes: tuple[str, ...] | None) -> Collected:
         else:
             rows.setdefault(split_of(split) or "", []).append((file.parent / path, label))
     if faults:
-        raise refuse("csv", f"{file}: {few([fault.strip('; ') for fault in faults])}; splits are: {', '.join(_ALL_NAMES)}")
+        raise refuse(
+            "csv", f"{file}: {few([fault.strip('; ') for fault in faults])}; splits are: {', '.join(_ALL_NAMES)}"
+        )
     if "train" not in rows:
         raise refuse("csv", f"{file}: has no row of the split train")
     labels = {label for split in rows.values() for _, label in split}
@@ -125,7 +131,9 @@ def _instead(folder: Path, inside: list[str]) -> str:
     if not hint and all(split_of(name) is None for name in inside):
         some = next((path for path in (folder / inside[0]).iterdir() if path.suffix.lower() in ENDINGS), None)
         if some is not None:
-            hint = "these look like classes, so that no split is known; put them into train, val and test, or give a csv"
+            hint = (
+                "these look like classes, so that no split is known; put them into train, val and test, or give a csv"
+            )
     return f"; it holds: {few(inside)}{'; ' if hint else ''}{hint.strip()}"
 
 
@@ -140,7 +148,10 @@ def _split_folder(folder: Path) -> tuple[Rows, list[str]]:
     faults = []
     for one in inside:
         files = sorted(
-            Path(place) / name for place, _, names in os.walk(one) for name in names if Path(name).suffix.lower() in ENDINGS
+            Path(place) / name
+            for place, _, names in os.walk(one)
+            for name in names
+            if Path(name).suffix.lower() in ENDINGS
         )
         if not files:
             faults.append(f"{one}: holds no picture (files that end in {', '.join(sorted(ENDINGS))})")
@@ -159,7 +170,9 @@ def _labelled(key: str, rows: Mapping[str, Rows], classes: tuple[str, ...], wher
     if faults:
         raise refuse(key, *faults)
     splits = {
-        split: Pictures(np.array([numbers[label] for _, label in pictures], np.int64), tuple(path for path, _ in pictures))
+        split: Pictures(
+            np.array([numbers[label] for _, label in pictures], np.int64), tuple(path for path, _ in pictures)
+        )
         for split, pictures in rows.items()
     }
     return Collected(splits, classes)
@@ -174,7 +187,12 @@ def _numbered(file: Path, rows: Mapping[str, Rows]) -> Collected:
     if numbers != list(range(len(numbers))):
         gap = next(number for number in range(len(numbers)) if numbers[number] != number)
         raise FilesError(
-            [(("data", "csv"), f"{file}: labels go from {numbers[0]} to {numbers[-1]} without {gap}; number the classes "
-              "from 0 without a gap, or name all of them under classes")]
+            [
+                (
+                    ("data", "csv"),
+                    f"{file}: labels go from {numbers[0]} to {numbers[-1]} without {gap}; number the classes "
+                    "from 0 without a gap, or name all of them under classes",
+                )
+            ]
         )
     return _labelled("csv", rows, tuple(map(str, numbers)), str(file))

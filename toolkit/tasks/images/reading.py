@@ -105,7 +105,7 @@ class Reader:
             new = list(read(pictures, self.preparation, _blocks(count, end, READ_AT_ONCE), self.workers))
             known = self.kept[id(pictures)] = torch.cat(new if known is None else [known, *new])
         assert known is not None
-        yield from known[:end].split(batch_size)
+        yield from torch.split(known[:end], batch_size)
 
     def _batch(self, part: Tensor, pictures: Pictures, places: Sequence[int]) -> Batch:
         labels = torch.from_numpy(pictures.labels)[list(places)]

@@ -127,7 +127,7 @@ class ImageModel(Settings):
         return ("weights",)
 
 
-class Augment(Settings):
+class Augmentation(Settings):
     """States timm's random augmentation, which training alone sees; no split that is measured is ever augmented.
 
     scale: the smallest and the largest share of a picture's area that is cut out; [0.08, 1.0] by default.
@@ -175,7 +175,7 @@ class ImageSettings(TaskSettings):
     mean: _Channels | None = None
     std: _Channels | None = None
     crop: Ratio | None = None
-    augment: Augment | None = Field(default_factory=Augment)
+    augment: Augmentation | None = Field(default_factory=Augmentation)
     workers: Annotated[int, Field(ge=0, le=64)] = 0
 
     def faults(self) -> Iterator[TaskFault]:
@@ -193,9 +193,7 @@ class ImageSettings(TaskSettings):
 
     def moved(self, old: Path, new: Path) -> ImageSettings:
         """Returns the settings whose relative paths start from the folder `new` instead of `old`."""
-        return self.model_copy(
-            update={"data": _moved(self.data, old, new), "model": _moved(self.model, old, new)}
-        )
+        return self.model_copy(update={"data": _moved(self.data, old, new), "model": _moved(self.model, old, new)})
 
     def zoo_model(self) -> ZooModel:
         """Returns the model by its name alone, by which a saved model is built again without the data."""

@@ -85,11 +85,10 @@ class ImageTask(Classifier):
 
     def correct(self, outputs: Any, targets: Any) -> Tensor:
         """Returns which pictures are classified as their labels say, for the top-5 accuracy among the first five."""
-        logits = logits_of(outputs)
         if self.metric != TOP_5:
-            is_right: Tensor = classes_of(logits) == targets
-            return is_right
-        return (logits.topk(TOP, dim=1).indices == targets[:, None]).any(1)
+            return super().correct(outputs, targets)
+        is_right: Tensor = (logits_of(outputs).topk(TOP, dim=1).indices == targets[:, None]).any(1)
+        return is_right
 
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
         """Returns the metric of the settings with its 95 % bootstrap interval.

@@ -51,7 +51,7 @@ class Preparation:
 
 
 def prepare(settings: ImageSettings, model: nn.Module) -> Preparation:
-    """Returns how pictures are prepared: as timm's data configuration of the model says, where the settings say nothing.
+    """Returns how pictures are prepared, by timm's data configuration of the model where the settings say nothing.
 
     A model of torchvision is prepared for as its newest published weights are. For grey pictures, mean and deviation
     are the averages over the channels.
@@ -75,7 +75,9 @@ def prepare(settings: ImageSettings, model: nn.Module) -> Preparation:
     plain = {"input_size": shape.sizes, "interpolation": config["interpolation"], "mean": mean, "normalize": False}
     fixed = create(**plain, crop_pct=config["crop_pct"] - SLACK, crop_mode=config["crop_mode"])
     try:
-        augmented = fixed if settings.augment is None else create(**plain, is_training=True, **settings.augment.model_dump())
+        augmented = (
+            fixed if settings.augment is None else create(**plain, is_training=True, **settings.augment.model_dump())
+        )
     except Exception as error:  # timm asserts that it knows a policy
         raise UserError(f"augment: timm cannot make this augmentation: {' '.join(str(error).split())}") from error
     return Preparation(
