@@ -78,8 +78,8 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
     tasks = own_model_tasks()
     raise UserError(
         f"{name!r} is no task, no zoo model and no folder; {did_you_mean(name, tasks)}choose one of: "
-        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, a recipe (FILE.yaml), "
-        "or --task FILE.py"
+        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, a recipe "
+        "(FILE.yaml), or --task FILE.py"
     )
 
 

@@ -87,7 +87,7 @@ def num_classes_of(settings: ImageModel, model: nn.Module) -> int:
 
 
 def _pictures(data: ImageData, folder: Path, opens_all: bool) -> Divided:
-    collected = _collected(data, folder)
+    collected = collect(data, folder)
     key = "folder" if data.folder else "csv"
     missing = missing_files(collected.splits)
     if missing:
@@ -99,7 +99,12 @@ def _pictures(data: ImageData, folder: Path, opens_all: bool) -> Divided:
     return divide(collected, data)
 
 
-def _collected(data: ImageData, folder: Path) -> Collected:
+def collect(data: ImageData, folder: Path) -> Collected:
+    """Returns the pictures that the settings name, in the splits that there are; `folder`: as in `look_at_files`.
+
+    Raises:
+        FilesError: the pictures cannot be collected.
+    """
     if data.folder is not None:
         return from_folder(folder / data.folder, data.classes)
     if data.csv is not None:

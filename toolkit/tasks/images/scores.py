@@ -11,7 +11,7 @@ RESAMPLES = 1000
 def macro_f1(
     truth: NDArray[np.int64], guesses: NDArray[np.int64], num_classes: int
 ) -> tuple[float, tuple[float, float]]:
-    """Returns the mean F1 score of the classes that occur, and its 95 % bootstrap interval.
+    """Returns the mean F1 score of the classes that occur, and its 95 % bootstrap interval, widened to hold the value.
 
     The F1 score of a class is 2 TP / (2 TP + FP + FN), and 0 if it is never guessed right. As in scikit-learn, classes
     that are neither true nor guessed are left out of the mean.
