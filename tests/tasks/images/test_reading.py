@@ -69,9 +69,9 @@ def test_settings_replace_the_models_own() -> None:
 
 
 def test_only_training_is_random(folder: Path) -> None:
-    task = made(folder)
+    task, again = made(folder), made(folder)
     for split in ("score", "calibration", "holdout", "validation", "test"):
-        one, other = ([batch.inputs[0] for batch in made(folder).batches(split, 5)] for _ in range(2))
+        one, other = ([batch.inputs[0] for batch in each.batches(split, 5)] for each in (task, again))
         assert all(map(torch.equal, one, other))
         assert all(map(torch.equal, one, (batch.inputs[0] for batch in task.batches(split, 5))))
     plain = torch.cat(first_training(made(folder, augment=None)))
