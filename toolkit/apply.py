@@ -24,6 +24,7 @@ from toolkit.preflight.fits import check_fits
 from toolkit.preflight.words import show_preflight
 from toolkit.recipe.check import card_of, check_same_task
 from toolkit.recipe.estimate import duration_text, estimate_s
+from toolkit.recipe.given import see_files
 from toolkit.recipe.read import dump_recipe, read_recipe
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.yaml_nodes import Lines
@@ -50,9 +51,11 @@ def _apply(args: argparse.Namespace) -> int:
     file = given_task_file(args)
     recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, args.device)
     if args.check:
-        _show(recipe, was_built=args.build)
+        notes = see_files(recipe, lines, args.recipe)
+        is_built = args.build or notes is not None  # whoever names files of his own wants to know that they fit
+        _show(recipe, notes or (), was_built=is_built)
         with _stages_placed(args.recipe, lines):
-            return _preflight(recipe, file, args.recipe.parent) if args.build else 0
+            return _preflight(recipe, file, args.recipe.parent) if is_built else 0
     task = None if file is None else file.make()
     _run(recipe, task, args.recipe, lines, args.out or Path("runs") / recipe.name, args.resume)
     return 0
@@ -77,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only check the recipe, print it with all defaults and estimate its run time; nothing is run",
+        help="only check the recipe, print it with all defaults and estimate its run time; nothing is run. Where the "
+        "task names files of your own, look at them, and build the model as with --build",
     )
     parser.add_argument(
         "--build",
@@ -107,13 +111,14 @@ def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
     return 2 if preflight.in_the_way(trains=recipe.trains) else 0
 
 
-def _show(recipe: Recipe, was_built: bool) -> None:
-    """Prints the recipe with all defaults; the estimate is a comment, so that the whole output is YAML."""
+def _show(recipe: Recipe, notes: Sequence[str], was_built: bool) -> None:
+    """Prints the recipe with all defaults; notes and estimate are comments, so that the whole output is YAML."""
     card = card_of(recipe.task)
     seconds = None if card is None else estimate_s(recipe, card)
     duration = "depends on the model" if seconds is None else f"{duration_text(seconds)} on 2 idle CPU cores"
     sys.stdout.write(dump_recipe(recipe))
     not_done = "No stage was run" if was_built else "Nothing was run"
+    print("".join(f"# {note}.\n" for note in notes), end="")
     print(f"# The recipe is valid. Estimated run time: {duration}. {not_done}.")
 
 

@@ -55,14 +55,13 @@ def _plan(args: argparse.Namespace) -> None:
     if args.out is not None:
         check_is_new(args.out)
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work: it may not be allowed
-    task, origin = given_task(args)
-    planner = toolkit.open_session(task, settings_of(args).timed_for([budget]), console=console)
+    given = given_task(args)
+    planner = toolkit.open_session(given.task, settings_of(args).timed_for([budget]), console=console)
     recover = Recover(max_steps=args.recover_steps) if args.recover_steps else None
     planned = planner.plan(budget, args.family, args.evaluations, recover=recover)
     show_plan(planned, console)
     if args.out is not None:
-        plain = planned.recipe(() if recover is None else (recover,), seed=args.seed)
-        recipe = plain if origin is None else plain.of_own_task(origin)
+        recipe = given.in_recipe(planned.recipe(() if recover is None else (recover,), seed=args.seed), args.out)
         command = f"python -m toolkit.apply {args.out}{'' if args.task_file is None else f' --task {args.task_file}'}"
         write_atomically(args.out, _header(command, planned.note) + dump_recipe(recipe))
         console.line(f"recipe: {args.out}    ({command})")

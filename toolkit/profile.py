@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _profile(args: argparse.Namespace) -> None:
     console = Console()
-    task, _ = given_task(args)
+    task = given_task(args).task
     planner = toolkit.open_session(task, settings_of(args), console=console)
     tables = planner.profile.cost_tables
     full_width, keys = tables.contexts[0], planner.profile.timing.keys

@@ -57,3 +57,13 @@ def file_sha256(path: Path) -> str:
 def content_sha256(content: Any) -> str:
     """Returns the SHA-256 of plain JSON; the order of keys and the layout in a file do not change it."""
     return bytes_sha256([json.dumps(content, sort_keys=True).encode()])
+
+
+def moved_path(path: str, old: Path, new: Path) -> str:
+    """Returns a path as it must be written in a file of the folder `new` to mean what it means in the folder `old`.
+
+    A relative path starts from the folder of the file that holds it; an absolute one stays as it is.
+    """
+    if Path(path).is_absolute():
+        return path
+    return Path(os.path.relpath((old / path).resolve(), new.resolve())).as_posix()

@@ -77,11 +77,11 @@ MOST_ROWS = 4
 
 def factory_of(recipe: Recipe) -> dict[str, JsonValue]:
     """Returns the manifest's entry of how the unmodified model of a recipe is built: its task, or its zoo model."""
-    if not isinstance(recipe.task, str):
+    model = recipe.model if isinstance(recipe.task, str) else recipe.task.zoo_model()
+    if model is None and not isinstance(recipe.task, str):
         return {"task": recipe.task_name, "settings": recipe.task.model_dump(mode="json")}
-    if recipe.model is None:
-        return {"task": recipe.task}
-    model = recipe.model
+    if model is None:
+        return {"task": recipe.task_name}
     return {ZOO: model.name, "arguments": model.arguments, "input_size": model.input_size}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from toolkit.base.command import finite, not_negative, positive
 from toolkit.base.errors import UserError
@@ -13,6 +13,8 @@ from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES, ROUND_TO
 from toolkit.planning.search.runoff import FINALISTS
 from toolkit.planning.search.solver import FAMILIES
 from toolkit.planning.settings import PlanSettings
+from toolkit.recipe.given import TaskOfRecipe, task_of_recipe
+from toolkit.recipe.recipe import Recipe
 from toolkit.record.plan import CRITERIA, SCORED_ON
 from toolkit.tasks.cards import make_task, own_model_tasks
 from toolkit.tasks.origin import TaskOrigin
@@ -35,12 +37,26 @@ def check_tasks(names: list[str]) -> None:
         if name not in choices:
             raise UserError(
                 f"{name!r} is not a known task; {did_you_mean(name, choices)}choose one of: {', '.join(choices)} "
-                "(your own: --task FILE.py)"
+                "(your own: --task FILE.py, or a recipe FILE.yaml)"
             )
 
 
-def given_task(args: argparse.Namespace) -> tuple[Task, TaskOrigin | None]:
-    """Returns the task of the arguments below, and where it comes from if it is the user's own.
+class GivenTask(NamedTuple):
+    """Holds a task, where it comes from if it is the user's own, and what a recipe says of it if one does."""
+
+    task: Task
+    origin: TaskOrigin | None
+    of_recipe: TaskOfRecipe | None
+
+    def in_recipe(self, recipe: Recipe, file: Path) -> Recipe:
+        """Returns the planned recipe with what must be said of the task; `file` is where the recipe will be."""
+        if self.origin is not None:
+            return recipe.of_own_task(self.origin)
+        return recipe if self.of_recipe is None else self.of_recipe.in_recipe(recipe, file)
+
+
+def given_task(args: argparse.Namespace) -> GivenTask:
+    """Returns the task of the arguments below.
 
     Raises:
         UserError: not one of TASK and --task is given, the task is not known, or the user's file makes none.
@@ -49,9 +65,12 @@ def given_task(args: argparse.Namespace) -> tuple[Task, TaskOrigin | None]:
     if (args.task is None) == (file is None):
         raise UserError("give either the name of a task, such as tad-watch, or --task FILE.py with one of your own")
     if file is not None:
-        return file.make(), file.origin
+        return GivenTask(file.make(), file.origin, None)
+    of_recipe = task_of_recipe(args.task)
+    if of_recipe is not None:
+        return GivenTask(make_task(*of_recipe), None, of_recipe)
     check_tasks([args.task])
-    return make_task(args.task), None
+    return GivenTask(make_task(args.task), None, None)
 
 
 def settings_of(args: argparse.Namespace) -> PlanSettings:
@@ -68,7 +87,12 @@ def settings_of(args: argparse.Namespace) -> PlanSettings:
 
 def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that planning and profiling share."""
-    parser.add_argument("task", metavar="TASK", nargs="?", help="name of a built-in task, such as tad-watch")
+    parser.add_argument(
+        "task",
+        metavar="TASK",
+        nargs="?",
+        help="name of a built-in task, such as tad-watch, or a recipe (FILE.yaml), whose task is taken",
+    )
     add_task_file_argument(parser)
     add_timing_arguments(parser)
     parser.add_argument(

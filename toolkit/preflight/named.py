@@ -13,6 +13,7 @@ from toolkit.base.errors import UserError
 from toolkit.base.words import did_you_mean
 from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE
+from toolkit.recipe.given import task_of_recipe
 from toolkit.record.run import RUN_FILE, load_record
 from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
 from toolkit.tasks.task import Task
@@ -34,7 +35,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="name of a built-in task, such as tad-watch, a zoo model, such as torchvision/resnet18, or a run's folder",
+        help="name of a built-in task, such as tad-watch, a zoo model, such as torchvision/resnet18, a run's folder, "
+        "or a recipe (FILE.yaml), whose task is taken",
     )
     add_task_file_argument(parser)
     parser.add_argument(
@@ -67,13 +69,17 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
         return InspectedModel(args.task_file, file.make(), None)
     if name in own_model_tasks():
         return InspectedModel(name, make_task(name), None)
+    of_recipe = task_of_recipe(name)
+    if of_recipe is not None:
+        return InspectedModel(name, make_task(*of_recipe), None)
     if "/" in name:
         chosen = ZooModel(name=name, arguments=_arguments(args.arguments), input_size=args.input_size)
         return InspectedModel(name, make_task(any_model_task().name, chosen), None)
     tasks = own_model_tasks()
     raise UserError(
         f"{name!r} is no task, no zoo model and no folder; {did_you_mean(name, tasks)}choose one of: "
-        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, or --task FILE.py"
+        f"{', '.join(tasks)}, timm/NAME, torchvision/NAME, transformers/TYPE, the folder of a run, a recipe "
+        "(FILE.yaml), or --task FILE.py"
     )
 
 

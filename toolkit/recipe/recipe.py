@@ -5,6 +5,7 @@ Every ratio is of the **unmodified** model, so its meaning does not depend on th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
@@ -97,6 +98,15 @@ class Recipe(Settings):
     def task_name(self) -> str:
         """Returns the name of the task, without its settings."""
         return task_name(self.task)
+
+    def moved(self, old: Path, new: Path) -> Recipe:
+        """Returns the recipe for a file in the folder `new`, where this one is of a file in the folder `old`.
+
+        A relative path of a recipe starts from the folder of its file.
+        """
+        task = self.task if isinstance(self.task, str) else self.task.moved(old, new)
+        model = None if self.model is None else self.model.moved(old, new)
+        return self.model_copy(update={"task": task, "model": model})
 
     def of_own_task(self, origin: TaskOrigin) -> Recipe:
         """Returns the recipe with the note of where the user's own task comes from."""

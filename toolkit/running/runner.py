@@ -62,18 +62,14 @@ def run(
     """
     console = console or Console()
     out = Path("runs") / recipe.name if out is None else Path(out)
-    if task is None:
-        _refuse(check_named(recipe))
-        task = _built_in(recipe, folder)
-    else:
-        recipe = _of_given_task(recipe, task)
+    recipe, task = _for_this_run(recipe, task, folder, out)
     device = _device(recipe.device)
     try:
         record = open_record(recipe, out, resume)
         with reproducible(device):
             task, folded = folded_task(task)
             dense = load_baseline(task)
-            origin = _origin(recipe, folder) | origin_of(dense, inputs_of(task, 1))
+            origin = _origin(recipe, out) | origin_of(dense, inputs_of(task, 1))
             check_origin(record, origin, out)
             if record.finished:
                 console.line(f"{out} is already finished")
@@ -89,6 +85,16 @@ def run(
             return progress.go(record, origin)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; the run cannot be kept there") from error
+
+
+def _for_this_run(recipe: Recipe, task: Task | None, folder: Path | None, out: Path) -> tuple[Recipe, Task]:
+    """Returns the recipe as the run keeps it in `out`, so that it can be run again where it lies, and the task."""
+    if task is None:
+        _refuse(check_named(recipe))
+        task = _built_in(recipe, folder)
+    else:
+        recipe = _of_given_task(recipe, task)
+    return recipe.moved(folder or Path(), out), task
 
 
 def _built_in(recipe: Recipe, folder: Path | None) -> Task:
@@ -109,11 +115,11 @@ def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
     return recipe.of_own_task(TaskOrigin())
 
 
-def _origin(recipe: Recipe, folder: Path | None) -> Detail:
+def _origin(recipe: Recipe, folder: Path) -> Detail:
     """Returns the hash of the weights file that the recipe names, if it names one, for the record's first step."""
     if recipe.model is None or recipe.model.weights is None:
         return {}
-    return {"weights_sha256": file_sha256((folder or Path()) / recipe.model.weights)}
+    return {"weights_sha256": file_sha256(folder / recipe.model.weights)}
 
 
 def _refuse(faults: list[Fault]) -> None:

@@ -51,7 +51,7 @@ def run_sweep(
         UserError: another process is running this sweep.
     """
     console = console or Console()
-    runner = _CellRunner(CellPlanner(sweep, out / "tables", console, own), retry_failed, folder, console, own)
+    runner = _CellRunner(CellPlanner(sweep, out / "tables", console, own, folder), retry_failed, folder, console, own)
     every: list[tuple[str, Recipe | PlannedCell]] = [*sweep.planned_cells(), *sweep.cells()]
     cells = [cell for cell in every if only is None or cell[0].partition("/")[0] in only]
     out.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,11 @@ def run_sweep(
 class CellPlanner:
     """Plans cells; what is scored and timed for one of them serves the others."""
 
-    def __init__(self, sweep: Sweep, tables: Path, console: Console, own: OwnTask | None = None) -> None:
-        self.sweep, self.tables, self.console, self.own = sweep, tables, console, own
-        self.planners: dict[str, Planner] = {}
+    def __init__(
+        self, sweep: Sweep, tables: Path, console: Console, own: OwnTask | None = None, folder: Path | None = None
+    ) -> None:
+        self.sweep, self.tables, self.console, self.own, self.folder = sweep, tables, console, own, folder
+        self.planners: dict[str, Planner] = {}  # by the task's name and settings
 
     def record_folder(self, out: Path) -> Path:
         """Where the record of a cell's plan waits for its run to be finished: runs start in empty folders."""
@@ -83,7 +85,8 @@ class CellPlanner:
         """
         plans = self.sweep.plans
         assert plans is not None
-        if cell.task not in self.planners:
+        key = repr(cell.task)
+        if key not in self.planners:
             budgets = [planned.budget for _, planned in self.sweep.planned_cells()]
             is_timed = any(budget.limits_latency for budget in budgets)
             settings = PlanSettings(
@@ -95,12 +98,13 @@ class CellPlanner:
                 criterion=plans.criterion,
                 scored_on=plans.scored_on,
             ).timed_for(budgets)
-            task = self.own[0] if self.own is not None and self.own[0].name == cell.task else make_task(cell.task)
-            self.planners[cell.task] = open_session(task, settings, console=self.console)
-        planned = self.planners[cell.task].plan(cell.budget, cell.family, plans.evaluations)
+            is_own = self.own is not None and self.own[0].name == cell.task
+            task = self.own[0] if self.own is not None and is_own else make_task(cell.task, folder=self.folder)
+            self.planners[key] = open_session(task, settings, console=self.console)
+        planned = self.planners[key].plan(cell.budget, cell.family, plans.evaluations)
         planned.note.save(self.record_folder(out))
         recipe = planned.recipe(plans.then, seed=cell.seed)
-        return recipe.model_copy(update={"measure": self.sweep.measure})
+        return recipe.model_copy(update={"measure": self.sweep.measure, "task": cell.task})
 
 
 @dataclass
@@ -142,7 +146,8 @@ class _CellRunner:
         given: dict[str, Task] = {}
         if self.own is not None and self.own[0].name == recipe.task_name:
             given, recipe = {"task": self.own[0]}, recipe.of_own_task(self.own[1])
-        run(recipe, **given, folder=self.folder, out=out, resume=started_before, console=self.console)
+        folder = out if isinstance(cell, PlannedCell) and started_before else self.folder  # where its recipe lies
+        run(recipe, **given, folder=folder, out=out, resume=started_before, console=self.console)
         if isinstance(cell, PlannedCell):
             load_plan_record(self.planner.record_folder(out)).save(out)
 

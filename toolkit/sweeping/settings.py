@@ -19,16 +19,22 @@ from toolkit.recipe.recipe import Measure, Recipe
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import any_model_task
+from toolkit.tasks.contract import TaskSettings
+from toolkit.tasks.reference import TaskReference, task_name
 from toolkit.zoo.settings import ZooModel
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
 
 
 class SeededTask(Settings):
-    """States one column of the sweep: the seed of the stages, and the task whose baseline they start from."""
+    """States one column of the sweep: the seed of the stages, and the task whose baseline they start from.
+
+    task: the name of the task, or a mapping of its settings, as in a recipe; a relative path in it starts from the
+        sweep's folder.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    task: Annotated[str, Field(min_length=1)]
+    task: TaskReference
 
 
 class Plans(Settings):
@@ -57,7 +63,7 @@ class Plans(Settings):
 class PlannedCell:
     """Describes a run whose stages are planned just before it starts."""
 
-    task: str
+    task: str | TaskSettings
     seed: int
     family: PlanFamily
     budget: Budget
@@ -142,7 +148,7 @@ def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:
     for index, column in enumerate(sweep.seeds):
         for fault in [] if column.task == own_task else check_task(column.task):
             faults[Fault(("seeds", index, *fault.path), fault.message)] = None
-        for fault in check_model(column.task, sweep.model):
+        for fault in check_model(task_name(column.task), sweep.model):
             faults[fault] = None
         if seeds.index(column.seed) != index:
             faults[Fault(("seeds", index, "seed"), f"{column.seed} is given twice; give each seed once")] = None

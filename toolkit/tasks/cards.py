@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.base.errors import UserError
 from toolkit.base.words import did_you_mean
 from toolkit.tasks.agreement.card import CARD as AGREEMENT
 from toolkit.tasks.cifar10.card import CARDS as CIFAR10
-from toolkit.tasks.contract import TaskCard, TaskSettings
+from toolkit.tasks.contract import FilesSeen, TaskCard, TaskSettings
 from toolkit.tasks.har_windows.card import CARDS as HAR_WINDOWS
+from toolkit.tasks.images.card import CARD as IMAGES
 from toolkit.tasks.moving_digits.card import CARD as MOVING_DIGITS
 from toolkit.tasks.tad.hapt.card import CARDS as HAPT
 from toolkit.tasks.tad.watch.card import CARD as WATCH
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit.tasks.task import Task
 
 TASKS: dict[str, TaskCard] = {
-    card.name: card for card in (WATCH, *HAPT, *HAR_WINDOWS, *CIFAR10, MOVING_DIGITS, AGREEMENT)
+    card.name: card for card in (WATCH, *HAPT, *HAR_WINDOWS, *CIFAR10, MOVING_DIGITS, IMAGES, AGREEMENT)
 }
 
 
@@ -58,7 +59,24 @@ def make_task(task: str | TaskSettings, model: ZooModel | None = None, folder: P
         raise UserError(f"task {name!r} {'needs a model: ZooModel(...)' if model is None else 'has its own model'}")
     if isinstance(task, str) and card.settings is not None:
         raise UserError(f"task {name!r} needs settings: {card.settings.__name__}(...)")
-    module, attribute = card.factory.split(":")
-    make = getattr(importlib.import_module(module), attribute)
+    make = _imported(card.factory)
     built: Task = make(model, folder) if model is not None else make() if isinstance(task, str) else make(task, folder)
     return built
+
+
+def look_at_files(task: str | TaskSettings, folder: Path) -> FilesSeen | None:
+    """Returns what is found in the files that a task's settings name; None if the task has no such files.
+
+    folder: what relative paths in the settings start from.
+    """
+    look = None if isinstance(task, str) else TASKS[task.type].look
+    if look is None:
+        return None
+    seen: FilesSeen = _imported(look)(task, folder)
+    return seen
+
+
+def _imported(name: str) -> Any:
+    """Returns what "module:attribute" names; the module is imported only now."""
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(module), attribute)

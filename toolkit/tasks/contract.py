@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from toolkit.base.settings import Settings
+from toolkit.zoo.settings import ZooModel
 
 TaskFault = tuple[tuple[str | int, ...], str]
 
@@ -47,6 +50,29 @@ class TaskSettings(Settings):
         """Returns the task's card completed by these settings: number of blocks, kinds of channel, costs."""
         return card
 
+    def moved(self, old: Path, new: Path) -> Self:
+        """Returns the settings for a file in the folder `new`: relative paths start from the folder of their file.
+
+        old: the folder that relative paths start from in these settings.
+        """
+        return self
+
+    def zoo_model(self) -> ZooModel | None:
+        """Returns the model, if it is one of a public zoo, so that a saved model is built by this name alone."""
+        return None
+
+
+@dataclass(frozen=True)
+class FilesSeen:
+    """Holds what a look at the files that a task's settings name has found.
+
+    faults: each fault, with its place in the settings.
+    notes: what there is, in sentences for people.
+    """
+
+    faults: tuple[TaskFault, ...]
+    notes: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class TaskCard:
@@ -63,6 +89,8 @@ class TaskCard:
     settings: the class of the settings that a recipe may give the task.
     takes_model: whether the recipe names the model of this task under its key `model`.
     has_labels: whether the targets come from data; where they come from the unmodified model, training only distils.
+    look: what looks at the files that the settings name, as "module:callable"; the callable takes the settings and the
+        folder that relative paths start from, and returns `FilesSeen`. None if there are no such files.
     """
 
     name: str
@@ -76,6 +104,7 @@ class TaskCard:
     settings: type[TaskSettings] | None = None
     takes_model: bool = False
     has_labels: bool = True
+    look: str | None = None
 
 
 def seeded_name(family: str, seed: int) -> str:

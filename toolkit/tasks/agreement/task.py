@@ -155,7 +155,7 @@ class ZooTask:
         if config.weights is None:
             return build_random_baseline(config.name, config.arguments, config.input_size)
         model = self.build_model()
-        load_weights(model, (folder or Path()) / config.weights)
+        load_weights(model, (folder or Path()) / config.weights, config.weights_key)
         return model.eval()
 
 

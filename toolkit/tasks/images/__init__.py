@@ -1,0 +1,1 @@
+"""Holds the task images: pictures of one's own, and a trained classifier of timm or torchvision."""
