@@ -14,7 +14,7 @@ from tests.helpers.conv_nets import conv_task
 from toolkit.base.console import Console
 from toolkit.base.errors import RecordError
 from toolkit.benchmarks.va_red import table as table_file
-from toolkit.benchmarks.va_red.bench import Bench
+from toolkit.benchmarks.va_red.bench import DynamicBench
 from toolkit.benchmarks.va_red.cells import cell_file, load_cell, load_cells, save_cell
 from toolkit.benchmarks.va_red.rows import STUDIES, Study
 from toolkit.benchmarks.va_red.table import write_tables
@@ -61,20 +61,20 @@ STUDY = Study(
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> DynamicBench:
     folder = tmp_path_factory.mktemp("va_red")
     task: Any = ClipTask(conv_task())
-    made = Bench(STUDY, folder / "out", folder / "work", lambda _: task, Console(io.StringIO()))
+    made = DynamicBench(STUDY, folder / "out", folder / "work", lambda _: task, Console(io.StringIO()))
     for row, level in STUDY.rows():
         made.do(row, level, 0)
     return made
 
 
-def cell_of(bench: Bench, row: str, level: str = LEVEL) -> Any:
+def cell_of(bench: DynamicBench, row: str, level: str = LEVEL) -> Any:
     return load_cell(cell_file(bench.out, STUDY.name, row, level, 0))
 
 
-def test_every_row_is_run_and_kept(bench: Bench) -> None:
+def test_every_row_is_run_and_kept(bench: DynamicBench) -> None:
     cells = load_cells(bench.out)
     assert {(cell.row, cell.level) for cell in cells} == set(STUDY.rows())
     assert not any(cell.reason for cell in cells)
@@ -84,7 +84,7 @@ def test_every_row_is_run_and_kept(bench: Bench) -> None:
     assert cell_of(bench, "constant_free").macs == cell_of(bench, "constant").macs
 
 
-def test_a_policy_that_saves_nothing_has_no_constant_to_compare(bench: Bench, tmp_path: Path) -> None:
+def test_a_policy_that_saves_nothing_has_no_constant_to_compare(bench: DynamicBench, tmp_path: Path) -> None:
     other = dataclasses.replace(bench, out=tmp_path)
     policy = cell_of(bench, "policy")
     save_cell(
@@ -94,7 +94,7 @@ def test_a_policy_that_saves_nothing_has_no_constant_to_compare(bench: Bench, tm
     assert load_cells(tmp_path)[0].reason
 
 
-def test_told_what_it_would_choose_a_model_does_the_same(bench: Bench) -> None:
+def test_told_what_it_would_choose_a_model_does_the_same(bench: DynamicBench) -> None:
     task: Any = bench.make_task("clips")
     model = load_model(bench.work / STUDY.name / f"policy_{LEVEL}_seed0", task.build_model())
     pool = decided(model, (batch.inputs for batch in task.batches("test", 7)))
@@ -105,26 +105,28 @@ def test_told_what_it_would_choose_a_model_does_the_same(bench: Bench) -> None:
     assert macs_of_rows(model, example.inputs, pool)[0] == count_macs(model, example.inputs).total - gates
 
 
-def test_choices_of_others_are_as_dear_as_the_policys(bench: Bench) -> None:
+def test_choices_of_others_are_as_dear_as_the_policys(bench: DynamicBench) -> None:
     policy, shuffled = cell_of(bench, "policy"), cell_of(bench, "shuffled")
     assert shuffled.of_inputs.deviation == pytest.approx(policy.of_inputs.deviation)
     assert policy.macs - shuffled.macs > 0  # the gates, which nobody needs who does not look
 
 
-def test_the_oracle_takes_one_row_for_each_group(bench: Bench) -> None:
+def test_the_oracle_takes_one_row_for_each_group(bench: DynamicBench) -> None:
     spread = cell_of(bench, "oracle").of_inputs
     assert set(spread.by_group) == {"still", "moving"}
     assert len({count for count in spread.counts if count}) <= 2
     assert spread.by_group["still"] <= spread.by_group["moving"]
 
 
-def test_models_are_timed_later_and_once(bench: Bench) -> None:
+def test_models_are_timed_later_and_once(bench: DynamicBench) -> None:
     assert "of the dense latency at batch 1" in bench.time("policy", LEVEL, 0)
     assert bench.time("policy", LEVEL, 0) == "timed already"
     assert bench.time("random", LEVEL, 0) == "is not timed"
 
 
-def test_the_tables_hold_every_row_the_groups_and_the_comparison(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_hold_every_row_the_groups_and_the_comparison(
+    bench: DynamicBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(table_file, "STUDIES", {STUDY.name: STUDY})
     text = write_tables(bench.out).read_text()
     for words in ("policy (strong)", "oracle gates, trained as long (strong)", "by true group", "minus each control"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
-from toolkit.benchmarks.va_red.bench import Bench
+from toolkit.benchmarks.va_red.bench import DynamicBench
 from toolkit.benchmarks.va_red.rows import SEEDS, STUDIES, Study, name_of
 from toolkit.benchmarks.va_red.table import write_tables
 from toolkit.tasks.cards import make_task
@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace) -> None:
     console = Console()
     studies = [study for name, study in STUDIES.items() if args.study in (None, name)]
     for study in [] if args.tables else studies:
-        bench = Bench(study, args.out, args.work, make_task, console)
+        bench = DynamicBench(study, args.out, args.work, make_task, console)
         for row, level, seed in cells_of(study):
             words = (bench.time if args.latency else bench.do)(row, level, seed)
             console.line(f"{study.name}, {name_of(row, level, seed)}: {words}")

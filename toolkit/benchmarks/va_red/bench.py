@@ -11,7 +11,7 @@ import torch
 
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError, UserError
-from toolkit.benchmarks.va_red.cells import Cell, cell_file, load_cell, save_cell
+from toolkit.benchmarks.va_red.cells import DynamicCell, cell_file, load_cell, save_cell
 from toolkit.benchmarks.va_red.controls import Chosen, Setting, choices_of_others, oracle_choices, random_choices
 from toolkit.benchmarks.va_red.rows import Study, name_of
 from toolkit.checkpoint.load import load_model
@@ -36,7 +36,7 @@ TIMED = ("dense", "policy", "constant", "channel_prune", "block_drop_policy")
 
 
 @dataclass
-class Bench:
+class DynamicBench:
     """Runs and times the cells of one study.
 
     out: the folder that keeps cells.
@@ -84,13 +84,13 @@ class Bench:
         save_cell(path, cell.model_copy(update={"latency": latency}))
         return ", ".join(f"{one.ratio:.2f} of the dense latency at batch {one.batch_size}" for one in latency)
 
-    def _of_recipe(self, row: str, level: str, seed: int) -> Cell:
+    def _of_recipe(self, row: str, level: str, seed: int) -> DynamicCell:
         run_of = AFTER.get(row, row)
         record = self._run(run_of, level, seed)
         step = record.steps[-2 if row in AFTER else -1]
         return self._measured(row, level, seed, step.measurement, record)
 
-    def _control(self, row: str, level: str, seed: int) -> Cell:
+    def _control(self, row: str, level: str, seed: int) -> DynamicCell:
         start = self.work / self.study.name / name_of("start", level, seed)
         self._run("start", level, seed)
         policy = self.work / self.study.name / name_of("policy", level, seed)
@@ -131,7 +131,7 @@ class Bench:
             recipe, task=self._task(seed), out=folder, resume=(folder / "run.json").exists(), console=self.console
         )
 
-    def _measured(self, row: str, level: str, seed: int, measured: Measurement, record: RunRecord) -> Cell:
+    def _measured(self, row: str, level: str, seed: int, measured: Measurement, record: RunRecord) -> DynamicCell:
         return self._cell(row, level, seed).model_copy(
             update={
                 "macs": measured.macs.total,
@@ -142,8 +142,8 @@ class Bench:
             }
         )
 
-    def _cell(self, row: str, level: str, seed: int, reason: str = "") -> Cell:
-        return Cell(
+    def _cell(self, row: str, level: str, seed: int, reason: str = "") -> DynamicCell:
+        return DynamicCell(
             task=self.study.tasks[seed],
             row=row,
             level=level,

@@ -15,7 +15,7 @@ from toolkit.measure.results import Environment, Latency, Quality
 from toolkit.recipe.recipe import Recipe
 
 
-class Cell(Data):
+class DynamicCell(Data):
     """Describes one model, or one way of choosing options in it.
 
     level: the name of the efficiency weight; empty for rows that have none.
@@ -57,24 +57,24 @@ def cell_file(out: Path, study: str, row: str, level: str, seed: int) -> Path:
     return out / "cells" / study / f"{name_of(row, level, seed)}.json"
 
 
-def save_cell(path: Path, cell: Cell) -> None:
+def save_cell(path: Path, cell: DynamicCell) -> None:
     """Writes a cell, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, cell.model_dump_json(indent=1) + "\n")
 
 
-def load_cell(path: Path) -> Cell:
+def load_cell(path: Path) -> DynamicCell:
     """Returns a cell that was kept.
 
     Raises:
         RecordError: the file is damaged.
     """
     try:
-        return Cell.model_validate_json(path.read_bytes())
+        return DynamicCell.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise RecordError(f"{path} holds no cell of this benchmark; delete it to run it again") from error
 
 
-def load_cells(out: Path) -> list[Cell]:
+def load_cells(out: Path) -> list[DynamicCell]:
     """Returns all cells that are kept in a folder, in the order of their files' names."""
     return [load_cell(path) for path in sorted((out / "cells").glob("*/*.json"))]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from toolkit.base.files import write_atomically
-from toolkit.benchmarks.va_red.cells import Cell, load_cells
+from toolkit.benchmarks.va_red.cells import DynamicCell, load_cells
 from toolkit.benchmarks.va_red.rows import STUDIES, WORDS, Study
 
 CONTROLS = ("shuffled", "random", "constant", "constant_free", "channel_prune", "oracle")
@@ -32,7 +32,7 @@ def write_tables(out: Path) -> Path:
     return path
 
 
-def _study(study: Study, cells: Sequence[Cell]) -> list[str]:
+def _study(study: Study, cells: Sequence[DynamicCell]) -> list[str]:
     rows = [(row, level, _of(cells, row, level)) for row, level in study.rows()]
     rows = [(row, level, found) for row, level, found in rows if found]
     lines = [_line(row, level, found) for row, level, found in rows]
@@ -55,7 +55,7 @@ def _study(study: Study, cells: Sequence[Cell]) -> list[str]:
     return parts
 
 
-def _of(cells: Iterable[Cell], row: str, level: str) -> list[Cell]:
+def _of(cells: Iterable[DynamicCell], row: str, level: str) -> list[DynamicCell]:
     return [cell for cell in cells if (cell.row, cell.level) == (row, level) and not cell.reason]
 
 
@@ -63,7 +63,7 @@ def _name(row: str, level: str) -> str:
     return f"{WORDS[row]}{f' ({level})' if level else ''}"
 
 
-def _line(row: str, level: str, cells: Sequence[Cell]) -> list[str]:
+def _line(row: str, level: str, cells: Sequence[DynamicCell]) -> list[str]:
     spread = ""
     if cells[0].of_inputs is not None:
         low, high = (statistics.fmean(bound(cell) / cell.dense_macs for cell in cells) for bound in (_p10, _p90))
@@ -83,24 +83,24 @@ def _line(row: str, level: str, cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def _p10(cell: Cell) -> float:
+def _p10(cell: DynamicCell) -> float:
     assert cell.of_inputs is not None
     return cell.of_inputs.p10
 
 
-def _p90(cell: Cell) -> float:
+def _p90(cell: DynamicCell) -> float:
     assert cell.of_inputs is not None
     return cell.of_inputs.p90
 
 
-def _by_group(cells: Sequence[Cell], names: Sequence[str]) -> list[str]:
-    def share(name: str) -> Callable[[Cell], float]:
+def _by_group(cells: Sequence[DynamicCell], names: Sequence[str]) -> list[str]:
+    def share(name: str) -> Callable[[DynamicCell], float]:
         return lambda cell: (cell.of_inputs.by_group[name] if cell.of_inputs else 0.0) / cell.dense_macs
 
     return [f"{statistics.fmean(map(share(name), cells)):.3f}" for name in names]
 
 
-def _differences(cells: Sequence[Cell], level: str) -> list[list[str]]:
+def _differences(cells: Sequence[DynamicCell], level: str) -> list[list[str]]:
     policy = {cell.seed: cell.value("test") for cell in _of(cells, "policy", level)}
     lines = []
     for row in CONTROLS:
