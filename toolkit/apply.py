@@ -22,6 +22,7 @@ from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError
 from toolkit.preflight.fits import check_fits
 from toolkit.preflight.words import show_preflight
+from toolkit.recipe.changes import add_change_arguments, changes_given
 from toolkit.recipe.check import card_of, check_same_task
 from toolkit.recipe.estimate import duration_text, estimate_s
 from toolkit.recipe.read import dump_recipe, read_recipe
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     file = given_task_file(args)
-    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, args.device)
+    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, changes_given(args))
     if args.check:
         _show(recipe, was_built=args.build)
         with _stages_placed(args.recipe, lines):
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="new folder for all results (default: runs/<recipe name>)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="device to run on (default: the recipe's `device`)")
+    add_change_arguments(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -145,7 +146,9 @@ def _resume_command(args: argparse.Namespace) -> str:
     words = ["python", "-m", "toolkit.apply", str(args.recipe)]
     words += [] if args.out is None else ["--out", str(args.out)]
     words += [] if args.task_file is None else ["--task", args.task_file]
-    words += [] if args.device is None else ["--device", args.device]
+    for name in ("device", "seed"):
+        words += [] if getattr(args, name) is None else [f"--{name}", getattr(args, name)]
+    words += [word for change in args.changes for word in ("--set", change)]
     return shlex.join([*words, "--resume"])
 
 

@@ -83,11 +83,13 @@ def test_its_resolved_recipe_is_read_again_and_run_again_with_the_file(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resolved = folder / "run" / "recipe.resolved.yaml"
-    assert load_recipe(resolved) == load_record(folder / "run").recipe
+    assert load_recipe(resolved) == load_recipe(folder / "run") == load_record(folder / "run").recipe
     assert apply.main([str(resolved), "--check"]) == 0
     assert apply.main([str(resolved), "--out", str(tmp_path / "a")]) == 2
-    expected = "the recipe's task 'mine' is one of your own, made by my_task.py:make_task (SHA-256 "
-    assert expected in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the recipe's task 'mine' is one of your own, made by my_task.py:make_task (SHA-256 " in error
+    sha256 = file_sha256(folder / "my_task.py")
+    assert f"give its file again: --task my_task.py, whose SHA-256 began with {sha256[:12]}" in error
     words = [str(resolved), "--task", str(folder / "my_task.py"), "--out", str(tmp_path / "b")]
     assert apply.main(words) == 0
 
@@ -137,6 +139,25 @@ def test_a_recipe_without_note_or_file_is_as_unknown_as_ever(folder: Path, capsy
     assert apply.main([str(folder / "recipe.yaml"), "--check"]) == 2
     error = capsys.readouterr().err
     assert 'task: "mine" is not a known task' in error and "your own: give its file with --task FILE.py" in error
+    with pytest.raises(RecipeError, match='"mine" is not a known task'):
+        run(load_recipe(folder / "recipe.yaml"), out=folder / "never")
+    assert not (folder / "never").exists()
+
+
+def test_load_recipe_reads_it_whatever_its_task_and_checks_the_rest(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert (recipe.task, recipe.own_task) == ("mine", None)
+    mine = TinyTask()
+    mine.name = "mine"
+    assert run(recipe, task=mine, out=tmp_path / "run").finished
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("num_blocks: 1", "num_blocks: 0"))
+    with pytest.raises(RecipeError, match=r"stages\.0\.num_blocks: 0 is out of range"):
+        load_recipe(path)
+    path.write_text(RECIPE.replace("random}", "random, blocks: [a]}").replace("device: cpu", "device: gpu"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert "not a known task" not in str(caught.value), "nor beside other faults"
 
 
 def test_check_runs_nothing_of_the_file_and_build_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +214,7 @@ def test_inspect_of_the_file_and_of_its_run(
     assert json.loads(kept.read_text())["macs"] < dense["macs"]
     assert "blocks.1" in capsys.readouterr().out
     assert inspect.main([str(folder / "run"), *words]) == 2
-    assert "name its file: --task FILE.py" in capsys.readouterr().err
+    assert "which is your own; give its file again: --task my_task.py, whose SHA-256" in capsys.readouterr().err
 
 
 def test_inspect_of_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

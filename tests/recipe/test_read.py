@@ -292,6 +292,6 @@ def test_a_name_with_control_characters_is_quoted(tmp_path: Path) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(GOOD.replace("task: tad-watch", r'task: "\e[31mred\nblue"'))
     with pytest.raises(RecipeError) as caught:
-        load_recipe(file)
+        read_recipe(file)
     (line,) = str(caught.value).splitlines()
     assert line.isprintable() and r"\u001b[31mred\nblue" in line

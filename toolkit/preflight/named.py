@@ -15,6 +15,7 @@ from toolkit.checkpoint.load import load_model
 from toolkit.checkpoint.manifest import MANIFEST_FILE
 from toolkit.record.run import RUN_FILE, load_record
 from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
+from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.task import Task
 from toolkit.tasks.task_file import TaskFile, add_task_file_argument, given_task_file
 from toolkit.zoo.settings import ZooModel
@@ -91,10 +92,13 @@ def _saved(folder: Path, file: TaskFile | None) -> InspectedModel:
             raise UserError(f"{folder}: was made for task {recipe.task_name!r}, but {file.path} makes {task.name!r}")
         return InspectedModel(str(folder), task, load_model(folder, task.build_model()))
     if recipe.task_name not in TASKS:
+        origin = recipe.own_task or TaskOrigin()
         raise UserError(
-            f"{folder}: was made for task {recipe.task_name!r}, which is not built in; name its file: --task FILE.py"
+            f"{folder}: was made for the task {recipe.task_name!r}, which is your own; {origin.how_to_give}"
         )
-    return InspectedModel(str(folder), make_task(recipe.task, recipe.model, folder), load_model(folder))
+    # the weights that the run began with may be anywhere; what is inspected are those that it ended with
+    model = None if recipe.model is None else recipe.model.without_weights()
+    return InspectedModel(str(folder), make_task(recipe.task, model, folder), load_model(folder))
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

@@ -94,8 +94,8 @@ def run(
 def _built_in(recipe: Recipe, folder: Path | None) -> Task:
     if recipe.own_task is not None:
         raise UserError(
-            f"the recipe's task {recipe.task_name!r} is one of your own, made by {recipe.own_task.in_words()}; give it "
-            "again: --task FILE.py on the command line, run(recipe, task=...) in Python"
+            f"the recipe's task {recipe.task_name!r} is one of your own, made by {recipe.own_task.in_words()}; "
+            f"{recipe.own_task.how_to_give}"
         )
     return make_task(recipe.task, recipe.model, folder)
 

@@ -26,3 +26,7 @@ class ZooModel(Settings):
     weights: Annotated[str, Field(min_length=1)] | None = None
     input_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
     examples: Annotated[int, Field(ge=2, le=4096)] = 16
+
+    def without_weights(self) -> ZooModel:
+        """Returns the same model with random weights."""
+        return self.model_copy(update={"weights": None})
