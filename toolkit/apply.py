@@ -99,7 +99,7 @@ def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
         StageError: a stage drops more blocks than there are.
     """
     task = toolkit.make_task(recipe.task, recipe.model, folder) if file is None else file.make()
-    check_same_task(recipe, task.name)
+    check_same_task(recipe.task_name, task.name)
     preflight = toolkit.preflight_of(task)
     text = io.StringIO()
     show_preflight(preflight, Console(text, terminal=False))

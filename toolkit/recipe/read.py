@@ -102,10 +102,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _form_faults(data: dict[str, Any]) -> list[Fault]:
-    """Returns faults that pydantic does not see: a missing `version`, or one that is written as 1.0 or true."""
-    if "version" not in data:
-        return [Fault(("version",), f"missing; the keys here are: {', '.join(Recipe.model_fields)}")]
-    version = data["version"]
+    """Returns the fault of a `version` that is written as 1.0 or true, which pydantic does not see."""
+    version = data.get("version", RECIPE_VERSION)
     if version == RECIPE_VERSION and type(version) is not int:
         return [Fault(("version",), f"{shown(version)} is not a choice; choose one of: {RECIPE_VERSION}")]
     return []
@@ -118,10 +116,11 @@ def _checks_of_what_is_valid(data: dict[str, Any], is_own: Callable[[str], bool]
 
 def _checks_of_measure(data: dict[str, Any]) -> list[Fault]:
     try:
-        measure = Measure.model_validate(data.get("measure"))
+        measure = Measure.model_validate(data.get("measure", {}))
     except ValidationError:  # reported already
         return []
-    return check_measure(measure, data["device"]) if data.get("device") in ("cpu", "cuda") else []
+    device = data.get("device", Recipe.model_fields["device"].default)
+    return check_measure(measure, device) if device in ("cpu", "cuda") else []
 
 
 def _checks_of_stages(data: dict[str, Any], is_own: Callable[[str], bool]) -> list[Fault]:

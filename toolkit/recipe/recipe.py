@@ -66,6 +66,9 @@ class Measure(Settings):
 class Recipe(Settings):
     """States one run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
+    What is done, the task and the stages, has no default; what else a recipe leaves out, a run writes into its resolved
+    recipe.
+
     version: the version of the recipe format, which is 1.
     name: the name of the run, which also names its folder: 1 to 80 letters, digits, `.`, `_` or `-`, of which the first
         is a letter or digit.
@@ -87,11 +90,11 @@ class Recipe(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
     task: TaskReference
     own_task: TaskOrigin | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    device: Literal["cpu", "cuda"]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["cpu", "cuda"] = "cpu"
     model: ZooModel | None = None
     stages: Annotated[tuple[Stage, ...], Field(strict=False)]
-    measure: Measure
+    measure: Measure = Measure()
 
     @property
     def task_name(self) -> str:

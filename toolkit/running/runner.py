@@ -102,7 +102,7 @@ def _built_in(recipe: Recipe, folder: Path | None) -> Task:
 
 def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
     """Returns the recipe with a note that its task is the user's own, if it is."""
-    check_same_task(recipe, task.name)
+    check_same_task(recipe.task_name, task.name)
     _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
     if task.name in TASKS or recipe.own_task is not None:
         return recipe

@@ -76,14 +76,14 @@ class Sweep(Settings):
     measure: what is measured after every stage.
     """
 
-    version: Version
+    version: Version = 1
     name: Name
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda"] = "cpu"
     model: ZooModel | None = None
     seeds: Annotated[tuple[SeededTask, ...], Field(min_length=1, strict=False)]
     plans: Plans | None = None
     variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(default_factory=dict)]
-    measure: Measure
+    measure: Measure = Measure()
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Sweep:
