@@ -19,6 +19,8 @@ from toolkit.zoo.settings import ZooModel
 
 RECIPE_VERSION: Final = 1
 
+KeepStages = Literal["all", "last"]
+
 Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
@@ -82,9 +84,10 @@ class Recipe(Settings):
     stages: the stages, which are applied in this order; each is a mapping with its name under `type`. An empty list
         measures the unmodified model.
     measure: what is measured before the first stage and after every stage.
+    keep_stages: the models that stay on disk: `all` keeps the model after every stage, `last` that of the last alone.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"model", "own_task"})
+    later: ClassVar[frozenset[str]] = frozenset({"model", "own_task", "keep_stages"})
 
     version: Literal[1] = RECIPE_VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
@@ -95,6 +98,7 @@ class Recipe(Settings):
     model: ZooModel | None = None
     stages: Annotated[tuple[Stage, ...], Field(strict=False)]
     measure: Measure = Measure()
+    keep_stages: KeepStages = "all"
 
     @property
     def task_name(self) -> str:

@@ -100,7 +100,7 @@ class CellPlanner:
         planned = self.planners[cell.task].plan(cell.budget, cell.family, plans.evaluations)
         planned.note.save(self.record_folder(out))
         recipe = planned.recipe(plans.then, seed=cell.seed)
-        return recipe.model_copy(update={"measure": self.sweep.measure})
+        return recipe.model_copy(update={"measure": self.sweep.measure, "keep_stages": self.sweep.keep_stages})
 
 
 @dataclass

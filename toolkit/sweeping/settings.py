@@ -18,7 +18,7 @@ from toolkit.recipe.changes import ChangedValue
 from toolkit.recipe.check import card_of, check_measure, check_model, check_stages, check_task
 from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.read_settings import read_settings
-from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.recipe.recipe import KeepStages, Measure, Recipe
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import any_model_task
@@ -74,6 +74,7 @@ class Sweep(Settings):
     plans: cells whose stages are planned for a budget.
     variants: the stages of each variant, by its name.
     measure: what is measured after every stage.
+    keep_stages: the models of each run that stay on disk: `all` or `last`, as in a recipe.
     """
 
     version: Version = 1
@@ -84,6 +85,7 @@ class Sweep(Settings):
     plans: Plans | None = None
     variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(default_factory=dict)]
     measure: Measure = Measure()
+    keep_stages: KeepStages = "all"
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Sweep:
@@ -118,6 +120,7 @@ class Sweep(Settings):
                     model=self.model,
                     stages=stages,
                     measure=self.measure,
+                    keep_stages=self.keep_stages,
                 ),
             )
             for variant, stages in self.variants.items()
