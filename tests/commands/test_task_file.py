@@ -14,7 +14,7 @@ import torch
 import toolkit
 from tests.helpers.random_tables import random_tables
 from tests.helpers.tiny_task import TinyTask
-from toolkit import apply, export, inspect, load_recipe, load_record, plan, profile, run, sweep
+from toolkit import apply, export, inspect, load_recipe, load_record, plan, profile, run, sweep, train
 from toolkit.base.console import Console
 from toolkit.base.errors import RecipeError, UserError
 from toolkit.base.files import file_sha256
@@ -270,6 +270,34 @@ def test_sweep(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     other.write_text(SWEEP.replace("task: mine", "task: tad-watch"))
     assert sweep.main([str(other), *words[1:]]) == 2
     assert "the task of your file is 'mine', but no seed has it" in capsys.readouterr().err
+
+
+CONFIG = """\
+task: mine
+seed: 0
+max_steps: 2
+batch_size: 4
+learning_rate: 1e-3
+weight_decay: 0.0
+warmup_steps: 0
+ema_decay: 0.0
+validate_every: 2
+"""
+
+
+def test_train(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, out = tmp_path / "train.yaml", tmp_path / "out"
+    config.write_text(CONFIG)
+    words = [str(config), "--out", str(out)]
+    assert train.main(words) == 2
+    assert '"mine" is not a known task' in capsys.readouterr().err
+    words += ["--task", str(folder / "my_task.py")]
+    assert train.main(words) == 0
+    assert (out / "training.json").exists()
+    config.write_text(CONFIG.replace("task: mine", "task: yours"))
+    assert train.main([*words, "--out", str(tmp_path / "more")]) == 2
+    assert "train.yaml is for task 'yours', but the task given is 'mine'" in capsys.readouterr().err
+    assert not (tmp_path / "more").exists()
 
 
 def test_export(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
