@@ -32,6 +32,8 @@ from .sweeping.cells import run_sweep as run_sweep
 from .tasks.cards import TASKS as TASKS
 from .tasks.cards import make_task as make_task
 from .tasks.classification import ClassificationTask as ClassificationTask
+from .tasks.predict import predictions_of as predictions_of
+from .tasks.predictions import Predictions as Predictions
 from .tasks.task import Batch as Batch
 from .tasks.task import Task as Task
 from .training.baseline import train_baseline as train_baseline

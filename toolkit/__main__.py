@@ -24,6 +24,7 @@ examples:
   dwt apply recipe.yaml --seed 1 --set stages.0.num_blocks=4 --out runs/four
                                                          the same recipe with another seed and four blocks
   dwt export runs/four --format onnx                     a file for deployment, compared with the model
+  dwt predict runs/four --out predictions.csv            what the smaller model says of the test data
   dwt reports runs/three runs/four                       runs side by side
 
 python -m toolkit.COMMAND does the same. Exit codes: 0 done, 2 something you can fix, 1 something unexpected."""

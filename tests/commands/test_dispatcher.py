@@ -19,7 +19,18 @@ RECIPE = ROOT / "recipes" / "smoke.yaml"
 
 
 def test_the_commands_are_the_files_of_the_package() -> None:
-    assert set(COMMANDS) == {"apply", "export", "inspect", "new", "plan", "profile", "schema", "sweep", "train"}
+    assert set(COMMANDS) == {
+        "apply",
+        "export",
+        "inspect",
+        "new",
+        "plan",
+        "predict",
+        "profile",
+        "schema",
+        "sweep",
+        "train",
+    }
     assert Path(dispatcher.__file__).parent.name == "toolkit"
 
 
@@ -31,7 +42,7 @@ def test_a_command_gets_its_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_no_command_is_told_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["aply"]) == 2
     told = capsys.readouterr().err
-    choices = "apply, export, inspect, new, plan, profile, schema, sweep, train, reports"
+    choices = "apply, export, inspect, new, plan, predict, profile, schema, sweep, train, reports"
     assert told == f"'aply' is not a command; did you mean 'apply'? choose one of: {choices}\n"
 
 
