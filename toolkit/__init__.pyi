@@ -12,12 +12,14 @@ from .planning.profile.overview import overview as overview
 from .planning.session import open_session as open_session
 from .planning.settings import PlanSettings as PlanSettings
 from .preflight.look import preflight_of as preflight_of
+from .preflight.named import find_model as find_model
 from .recipe.compose import compose as compose
 from .recipe.read import load_recipe as load_recipe
 from .recipe.recipe import Measure as Measure
 from .recipe.recipe import Recipe as Recipe
 from .record.run import RunRecord as RunRecord
 from .record.run import load_record as load_record
+from .redundancy.measure import redundancy_of as redundancy_of
 from .running.runner import run as run
 from .stages.align.settings import Align as Align
 from .stages.block_drop.settings import BlockDrop as BlockDrop
@@ -31,6 +33,9 @@ from .sweeping.cells import run_sweep as run_sweep
 from .tasks.cards import TASKS as TASKS
 from .tasks.cards import make_task as make_task
 from .tasks.classification import ClassificationTask as ClassificationTask
+from .tasks.predict import predictions_of as predictions_of
+from .tasks.predictions import Predictions as Predictions
 from .tasks.task import Batch as Batch
 from .tasks.task import Task as Task
+from .training.baseline import train_baseline as train_baseline
 from .zoo.settings import ZooModel as ZooModel

@@ -1,4 +1,4 @@
-"""python -m toolkit COMMAND ...: runs python -m toolkit.COMMAND; without a command it says what each one does."""
+"""dwt COMMAND ..., or python -m toolkit COMMAND ...: runs python -m toolkit.COMMAND; alone it explains each command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from pathlib import Path
 from toolkit.base.words import did_you_mean
 
 COMMANDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")))
+
+REPORTS = "reports"  # a package of its own, whose sentence is below
+
+EXAMPLES = """\
+examples:
+  dwt new task mine                                      a task file and a recipe that run as they are, to change
+  dwt inspect --check --task mine/my_task.py             what can be cut in your model, and what is in the way
+  dwt plan --task mine/my_task.py --budget latency=0.5 --out planned.yaml
+                                                         the best recipe found for half the latency
+  dwt apply planned.yaml --task mine/my_task.py --check  finds faults first; without --check it runs
+  dwt apply recipe.yaml --seed 1 --set stages.0.num_blocks=4 --out runs/four
+                                                         the same recipe with another seed and four blocks
+  dwt export runs/four --format onnx                     a file for deployment, compared with the model
+  dwt predict runs/four --out predictions.csv            what the smaller model says of the test data
+  dwt reports runs/three runs/four                       runs side by side
+
+python -m toolkit.COMMAND does the same. Exit codes: 0 done, 2 something you can fix, 1 something unexpected."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,21 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         print(_overview(), file=sys.stderr)
         return 2
-    if words[0] not in COMMANDS:
-        hint = did_you_mean(words[0], COMMANDS)
-        print(f"{words[0]!r} is not a command; {hint}choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
+    choices = (*COMMANDS, REPORTS)
+    if words[0] not in choices:
+        hint = did_you_mean(words[0], choices)
+        print(f"{words[0]!r} is not a command; {hint}choose one of: {', '.join(choices)}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"toolkit.{words[0]}").main(words[1:]))
+    module = f"{REPORTS}.__main__" if words[0] == REPORTS else f"toolkit.{words[0]}"
+    return int(importlib.import_module(module).main(words[1:]))
 
 
 def _overview() -> str:
-    """Returns how to call a command, and a sentence on each."""
+    """Returns how to call a command, a sentence on each, and examples."""
     sentences = [f"  {command:<9}{_sentence(command)}" for command in COMMANDS]
     return "\n".join(
         [
-            "usage: python -m toolkit COMMAND ...    (python -m toolkit COMMAND --help: its arguments)",
+            "usage: dwt COMMAND ...    (dwt COMMAND --help: its arguments)",
+            "",
             *sentences,
-            "python -m reports RUN_DIR... compares runs, and draws the fronts of a sweep.",
+            f"  {REPORTS:<9}compares runs, and draws the fronts of a sweep.",
+            "",
+            EXAMPLES,
         ]
     )
 

@@ -22,6 +22,7 @@ from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError
 from toolkit.preflight.fits import check_fits
 from toolkit.preflight.words import show_preflight
+from toolkit.recipe.changes import add_change_arguments, changes_given
 from toolkit.recipe.check import card_of, check_same_task
 from toolkit.recipe.estimate import duration_text, estimate_s
 from toolkit.recipe.given import see_files
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     file = given_task_file(args)
-    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, args.device)
+    recipe, lines = read_recipe(args.recipe, None if file is None else file.origin, changes_given(args))
     if args.check:
         notes = see_files(recipe, lines, args.recipe)
         is_built = args.build or notes is not None  # whoever names files of his own wants to know that they fit
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="new folder for all results (default: runs/<recipe name>)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="device to run on (default: the recipe's `device`)")
+    add_change_arguments(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -102,7 +103,7 @@ def _preflight(recipe: Recipe, file: TaskFile | None, folder: Path) -> int:
         StageError: a stage drops more blocks than there are.
     """
     task = toolkit.make_task(recipe.task, recipe.model, folder) if file is None else file.make()
-    check_same_task(recipe, task.name)
+    check_same_task(recipe.task_name, task.name)
     preflight = toolkit.preflight_of(task)
     text = io.StringIO()
     show_preflight(preflight, Console(text, terminal=False))
@@ -127,11 +128,10 @@ def _run(recipe: Recipe, task: Task | None, file: Path, lines: Lines, out: Path,
     with _stages_placed(file, lines):
         record = toolkit.run(recipe, task=task, folder=file.parent, out=out, resume=resume, console=console)
     show_closing(record, console)
-    page = write_page(out)
     console.line()
     console.line(f"run record:       {out / RUN_FILE}")
     console.line(f"compressed model: {out / 'model'}    ({how_to_load(record, out)})")
-    console.line(f"report:           {page}    (open it in a browser)")
+    console.line(f"report:           {write_page(out)}    (open it in a browser)")
 
 
 @contextmanager
@@ -150,7 +150,9 @@ def _resume_command(args: argparse.Namespace) -> str:
     words = ["python", "-m", "toolkit.apply", str(args.recipe)]
     words += [] if args.out is None else ["--out", str(args.out)]
     words += [] if args.task_file is None else ["--task", args.task_file]
-    words += [] if args.device is None else ["--device", args.device]
+    for name in ("device", "seed"):
+        words += [] if getattr(args, name) is None else [f"--{name}", getattr(args, name)]
+    words += [word for change in args.changes for word in ("--set", change)]
     return shlex.join([*words, "--resume"])
 
 

@@ -12,24 +12,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
-
+import toolkit
 from reports.run.page import write_page
 from toolkit.base.command import exit_code, positive
 from toolkit.base.console import Console
 from toolkit.base.errors import UserError
 from toolkit.base.files import write_atomically
 from toolkit.base.settings import Data
-from toolkit.planning.profile.overview import Overview, overview
-from toolkit.preflight.look import preflight_of
-from toolkit.preflight.named import add_model_arguments, find_model
+from toolkit.preflight.arguments import add_model_arguments, zoo_arguments
 from toolkit.preflight.words import show_preflight
 from toolkit.record.run import RUN_FILE
-from toolkit.redundancy.measure import EXAMPLES, POSITIONS, redundancy_of
-from toolkit.redundancy.report import REDUNDANCY_FILE
+from toolkit.redundancy.report import EXAMPLES, POSITIONS, REDUNDANCY_FILE
 from toolkit.redundancy.words import show_redundancy
-from toolkit.tasks.task import Task
+from toolkit.tasks.task_file import given_task_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from toolkit.planning.profile.overview import Overview
+    from toolkit.tasks.task import Task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     if not args.redundancy and (args.examples or args.positions):
         raise UserError("--examples and --positions are for --redundancy; give it, or leave them out")
-    name, task, model = find_model(args)
+    arguments = zoo_arguments(args.arguments)
+    name, task, model = toolkit.find_model(
+        args.model, given_task_file(args), arguments=arguments, input_size=args.input_size
+    )
     console = Console()
     if args.check:
-        preflight = preflight_of(task, model, name=name)
+        preflight = toolkit.preflight_of(task, model, name=name)
         _write(preflight, args.json)
         show_preflight(preflight, console)
         return 2 if preflight.in_the_way() else 0
@@ -55,7 +61,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.redundancy:
         _redundancy(name, task, model, args, console)
         return 0
-    costs = overview(model, task.example_inputs(1), task.protected)
+    costs = toolkit.overview(model, task.example_inputs(1), task.protected)
     _write(costs, args.json)
     _show(name, costs, console)
     return 0
@@ -63,7 +69,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _redundancy(name: str, task: Task, model: nn.Module, args: argparse.Namespace, console: Console) -> None:
     examples, positions = args.examples or EXAMPLES, args.positions or POSITIONS
-    report = redundancy_of(task, model, name=name, console=console, examples=examples, positions=positions)
+    report = toolkit.redundancy_of(task, model, name=name, console=console, examples=examples, positions=positions)
     show_redundancy(report, console)
     kept = Path(args.model) / REDUNDANCY_FILE if args.model and Path(args.model).is_dir() else None
     for file in {args.json, kept} - {None}:

@@ -18,6 +18,7 @@ from reports.fronts.page import write_fronts
 from reports.sweep.table import write_sweep_table
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
+from toolkit.recipe.changes import add_seed_argument, add_set_argument, change_of, changes_of
 from toolkit.record.plan import PLAN_FILE
 from toolkit.record.run import FAILED_FILE
 from toolkit.sweeping.settings import read_sweep
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sweep(args: argparse.Namespace, console: Console) -> int:
     file = given_task_file(args)
     own_task = None if file is None else (file.make(), file.origin)
-    sweep, out = read_sweep(args.sweep, None if own_task is None else own_task[0].name), args.out
+    seed = None if args.seed is None else change_of("--seed", ("seed",), args.seed)
+    name = None if own_task is None else own_task[0].name
+    sweep, out = read_sweep(args.sweep, name, changes_of(args.changes), seed), args.out
     planned = [name for name, _ in sweep.planned_cells()]
     names = [*planned, *(name for name, _ in sweep.cells())]
     options = {"only": args.only, "retry_failed": args.retry_failed, "folder": args.sweep.parent, "console": console}
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", required=True, help="folder for the runs of all cells and their tables"
     )
     add_task_file_argument(parser)
+    add_seed_argument(parser, "run with this seed alone (default: the seeds of the sweep)")
+    add_set_argument(parser, "variants.NAME.0.num_blocks=4 or measure.repeats=20")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="names of the variants to run (default: all)")
     parser.add_argument(
         "--retry-failed", action="store_true", help="run the cells again that failed before (default: leave them)"

@@ -8,46 +8,23 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import save_file
-
+import toolkit
 from toolkit.base.command import exit_code
 from toolkit.base.console import Console
-from toolkit.base.errors import UserError
-from toolkit.base.files import file_sha256, write_atomically
-from toolkit.measure.environment import describe_environment
+from toolkit.base.errors import Fault, UserError
 from toolkit.measure.results import Quality
-from toolkit.recipe.check import check_task
+from toolkit.recipe.check import check_own_task, check_same_task, check_task
 from toolkit.recipe.read_settings import read_settings
-from toolkit.tasks.baseline import RECORD_FILE, WEIGHTS_FILE, BaselinePoint, TrainConfig, TrainRecord
 from toolkit.tasks.cards import make_task
-from toolkit.tasks.evaluate import evaluate
-from toolkit.tasks.task import Task
-from toolkit.training.checkpoint import FitResult
-from toolkit.training.fit import FitConfig, Objective, fit
+from toolkit.tasks.task_file import add_task_file_argument, given_task_file
+from toolkit.tasks.training_record import TrainConfig
 
-
-def train(config: TrainConfig, task: Task, console: Console) -> tuple[torch.nn.Module, FitResult]:
-    """Returns the task's model, trained from random weights that `config.seed` fixes, and how the training went."""
-    torch.manual_seed(config.seed)
-    model = task.build_model()
-    result = fit(
-        model,
-        Objective(
-            task.train_batches(config.batch_size, config.seed),
-            lambda trained, batch: task.loss(trained(*batch.inputs), batch.targets),
-            lambda trained: evaluate(task, trained, "validation"),
-        ),
-        FitConfig.of(config),
-        judge_start=False,
-        console=console,
-        title=f"train {config.task}",
-    )
-    return model, result
+if TYPE_CHECKING:
+    from toolkit.tasks.task import Task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,30 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace, command: str) -> None:
     console = Console()
-    config = read_train_config(args.config)
+    file = given_task_file(args)
+    config = read_train_config(args.config, is_own_task=file is not None)
     _check_is_free(args.out)
-    task = make_task(config.task)
+    task = make_task(config.task) if file is None else file.make()
+    if file is not None:
+        check_same_task(config.task, task.name, str(args.config))
     _check_data(task, config, args.test)
     _make_folder(args.out)
-    started = time.perf_counter()
-    model, result = train(config, task, console)
-    seconds = time.perf_counter() - started
-    validation = evaluate(task, model, "validation")
-    test = evaluate(task, model, "test") if args.test else None
-    record = TrainRecord(
-        command=command,
-        config=config,
-        environment=describe_environment(),
-        seconds=seconds,
-        weights_sha256="",
-        best_step=result.best_step,
-        curve=tuple(BaselinePoint(step=p.step, loss=p.loss, validation=p.validation) for p in result.curve),
-        validation=validation,
-        test=test,
-    )
-    _save(args.out, model, record)
-    console.line(f"trained in {seconds:.0f} s; best validation at step {result.best_step}")
-    for quality in (validation, test):
+    record = toolkit.train_baseline(config, task, args.out, with_test=args.test, command=command, console=console)
+    console.line(f"trained in {record.seconds:.0f} s; best validation at step {record.best_step}")
+    for quality in (record.validation, record.test):
         if quality is not None:
             console.line(describe(quality))
     console.line(f"weights and record: {args.out}")
@@ -126,13 +90,6 @@ def describe(quality: Quality) -> str:
     return f"{quality.metric} on {quality.split}: {quality.value:.4f}{interval}; {details}"
 
 
-def _save(folder: Path, model: torch.nn.Module, record: TrainRecord) -> None:
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
-    record = record.model_copy(update={"weights_sha256": file_sha256(folder / WEIGHTS_FILE)})
-    write_atomically(folder / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m toolkit.train", description="Train the baseline model of a task.")
     parser.add_argument(
@@ -141,19 +98,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", required=True, help="new or empty folder for weights and record"
     )
+    add_task_file_argument(parser)
     parser.add_argument(
         "--test", action="store_true", help="also evaluate the test split, once, after training (default: no)"
     )
     return parser
 
 
-def read_train_config(path: Path) -> TrainConfig:
+def read_train_config(path: Path, is_own_task: bool = False) -> TrainConfig:
     """Returns the training configuration in a YAML file, which is read as strictly as a recipe.
+
+    is_own_task: whether its task is the user's own.
 
     Raises:
         RecipeError: the file has faults; the message holds all of them, with file and line.
     """
-    return read_settings(path, TrainConfig, lambda config: check_task(config.task))[0]
+
+    def faults(config: TrainConfig) -> list[Fault]:
+        return check_own_task(config.task) if is_own_task else check_task(config.task)
+
+    return read_settings(path, TrainConfig, faults)[0]
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 from reports.drawing.words import MACS_NOTE, count, macs_words, mebibytes
+from reports.run.verdict import MOST_FROM_ONE, shown_quality, verdict
 from toolkit.base.console import Console
 from toolkit.measure.counted import percentile
 from toolkit.measure.results import Latency, Measurement, MeasurementKey, Quality
 from toolkit.record.run import RunRecord, StepRecord
 
 DENSE_NOTE = "In brackets: MACs as a share of the dense (unmodified) model's; metric minus the dense model's."
-
-MOST_FROM_ONE = 0.05  # of the ratio of the dense model to itself; 0.01 to 0.02 is usual on an idle machine
 
 LATENCY_NOTE = "Latency: median of the ratios to the dense model, timed in turns; below 1 is faster."
 
@@ -24,7 +23,7 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
     There is one row per step, the baseline first, and one column per latency and per peak of the memory.
     """
     dense = record.baseline.measurement
-    quality = closing_quality(dense)
+    quality = shown_quality(dense)
     latencies = [f"latency {key.words}" for key in dense.latency_keys]
     metrics = [] if quality is None else [f"{quality.metric} ({quality.split})"]
     memory = [f"peak memory {key.words}" for key in _counted(dense)]
@@ -33,7 +32,7 @@ def closing_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
 
 
 def show_closing(record: RunRecord, console: Console) -> None:
-    """Prints the closing table of a run, and explains its numbers."""
+    """Prints the closing table of a run, explains its numbers, and ends with the verdict."""
     seconds = sum(step.seconds for step in record.steps)
     stages = "1 stage" if len(record.recipe.stages) == 1 else f"{len(record.recipe.stages)} stages"
     columns, rows = closing_table(record)
@@ -41,6 +40,9 @@ def show_closing(record: RunRecord, console: Console) -> None:
     console.table(f"{record.recipe.name}: {stages} in {seconds:.0f} s", columns, rows)
     for note in closing_notes(record):
         console.line(note)
+    if (line := verdict(record)) is not None:
+        console.line()
+        console.line(f"verdict: {line}")
 
 
 def how_to_load(record: RunRecord, out: Path) -> str:
@@ -93,11 +95,6 @@ def unsteady_timings(record: RunRecord) -> list[str]:
 
 def _quartiles(latency: Latency) -> tuple[float, float]:
     return percentile(latency.ratios, 25), percentile(latency.ratios, 75)
-
-
-def closing_quality(measurement: Measurement) -> Quality | None:
-    """Returns the quality on the test split, or else on the first split that was measured."""
-    return measurement.quality_on("test") or next(iter(measurement.quality), None)
 
 
 def _row(index: int, step: StepRecord, dense: Measurement, dense_quality: Quality | None) -> list[str]:

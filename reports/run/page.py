@@ -9,6 +9,7 @@ from reports.drawing.style import drawing_style
 from reports.drawing.words import FAMILY_WORDS
 from reports.run.redundancy_section import redundancy_section
 from reports.run.sections import Section, sections_of
+from reports.run.verdict import verdict
 from toolkit.base.files import write_atomically
 from toolkit.record.run import load_record
 from toolkit.redundancy.report import load_redundancy
@@ -36,7 +37,9 @@ def write_page(run_dir: Path) -> Path:
         written = [_written(section, folder) for section in sections]
     recipe = record.recipe
     lead = el("p", f"{FAMILY_WORDS[recipe.family]} · task {recipe.task_name} · device {recipe.device}", class_="note")
-    text = document(f"{recipe.name}: compression run", el("h1", recipe.name), lead, *written)
+    line = verdict(record)
+    top = [el("h1", recipe.name), lead, *([] if line is None else [el("p", el("strong", line))])]
+    text = document(f"{recipe.name}: compression run", *top, *written)
     write_atomically(folder / PAGE_FILE, text)
     return folder / PAGE_FILE
 

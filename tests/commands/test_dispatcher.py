@@ -1,21 +1,36 @@
-"""python -m toolkit COMMAND: the same commands as python -m toolkit.COMMAND."""
+"""dwt COMMAND and python -m toolkit COMMAND: the same commands as python -m toolkit.COMMAND, each with quick help."""
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from toolkit import __main__ as dispatcher
-from toolkit.__main__ import COMMANDS, main
+from toolkit.__main__ import COMMANDS, EXAMPLES, main
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "smoke.yaml"
 
 
 def test_the_commands_are_the_files_of_the_package() -> None:
-    assert set(COMMANDS) == {"apply", "export", "inspect", "plan", "profile", "schema", "sweep", "train"}
+    assert set(COMMANDS) == {
+        "apply",
+        "export",
+        "inspect",
+        "new",
+        "plan",
+        "predict",
+        "profile",
+        "schema",
+        "sweep",
+        "train",
+    }
     assert Path(dispatcher.__file__).parent.name == "toolkit"
 
 
@@ -27,7 +42,7 @@ def test_a_command_gets_its_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_no_command_is_told_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["aply"]) == 2
     told = capsys.readouterr().err
-    choices = "apply, export, inspect, plan, profile, schema, sweep, train"
+    choices = "apply, export, inspect, new, plan, predict, profile, schema, sweep, train, reports"
     assert told == f"'aply' is not a command; did you mean 'apply'? choose one of: {choices}\n"
 
 
@@ -38,14 +53,60 @@ def test_without_a_command_each_one_is_explained(
     assert main(words) == code
     told = capsys.readouterr()
     lines = (told.err if code else told.out).splitlines()
-    assert lines[0].startswith("usage: python -m toolkit COMMAND ...")
-    assert lines[-1].startswith("python -m reports RUN_DIR... ")
-    sentences = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[1:-1]}
-    assert set(sentences) == set(COMMANDS)
+    assert lines[0].startswith("usage: dwt COMMAND ...")
+    shown = lines[2 : lines.index("examples:") - 1]
+    sentences = {line.split()[0]: line.split(maxsplit=1)[1] for line in shown}
+    assert set(sentences) == {*COMMANDS, "reports"}
     for sentence in sentences.values():
         assert sentence[0].islower() and sentence.endswith(".") and len(sentence) < 100
 
 
-def test_the_explanation_needs_no_torch() -> None:
-    program = "import sys; from toolkit.__main__ import main; main(['-h']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False).returncode == 0
+@pytest.mark.parametrize("line", [line for line in EXAMPLES.splitlines() if line.startswith("  dwt ")])
+def test_the_examples_have_options_that_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *words = line.split("   ", maxsplit=1)[0].split()[1:]
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert [word for word in words if word.startswith("--") and word not in known] == []
+
+
+def test_the_script_is_installed_by_name() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, name = scripts["dwt"].split(":")
+    assert getattr(importlib.import_module(module), name) is main
+
+
+HELP = """
+import sys
+from toolkit.__main__ import main
+for command in sys.argv[1:]:
+    try:
+        main([*command.split(), "--help"])
+    except SystemExit:
+        pass
+    if "torch" in sys.modules:
+        sys.exit(f"{command} imports torch for its help")
+"""
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ["", *(name for name in COMMANDS if name != "export"), "reports"],
+        pytest.param(["export"], marks=pytest.mark.xfail(reason="its choices come from the writers", strict=False)),
+    ],
+    ids=["all", "export"],
+)
+def test_help_needs_no_torch(commands: list[str]) -> None:
+    command = [sys.executable, "-c", HELP, *commands]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == "" and done.returncode == 0
+    assert done.stdout.count("usage: ") == len(commands)
+
+
+def test_a_command_that_imports_torch_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport torch\n{HELP}"
+    command = [sys.executable, "-c", program, "apply"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == "apply imports torch for its help\n"

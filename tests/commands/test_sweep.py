@@ -56,7 +56,13 @@ def on_tiny(tiny_task: TinyTask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         recipe = recipe.model_copy(update={"task": tiny_task.name})
         return run(recipe, task=tiny_task, **options)  # type: ignore[arg-type]
 
+    def load_as_written(out: Path) -> RunRecord:
+        record = load_record(out)
+        recipe = record.recipe.model_copy(update={"task": "tad-watch", "own_task": None})
+        return record.model_copy(update={"recipe": recipe})
+
     monkeypatch.setattr(cells, "run", run_tiny)
+    monkeypatch.setattr(cells, "load_record", load_as_written)
     return ran
 
 
@@ -168,3 +174,16 @@ def test_nothing_to_run(file: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     file.write_text(HEAD + MEASURE)
     assert sweep.main([str(file), "--out", str(tmp_path / "out")]) == 2
     assert "give variants, plans or both" in capsys.readouterr().err
+
+
+def test_a_finished_cell_of_other_settings_is_not_taken_for_this_sweeps(
+    file: Path, tmp_path: Path, on_tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(file), "--out", str(tmp_path / "out"), "--only", "drop", "--seed", "1"]
+    assert sweep.main([*words, "--set", "measure.repeats=4"]) == 0
+    assert on_tiny == ["drop-seed1"]
+    assert load_record(tmp_path / "out/drop/seed1").recipe.measure.repeats == 4
+    for other in ("measure.repeats=3", "variants.drop.0.num_blocks=2"):
+        assert sweep.main([*words, "--set", other]) == 2
+        assert "drop/seed1: holds a finished run of other settings than this sweep's" in capsys.readouterr().err
+    assert len(on_tiny) == 1

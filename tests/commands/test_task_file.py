@@ -14,7 +14,7 @@ import torch
 import toolkit
 from tests.helpers.random_tables import random_tables
 from tests.helpers.tiny_task import TinyTask
-from toolkit import apply, export, inspect, load_recipe, load_record, plan, profile, run, sweep
+from toolkit import apply, export, inspect, load_recipe, load_record, plan, profile, run, sweep, train
 from toolkit.base.console import Console
 from toolkit.base.errors import RecipeError, UserError
 from toolkit.base.files import file_sha256
@@ -83,11 +83,13 @@ def test_its_resolved_recipe_is_read_again_and_run_again_with_the_file(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resolved = folder / "run" / "recipe.resolved.yaml"
-    assert load_recipe(resolved) == load_record(folder / "run").recipe
+    assert load_recipe(resolved) == load_recipe(folder / "run") == load_record(folder / "run").recipe
     assert apply.main([str(resolved), "--check"]) == 0
     assert apply.main([str(resolved), "--out", str(tmp_path / "a")]) == 2
-    expected = "the recipe's task 'mine' is one of your own, made by my_task.py:make_task (SHA-256 "
-    assert expected in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the recipe's task 'mine' is one of your own, made by my_task.py:make_task (SHA-256 " in error
+    sha256 = file_sha256(folder / "my_task.py")
+    assert f"give its file again: --task my_task.py, whose SHA-256 began with {sha256[:12]}" in error
     words = [str(resolved), "--task", str(folder / "my_task.py"), "--out", str(tmp_path / "b")]
     assert apply.main(words) == 0
 
@@ -137,6 +139,25 @@ def test_a_recipe_without_note_or_file_is_as_unknown_as_ever(folder: Path, capsy
     assert apply.main([str(folder / "recipe.yaml"), "--check"]) == 2
     error = capsys.readouterr().err
     assert 'task: "mine" is not a known task' in error and "your own: give its file with --task FILE.py" in error
+    with pytest.raises(RecipeError, match='"mine" is not a known task'):
+        run(load_recipe(folder / "recipe.yaml"), out=folder / "never")
+    assert not (folder / "never").exists()
+
+
+def test_load_recipe_reads_it_whatever_its_task_and_checks_the_rest(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert (recipe.task, recipe.own_task) == ("mine", None)
+    mine = TinyTask()
+    mine.name = "mine"
+    assert run(recipe, task=mine, out=tmp_path / "run").finished
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("num_blocks: 1", "num_blocks: 0"))
+    with pytest.raises(RecipeError, match=r"stages\.0\.num_blocks: 0 is out of range"):
+        load_recipe(path)
+    path.write_text(RECIPE.replace("random}", "random, blocks: [a]}").replace("device: cpu", "device: gpu"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert "not a known task" not in str(caught.value), "nor beside other faults"
 
 
 def test_check_runs_nothing_of_the_file_and_build_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +214,7 @@ def test_inspect_of_the_file_and_of_its_run(
     assert json.loads(kept.read_text())["macs"] < dense["macs"]
     assert "blocks.1" in capsys.readouterr().out
     assert inspect.main([str(folder / "run"), *words]) == 2
-    assert "name its file: --task FILE.py" in capsys.readouterr().err
+    assert "which is your own; give its file again: --task my_task.py, whose SHA-256" in capsys.readouterr().err
 
 
 def test_inspect_of_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +270,34 @@ def test_sweep(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     other.write_text(SWEEP.replace("task: mine", "task: tad-watch"))
     assert sweep.main([str(other), *words[1:]]) == 2
     assert "the task of your file is 'mine', but no seed has it" in capsys.readouterr().err
+
+
+CONFIG = """\
+task: mine
+seed: 0
+max_steps: 2
+batch_size: 4
+learning_rate: 1e-3
+weight_decay: 0.0
+warmup_steps: 0
+ema_decay: 0.0
+validate_every: 2
+"""
+
+
+def test_train(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, out = tmp_path / "train.yaml", tmp_path / "out"
+    config.write_text(CONFIG)
+    words = [str(config), "--out", str(out)]
+    assert train.main(words) == 2
+    assert '"mine" is not a known task' in capsys.readouterr().err
+    words += ["--task", str(folder / "my_task.py")]
+    assert train.main(words) == 0
+    assert (out / "training.json").exists()
+    config.write_text(CONFIG.replace("task: mine", "task: yours"))
+    assert train.main([*words, "--out", str(tmp_path / "more")]) == 2
+    assert "train.yaml is for task 'yours', but the task given is 'mine'" in capsys.readouterr().err
+    assert not (tmp_path / "more").exists()
 
 
 def test_export(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from toolkit.base.errors import UserError
-from toolkit.tasks.baseline import TrainRecord, read_baseline
+from toolkit.tasks.baseline import read_baseline
 from toolkit.tasks.cards import make_task
+from toolkit.tasks.training_record import TrainRecord
 from toolkit.train import main
 
 CONFIG = Path(__file__).parents[2] / "recipes" / "train" / "tad_watch.yaml"

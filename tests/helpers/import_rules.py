@@ -8,7 +8,7 @@ from functools import cache
 from tests.helpers.source import Module, Modules, functions, imported, imported_by, is_ours, own_imports, top, within
 
 LAYERS = """
-base | hooks | stand_ins | measure zoo blocks | channels tasks | repair training | redundancy | stages
+base | hooks starters | stand_ins | measure zoo blocks | channels tasks | repair training | redundancy | stages
 | recipe | record checkpoint | preflight | running planning | exporting sweeping | reports | commands | benchmarks
 """
 RANKS = {folder: rank for rank, layer in enumerate(LAYERS.split("|")) for folder in layer.split()}

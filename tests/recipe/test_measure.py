@@ -12,6 +12,7 @@ from toolkit.measure import possible
 from toolkit.measure.possible import is_possible
 from toolkit.measure.results import MeasurementKey
 from toolkit.measure.runtimes import compiled
+from toolkit.recipe.changes import ChangedValue
 from toolkit.recipe.estimate import estimate_s
 from toolkit.recipe.read import dump_recipe, load_recipe, read_recipe
 from toolkit.recipe.recipe import Measure
@@ -82,11 +83,11 @@ def test_they_are_found_beside_faults_of_form(tmp_path: Path) -> None:
 
 def test_the_device_of_the_command_line_is_the_one_that_counts(tmp_path: Path) -> None:
     file = written(tmp_path, ("bfloat16", "tf32"), ("[eager]", "[cuda_graph]"))
-    recipe, _ = read_recipe(file, device="cuda")
+    recipe, _ = read_recipe(file, changes=[ChangedValue("--device cuda", ("device",), "cuda")])
     assert (recipe.device, recipe.measure.precisions) == ("cuda", ("float32", "tf32"))
     file = written(tmp_path, ("bfloat16", "tf32"), ("device: cpu", "device: cuda"))
     with pytest.raises(RecipeError, match="tf32"):
-        read_recipe(file, device="cpu")
+        read_recipe(file, changes=[ChangedValue("--device cpu", ("device",), "cpu")])
 
 
 @pytest.mark.parametrize(

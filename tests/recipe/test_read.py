@@ -108,7 +108,7 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str]]]] = {
     ),
     "missing keys": (
         "name: x\n",
-        [(1, f"{key}: missing; the keys here") for key in ("version", "task", "seed", "device", "stages", "measure")],
+        [(1, f"{key}: missing; the keys here") for key in ("task", "stages")],
     ),
     "ratio above 1": (
         edited("mlp: 0.25", "mlp: 1.5"),
@@ -180,7 +180,6 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str]]]] = {
         .replace("0.25", "1.0")
         .replace("[1]", "1\nmore: &a x"),
         [
-            (1, "seed: missing"),
             (3, "task: "),
             (4, "sead: unknown key; did you mean 'seed'?"),
             (9, "stages.0.criterion: "),
@@ -292,6 +291,25 @@ def test_a_name_with_control_characters_is_quoted(tmp_path: Path) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text(GOOD.replace("task: tad-watch", r'task: "\e[31mred\nblue"'))
     with pytest.raises(RecipeError) as caught:
-        load_recipe(file)
+        read_recipe(file)
     (line,) = str(caught.value).splitlines()
     assert line.isprintable() and r"\u001b[31mred\nblue" in line
+
+
+def test_what_a_recipe_leaves_out_is_written_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short, full = tmp_path / "short.yaml", tmp_path / "full.yaml"
+    short.write_text("name: short\ntask: tad-watch\nstages: []\n")
+    full.write_text("version: 1\nseed: 0\ndevice: cpu\nmeasure: {}\n" + short.read_text())
+    assert load_recipe(short).sha256 == load_recipe(full).sha256
+    assert main([str(short), "--check"]) == 0
+    shown = capsys.readouterr().out
+    for line in ("version: 1\n", "seed: 0\n", "device: cpu\n", "measure:\n", "  repeats: 40\n", "  threads: 2\n"):
+        assert f"\n{line}" in f"\n{shown}"
+
+
+def test_faults_of_a_measure_are_found_where_the_device_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "short.yaml"
+    file.write_text("name: s\ntask: tad-watch\nstages: []\nseed: x\nmeasure: {precisions: [tf32]}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    assert [fault.place for fault in caught.value.faults] == ["seed", "measure.precisions.0"]

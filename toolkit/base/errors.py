@@ -17,11 +17,13 @@ class Fault:
 
     path: the keys and indices that lead to the value, such as `("stages", 0, "num_blocks")`.
     line: the line in the file, counted from 1; None where it is not known.
+    argument: the words of the command line that gave the value, such as `--seed -1`; None where the file gave it.
     """
 
     path: tuple[str | int, ...]
     message: str
     line: int | None = None
+    argument: str | None = None
 
     @property
     def place(self) -> str:
@@ -30,7 +32,10 @@ class Fault:
 
 
 class RecipeError(UserError):
-    """Says that a recipe has faults; `str()` gives one line per fault: `file:line: place: message`."""
+    """Says that a recipe has faults; `str()` gives one line per fault: `file:line: place: message`.
+
+    Where the command line gave the value, its words stand in the place of file and line.
+    """
 
     def __init__(self, faults: Sequence[Fault], file: str | Path | None = None) -> None:
         assert faults, "a RecipeError needs at least one fault"
@@ -39,8 +44,8 @@ class RecipeError(UserError):
         super().__init__("\n".join(self._line(fault) for fault in self.faults))
 
     def _line(self, fault: Fault) -> str:
-        where = [str(part) for part in (self.file, fault.line) if part is not None]
-        return ": ".join([part for part in (":".join(where), fault.place) if part] + [fault.message])
+        where = fault.argument or ":".join(str(part) for part in (self.file, fault.line) if part is not None)
+        return ": ".join([part for part in (where, fault.place) if part] + [fault.message])
 
 
 class StageError(UserError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,24 @@ def write_atomically(path: Path, text: str) -> None:
 def move_file(source: Path, target: Path) -> None:
     """Moves a file within one file system in a single step, and replaces a file that `target` already names."""
     os.replace(source, target)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Makes `target` a folder of the same files as `source`, whole or not at all; a folder that was there is replaced.
+
+    The files are hard links, which take no room; where the file system has none, they are copies. Folders within
+    `source` are left out.
+    """
+    part = target.with_name(f".{target.name}.part")
+    for old in (part, target):
+        shutil.rmtree(old, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in (path for path in source.iterdir() if path.is_file()):
+        try:
+            os.link(file, part / file.name)
+        except OSError:
+            shutil.copy2(file, part / file.name)
+    os.replace(part, target)
 
 
 def bytes_sha256(parts: Iterable[bytes]) -> str:

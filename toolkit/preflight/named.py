@@ -1,9 +1,8 @@
-"""Finds the model that a command line names, with its task: built-in, of a zoo, of a run, or the user's own."""
+"""Finds the model that a name stands for, with its task: built-in, of a zoo, of a run, or the user's own."""
 
 from __future__ import annotations
 
-import argparse
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ from toolkit.checkpoint.manifest import MANIFEST_FILE
 from toolkit.recipe.given import task_of_recipe
 from toolkit.record.run import RUN_FILE, load_record
 from toolkit.tasks.cards import TASKS, any_model_task, make_task, own_model_tasks
+from toolkit.tasks.origin import TaskOrigin
 from toolkit.tasks.task import Task
-from toolkit.tasks.task_file import TaskFile, add_task_file_argument, given_task_file
+from toolkit.tasks.task_file import TaskFile
 from toolkit.zoo.settings import ZooModel
 
 
@@ -29,36 +29,23 @@ class InspectedModel(NamedTuple):
     model: nn.Module | None
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that `find_model` reads."""
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        help="name of a built-in task, such as tad-watch, a zoo model, such as torchvision/resnet18, a run's folder, "
-        "or a recipe (FILE.yaml), whose task is taken",
-    )
-    add_task_file_argument(parser)
-    parser.add_argument(
-        "--arguments",
-        metavar="JSON",
-        help="arguments of a zoo model's factory, such as '{\"img_size\": 96}' (default: none)",
-    )
-    parser.add_argument(
-        "--input-size",
-        type=int,
-        metavar="N",
-        help="side of a zoo model's images or clips in pixels, or number of tokens or samples (default: the model's)",
-    )
+def find_model(
+    name: str | None,
+    file: TaskFile | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    input_size: int | None = None,
+) -> InspectedModel:
+    """Returns what a name stands for: a built-in task, a model of a zoo, or the compressed model of a run.
 
-
-def find_model(args: argparse.Namespace) -> InspectedModel:
-    """Returns the model that the parsed arguments name.
+    name: `tad-watch`, `timm/NAME` or the folder of a run; None stands for the task of `file`.
+    file: the file of the user's own task, which the run was made for.
+    arguments: keyword arguments of a zoo model.
+    input_size: the side of a zoo model's images in pixels, or its number of tokens or samples.
 
     Raises:
-        UserError: the arguments name no model, or one that cannot be built.
+        UserError: the name stands for no model, or for one that cannot be built.
     """
-    file, name = given_task_file(args), args.model
     if file is None and name is None:
         raise UserError("give a MODEL, or --task FILE.py with a task of your own")
     if name is not None and Path(name).is_dir():
@@ -66,14 +53,15 @@ def find_model(args: argparse.Namespace) -> InspectedModel:
     if file is not None:
         if name is not None:
             raise UserError(f"{name!r} is not the folder of a run; with --task give such a folder, or no MODEL")
-        return InspectedModel(args.task_file, file.make(), None)
+        return InspectedModel(str(file.path), file.make(), None)
+    assert name is not None
     if name in own_model_tasks():
         return InspectedModel(name, make_task(name), None)
     of_recipe = task_of_recipe(name)
     if of_recipe is not None:
         return InspectedModel(name, make_task(*of_recipe), None)
     if "/" in name:
-        chosen = ZooModel(name=name, arguments=_arguments(args.arguments), input_size=args.input_size)
+        chosen = ZooModel(name=name, arguments=dict(arguments or {}), input_size=input_size)
         return InspectedModel(name, make_task(any_model_task().name, chosen), None)
     tasks = own_model_tasks()
     raise UserError(
@@ -97,19 +85,10 @@ def _saved(folder: Path, file: TaskFile | None) -> InspectedModel:
             raise UserError(f"{folder}: was made for task {recipe.task_name!r}, but {file.path} makes {task.name!r}")
         return InspectedModel(str(folder), task, load_model(folder, task.build_model()))
     if recipe.task_name not in TASKS:
+        origin = recipe.own_task or TaskOrigin()
         raise UserError(
-            f"{folder}: was made for task {recipe.task_name!r}, which is not built in; name its file: --task FILE.py"
+            f"{folder}: was made for the task {recipe.task_name!r}, which is your own; {origin.how_to_give}"
         )
-    return InspectedModel(str(folder), make_task(recipe.task, recipe.model, folder), load_model(folder))
-
-
-def _arguments(text: str | None) -> dict[str, Any]:
-    try:
-        arguments = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"--arguments {text!r} is not JSON ({error}); give an object such as '{{\"img_size\": 96}}'"
-        ) from error
-    if not isinstance(arguments, dict):
-        raise UserError(f"--arguments {text!r} is not a JSON object; give one such as '{{\"img_size\": 96}}'")
-    return arguments
+    # the weights that the run began with may be anywhere; what is inspected are those that it ended with
+    model = None if recipe.model is None else recipe.model.without_weights()
+    return InspectedModel(str(folder), make_task(recipe.task, model, folder), load_model(folder))

@@ -56,10 +56,10 @@ def card_of(task: str | TaskSettings) -> TaskCard | None:
     return card if card is None or isinstance(task, str) else task.card(card)
 
 
-def check_same_task(recipe: Recipe, name: str) -> None:
-    """Raises UserError unless the recipe's task has this `name`, the name of the task that was given with it."""
-    if recipe.task_name != name:
-        raise UserError(f"the recipe is for task {recipe.task_name!r}, but the task given is {name!r}")
+def check_same_task(of_file: str, given: str, what: str = "the recipe") -> None:
+    """Raises UserError unless the task of a file is the one that was given with it; `what` is the file in words."""
+    if of_file != given:
+        raise UserError(f"{what} is for task {of_file!r}, but the task given is {given!r}")
 
 
 def check_own_task(task: str, model: ZooModel | None = None) -> list[Fault]:

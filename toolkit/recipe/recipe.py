@@ -20,6 +20,8 @@ from toolkit.zoo.settings import ZooModel
 
 RECIPE_VERSION: Final = 1
 
+KeepStages = Literal["all", "last"]
+
 Family = Literal["none", "depth", "width", "combined", "dynamic"]
 
 
@@ -67,6 +69,9 @@ class Measure(Settings):
 class Recipe(Settings):
     """States one run: a trained model (named by its task), the stages applied to it in order, and what is measured.
 
+    What is done, the task and the stages, has no default; what else a recipe leaves out, a run writes into its resolved
+    recipe.
+
     version: the version of the recipe format, which is 1.
     name: the name of the run, which also names its folder: 1 to 80 letters, digits, `.`, `_` or `-`, of which the first
         is a letter or digit.
@@ -80,19 +85,21 @@ class Recipe(Settings):
     stages: the stages, which are applied in this order; each is a mapping with its name under `type`. An empty list
         measures the unmodified model.
     measure: what is measured before the first stage and after every stage.
+    keep_stages: the models that stay on disk: `all` keeps the model after every stage, `last` that of the last alone.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"model", "own_task"})
+    later: ClassVar[frozenset[str]] = frozenset({"model", "own_task", "keep_stages"})
 
     version: Literal[1] = RECIPE_VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
     task: TaskReference
     own_task: TaskOrigin | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    device: Literal["cpu", "cuda"]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["cpu", "cuda"] = "cpu"
     model: ZooModel | None = None
     stages: Annotated[tuple[Stage, ...], Field(strict=False)]
-    measure: Measure
+    measure: Measure = Measure()
+    keep_stages: KeepStages = "all"
 
     @property
     def task_name(self) -> str:

@@ -13,10 +13,9 @@ _MEANING = re.compile(r"^(?P<keys>\w+(?:, \w+)*): (?P<meaning>.+(?:\n[ \t]+\S.*)
 def recipe_schema() -> dict[str, Any]:
     """Returns the schema of a recipe file, which is stricter than the Python model.
 
-    A file must name the type of every stage, and every top-level key but those that were added after version 1.
+    A file must name the type of every stage.
     """
     schema = Recipe.model_json_schema()
-    schema["required"] = [name for name in Recipe.model_fields if name not in Recipe.later]
     for definition in schema["$defs"].values():
         if "type" in definition.get("properties", {}):  # a definition that allows any JSON value has no properties
             definition["required"] = ["type", *definition.get("required", [])]

@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 
 from toolkit.base.errors import Fault, RecipeError
-from toolkit.recipe.yaml_parse import only_document, parse_file
+from toolkit.recipe.yaml_parse import only_document, parse_file, parse_text
 
 MAX_KEY_LENGTH = 80
 
@@ -72,6 +72,27 @@ def read_yaml(path: Path) -> Document:
     if not isinstance(data, dict):
         raise only_document(path, f"a recipe is a mapping (lines of key: value), not {kind_of(data)}", _line(tree.root))
     return Document(data, Lines(walk.lines), tuple(walk.faults), frozenset(walk.refused))
+
+
+def read_value(text: str, argument: str) -> Any:
+    """Returns the plain value that a text of YAML gives, such as `4`, `[0, 1]` or `{mlp: 0.5}`.
+
+    argument: the words of the command line that hold the text, for messages.
+
+    Raises:
+        RecipeError: the text is empty or not plain YAML.
+    """
+    if not text.strip():
+        raise RecipeError([Fault((), "gives no value; write null for an empty one", argument=argument)])
+    try:
+        tree = parse_text(text, argument)
+        walk = _Walk(tree.tagged)
+        value = walk.value(tree.root, ())
+    except RecipeError as error:
+        raise RecipeError([Fault((), error.faults[0].message, argument=argument)]) from error
+    if walk.faults:
+        raise RecipeError([Fault(fault.path, fault.message, argument=argument) for fault in walk.faults])
+    return value
 
 
 def kind_of(value: Any) -> str:

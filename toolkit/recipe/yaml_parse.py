@@ -35,7 +35,15 @@ def parse_file(path: Path) -> Tree:
     Raises:
         RecipeError: the file is missing, empty, too large, not text, not YAML, too deep, or has several documents.
     """
-    text = _read_text(path)
+    return parse_text(_read_text(path), path)
+
+
+def parse_text(text: str, path: Path | str) -> Tree:
+    """Returns the nodes of a text; `path` is where it comes from, for messages.
+
+    Raises:
+        RecipeError: the text is empty, not YAML, too deep, or has several documents.
+    """
     try:
         tagged = _scan(text, path)
         with warnings.catch_warnings():
@@ -69,7 +77,7 @@ def _read_text(path: Path) -> str:
         raise only_document(path, "is not text in UTF-8", raw[: error.start].count(b"\n") + 1) from error
 
 
-def _scan(text: str, path: Path) -> frozenset[int]:
+def _scan(text: str, path: Path | str) -> frozenset[int]:
     """Returns the positions of tagged nodes; raises RecipeError for directives, more documents or too many levels."""
     tagged: set[int] = set()
     depth = documents = 0
@@ -96,7 +104,7 @@ def _parser() -> YAML:
     return YAML(typ="safe", pure=True)
 
 
-def only_document(path: Path, message: str, line: int | None = None) -> RecipeError:
+def only_document(path: Path | str, message: str, line: int | None = None) -> RecipeError:
     """Returns an error with a single fault, which is one of the whole file or of a `line`."""
     return RecipeError([Fault((), message, line)], path)
 

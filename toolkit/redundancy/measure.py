@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import torch
 from torch import nn
@@ -15,14 +14,10 @@ from toolkit.hooks.modes import device_of
 from toolkit.hooks.points import Inputs
 from toolkit.hooks.trial import try_model
 from toolkit.redundancy.figures import figures_of
-from toolkit.redundancy.report import LayerRedundancy, RedundancyReport
+from toolkit.redundancy.report import EXAMPLES, POSITIONS, LayerRedundancy, RedundancyReport
 from toolkit.redundancy.statistics import Collector, LayerStatistics, in_groups
 from toolkit.tasks.batches import batches_of
 from toolkit.tasks.task import Split, Task
-
-EXAMPLES: Final = 256  # of each of both splits
-
-POSITIONS: Final = 64  # of each example's output in each layer: neighbours are nearly alike
 
 BATCH_SIZE = 16
 

@@ -18,6 +18,10 @@ from toolkit.base.settings import Data, Positive
 
 REDUNDANCY_FILE: Final = "redundancy.json"
 
+EXAMPLES: Final = 256  # of each of both splits
+
+POSITIONS: Final = 64  # of each example's output in each layer: neighbours are nearly alike
+
 Correlation = Annotated[float, Field(ge=-1.0, le=1.0)]
 RSquared = Annotated[float, Field(le=1.0)]
 Rmse = Annotated[float, Field(ge=0.0)]

@@ -7,11 +7,9 @@ from pathlib import Path
 from toolkit.base.errors import RecordError, UserError
 from toolkit.base.files import write_atomically
 from toolkit.measure.environment import describe_environment
-from toolkit.recipe.read import dump_recipe
+from toolkit.recipe.read import RESOLVED_FILE, dump_recipe
 from toolkit.recipe.recipe import Recipe
 from toolkit.record.run import RUN_FILE, RunRecord, load_record
-
-RESOLVED_FILE = "recipe.resolved.yaml"
 
 MODEL_FOLDER = "model"
 

@@ -20,6 +20,7 @@ from toolkit.measure.possible import is_possible
 from toolkit.measure.results import Latency, Measurement, MeasurementKey
 from toolkit.measure.timed import time_in_turns
 from toolkit.recipe.recipe import Recipe
+from toolkit.record.run import RunRecord, StepRecord
 from toolkit.stand_ins.decisions import gated_layers
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.groups import groups_of
@@ -61,6 +62,18 @@ def measure(
         quality=quality,
         timeline=task.timeline(model),
     )
+
+
+def in_words(step: StepRecord, record: RunRecord) -> str:
+    """Returns what a step of a run measured, as one line of text."""
+    measurement = step.measurement
+    ratio = measurement.macs.ratio_to(record.baseline.measurement.macs)
+    parts = ["the count of MACs is partial" if ratio is None else f"{ratio:.3f} of the dense MACs"]
+    for latency in measurement.latency:
+        where = "" if latency.key.where == record.recipe.device else f" on {latency.key.where}"
+        parts.append(f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}{where}")
+    parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in measurement.quality]
+    return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
 
 
 def _macs(model: nn.Module, task: Task, recipe: Recipe, smallest_batch: int) -> Macs:

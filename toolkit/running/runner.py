@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.base.errors import Fault, RecipeError, StageError, UserError
-from toolkit.base.files import file_sha256, write_atomically
+from toolkit.base.files import file_sha256, link_folder, write_atomically
 from toolkit.base.settings import Detail
 from toolkit.checkpoint.factory import factory_of
 from toolkit.checkpoint.load import load_model
@@ -29,7 +29,7 @@ from toolkit.running.baseline import check_origin, origin_of, try_baseline
 from toolkit.running.before import check_baseline, look_before, tell_folded
 from toolkit.running.checks import check_changed, check_outputs, state_of
 from toolkit.running.folder import MODEL_FOLDER, STAGES_FOLDER, begin_record, open_record
-from toolkit.running.measuring import measure
+from toolkit.running.measuring import in_words, measure
 from toolkit.stages.context import StageContext
 from toolkit.stages.registry import STAGES
 from toolkit.stages.rounds import RoundStore
@@ -100,15 +100,15 @@ def _for_this_run(recipe: Recipe, task: Task | None, folder: Path | None, out: P
 def _built_in(recipe: Recipe, folder: Path | None) -> Task:
     if recipe.own_task is not None:
         raise UserError(
-            f"the recipe's task {recipe.task_name!r} is one of your own, made by {recipe.own_task.in_words()}; give it "
-            "again: --task FILE.py on the command line, run(recipe, task=...) in Python"
+            f"the recipe's task {recipe.task_name!r} is one of your own, made by {recipe.own_task.in_words()}; "
+            f"{recipe.own_task.how_to_give}"
         )
     return make_task(recipe.task, recipe.model, folder)
 
 
 def _of_given_task(recipe: Recipe, task: Task) -> Recipe:
     """Returns the recipe with a note that its task is the user's own, if it is."""
-    check_same_task(recipe, task.name)
+    check_same_task(recipe.task_name, task.name)
     _refuse(check_model(recipe.task_name, recipe.model) + check(recipe, None))
     if task.name in TASKS or recipe.own_task is not None:
         return recipe
@@ -159,16 +159,26 @@ class _Run:
             step = StepRecord(stage=name, detail=detail, seconds=time.perf_counter() - started, measurement=measurement)
             record = record.with_step(step)
             record.save(self.out)
-            if index > 0:
-                shutil.rmtree(self._rounds_folder(index - 1), ignore_errors=True)
-            self.console.line(_summary(step, record))
+            self._tidy(index)
+            self.console.line(in_words(step, record))
         return self._finish(record, model)
 
     def _finish(self, record: RunRecord, model: nn.Module) -> RunRecord:
-        self._save(model, self.out / MODEL_FOLDER)
+        if self.recipe.stages:
+            link_folder(self._stage_folder(len(self.recipe.stages) - 1), self.out / MODEL_FOLDER)
+        else:
+            self._save(model, self.out / MODEL_FOLDER)
         record = record.model_copy(update={"finished": True})
         record.save(self.out)
         return record
+
+    def _tidy(self, index: int) -> None:
+        """Removes what is of no more use once step `index` is recorded: its rounds, and models not to be kept."""
+        if index > 0:
+            shutil.rmtree(self._rounds_folder(index - 1), ignore_errors=True)
+        if self.recipe.keep_stages == "last":
+            for earlier in range(index - 1):
+                shutil.rmtree(self._stage_folder(earlier), ignore_errors=True)
 
     def _last_model(self, record: RunRecord) -> nn.Module:
         done = len(record.steps) - 1
@@ -229,17 +239,6 @@ class _Run:
     def _load(self, folder: Path) -> nn.Module:
         loaded = load_model(folder, self.task.build_model()).to(self.device).eval()
         return with_flags_of(loaded, self.dense)
-
-
-def _summary(step: StepRecord, record: RunRecord) -> str:
-    measurement = step.measurement
-    ratio = measurement.macs.ratio_to(record.baseline.measurement.macs)
-    parts = ["the count of MACs is partial" if ratio is None else f"{ratio:.3f} of the dense MACs"]
-    for latency in measurement.latency:
-        where = "" if latency.key.where == record.recipe.device else f" on {latency.key.where}"
-        parts.append(f"latency ratio {latency.ratio:.2f} at batch {latency.batch_size}{where}")
-    parts += [f"{quality.metric} {quality.value:.4f} on {quality.split}" for quality in measurement.quality]
-    return f"  {', '.join(parts)} ({step.seconds:.0f} s)"
 
 
 def _device(name: str) -> torch.device:

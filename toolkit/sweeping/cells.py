@@ -104,7 +104,8 @@ class CellPlanner:
         planned = self.planners[key].plan(cell.budget, cell.family, plans.evaluations)
         planned.note.save(self.record_folder(out))
         recipe = planned.recipe(plans.then, seed=cell.seed)
-        return recipe.model_copy(update={"measure": self.sweep.measure, "task": cell.task})
+        update = {"measure": self.sweep.measure, "task": cell.task, "keep_stages": self.sweep.keep_stages}
+        return recipe.model_copy(update=update)
 
 
 @dataclass
@@ -123,7 +124,8 @@ class _CellRunner:
                 return
             (out / name).unlink(missing_ok=True)
         started_before = (out / RUN_FILE).exists()
-        if started_before and load_record(out).finished:
+        if started_before and (record := load_record(out)).finished:
+            self._check_is_of(record.recipe, cell, out)
             if isinstance(cell, PlannedCell) and not (out / PLAN_FILE).exists():  # stopped just before it was copied
                 load_plan_record(self.planner.record_folder(out)).save(out)
             self.console.line("  finished")
@@ -137,6 +139,26 @@ class _CellRunner:
             self._write_down(out / FAILED_FILE, "failed", error)
         else:
             self.console.line(f"  done in {time.monotonic() - started:.0f} s")
+
+    def _check_is_of(self, recipe: Recipe, cell: Recipe | PlannedCell, out: Path) -> None:
+        """Checks that a finished run is of this sweep, whose settings may have changed since.
+
+        Raises:
+            UserError: the run has other stages, another seed or another measurement.
+        """
+        if isinstance(cell, Recipe):
+            is_same = recipe.is_same_but_for_its_task_file(cell)
+        else:
+            sweep = self.planner.sweep
+            assert sweep.plans is not None
+            is_same = (recipe.task, recipe.seed, recipe.device) == (cell.task, cell.seed, sweep.device)
+            is_same &= recipe.measure == sweep.measure
+            is_same &= recipe.stages[len(recipe.stages) - len(sweep.plans.then) :] == sweep.plans.then
+        if not is_same:
+            raise UserError(
+                f"{out}: holds a finished run of other settings than this sweep's; choose another --out, or remove the "
+                "folder"
+            )
 
     def _run(self, out: Path, cell: Recipe | PlannedCell, started_before: bool) -> None:
         if isinstance(cell, Recipe):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from toolkit.base.errors import Fault, UserError
+from toolkit.base.errors import Fault, RecipeError, UserError
 from toolkit.base.settings import Positive, Settings, Version
 from toolkit.planning.budget import Budget, parse_limits
 from toolkit.planning.search.refine import EVALUATIONS, EXAMPLES
 from toolkit.planning.search.solver import FAMILIES, PlanFamily
+from toolkit.recipe.changes import ChangedValue
 from toolkit.recipe.check import card_of, check_measure, check_model, check_stages, check_task
+from toolkit.recipe.faults import plain_faults
 from toolkit.recipe.read_settings import read_settings
-from toolkit.recipe.recipe import Measure, Recipe
+from toolkit.recipe.recipe import KeepStages, Measure, Recipe
 from toolkit.record.plan import CRITERIA, SCORED_ON, Criterion, ScoredOn
 from toolkit.stages.settings import Stage
 from toolkit.tasks.cards import any_model_task
@@ -77,16 +80,18 @@ class Sweep(Settings):
     plans: cells whose stages are planned for a budget.
     variants: the stages of each variant, by its name.
     measure: what is measured after every stage.
+    keep_stages: the models of each run that stay on disk: `all` or `last`, as in a recipe.
     """
 
-    version: Version
+    version: Version = 1
     name: Name
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda"] = "cpu"
     model: ZooModel | None = None
     seeds: Annotated[tuple[SeededTask, ...], Field(min_length=1, strict=False)]
     plans: Plans | None = None
     variants: Annotated[dict[Name, Annotated[tuple[Stage, ...], Field(strict=False)]], Field(default_factory=dict)]
-    measure: Measure
+    measure: Measure = Measure()
+    keep_stages: KeepStages = "all"
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Sweep:
@@ -121,6 +126,7 @@ class Sweep(Settings):
                     model=self.model,
                     stages=stages,
                     measure=self.measure,
+                    keep_stages=self.keep_stages,
                 ),
             )
             for variant, stages in self.variants.items()
@@ -128,15 +134,37 @@ class Sweep(Settings):
         ]
 
 
-def read_sweep(path: Path, own_task: str | None = None) -> Sweep:
-    """Read a sweep, with the same strictness as recipes.
+def read_sweep(
+    path: Path, own_task: str | None = None, changes: Sequence[ChangedValue] = (), seed: ChangedValue | None = None
+) -> Sweep:
+    """Returns the sweep in a file, which is read as strictly as a recipe.
 
     own_task: the name of the user's own task, if there is one; the sweep uses it.
+    changes: the values that take the place of the file's.
+    seed: the one seed to run with; None stands for the file's seeds.
 
     Raises:
         RecipeError: the file has faults; the message holds all of them with their lines.
+        UserError: a change cannot be made in this sweep, or the seed has no task.
     """
-    return read_settings(path, Sweep, lambda sweep: _faults(sweep, own_task))[0]
+    sweep = read_settings(path, Sweep, lambda sweep: _faults(sweep, own_task), changes=changes)[0]
+    return sweep if seed is None else _of_seed(sweep, seed)
+
+
+def _of_seed(sweep: Sweep, seed: ChangedValue) -> Sweep:
+    """Returns the sweep with one seed alone; a seed that is not in the file goes with the task of all others."""
+    try:
+        SeededTask.model_validate({"seed": seed.value, "task": sweep.seeds[0].task})
+    except ValidationError as error:
+        faults = [replace(fault, argument=seed.argument) for fault in plain_faults(error, SeededTask)]
+        raise RecipeError(faults) from error
+    found = [column for column in sweep.seeds if column.seed == seed.value]
+    tasks = list(dict.fromkeys(column.task for column in sweep.seeds))
+    if not found and len(tasks) > 1:
+        known = ", ".join(str(column.seed) for column in sweep.seeds)
+        raise UserError(f"{seed.argument}: the sweep has a task for each of its seeds, and these are: {known}")
+    columns = tuple(found) or (SeededTask(seed=seed.value, task=tasks[0]),)
+    return sweep.model_copy(update={"seeds": columns})
 
 
 def _faults(sweep: Sweep, own_task: str | None) -> list[Fault]:

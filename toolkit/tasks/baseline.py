@@ -9,22 +9,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
 from toolkit.base.files import bytes_sha256
-from toolkit.base.settings import Data, Positive, Settings, Version
-from toolkit.measure.results import Environment, Quality
 from toolkit.tasks.contract import seeded_name
-
-WEIGHTS_FILE = "weights.safetensors"
-
-RECORD_FILE = "training.json"
+from toolkit.tasks.training_record import RECORD_FILE, WEIGHTS_FILE, TrainRecord
 
 BASELINES_VARIABLE = "TOOLKIT_BASELINES"
 
@@ -47,60 +41,6 @@ def read_baseline(folder: Path) -> dict[str, Tensor] | None:
         return load(content)
     except (OSError, ValidationError, SafetensorError) as error:
         raise UserError(f"{folder}: not the folder of a trained baseline: {error}") from error
-
-
-class TrainConfig(Settings):
-    """States how a baseline is trained: with AdamW, warm-up + cosine and averaged weights; the best ones are kept.
-
-    version: the version of this format, which is 1.
-    task: the name of the task.
-    seed: fixes the initial weights and the order of the examples.
-    max_steps, warmup_steps: numbers of optimiser steps.
-    batch_size: examples per step.
-    learning_rate: the largest learning rate, which warm-up ends with.
-    weight_decay: weight decay of AdamW, on matrices and kernels only.
-    ema_decay: decay of the averaged weights; 0 turns averaging off.
-    validate_every: the number of steps between two validations.
-    patience: the number of validations without improvement after which training stops; null never stops it.
-    """
-
-    version: Version
-    task: str
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    max_steps: Positive
-    batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)]
-    validate_every: Positive
-    patience: Positive | None = None
-
-
-class BaselinePoint(Data):
-    """Holds one point of the training curve: the mean training loss since the last point, and the validation metric."""
-
-    step: int
-    loss: float
-    validation: float
-
-
-class TrainRecord(Data):
-    """Records how a baseline was trained; the record lies beside the weights.
-
-    best_step: the step whose weights were kept.
-    test: the metric on the test split; None unless `--test` was given.
-    """
-
-    command: str
-    config: TrainConfig
-    environment: Environment
-    seconds: float
-    weights_sha256: str
-    best_step: int
-    curve: tuple[BaselinePoint, ...]
-    validation: Quality
-    test: Quality | None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from toolkit.hooks.modes import device_of, evaluating
 from toolkit.hooks.trial import described
 from toolkit.measure.results import Quality, Timeline
 from toolkit.tasks.divergence import bernoulli_divergence, softmax_divergence
+from toolkit.tasks.predictions import Predictions
 from toolkit.tasks.task import AlignmentOptions, Batch, Split
 
 EVALUATION_BATCH = 64
@@ -65,19 +66,38 @@ class Classifier(ABC):
         Raises:
             StageError: the outputs are not finite numbers, or there is not one label per example.
         """
-        device = device_of(model)
-        correct: list[Tensor] = []
+        found = self._logits(model, split, limit)
+        return torch.cat([self.correct(logits, targets) for logits, targets in found])
+
+    @torch.no_grad()
+    def predictions(self, model: nn.Module, split: Split) -> Predictions:
+        """Returns one row per example of a split, in order: number, label, predicted class and its probability.
+
+        Raises:
+            StageError: as `hits`.
+        """
+        rows: list[tuple[int, int, int, float]] = []
+        for logits, targets in self._logits(model, split):
+            both = functional.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits  # class 0 has logit 0
+            scores, classes = both.softmax(-1).max(-1).values, classes_of(logits)
+            numbers = range(len(rows), len(rows) + len(targets))
+            rows += zip(numbers, targets.tolist(), classes.tolist(), scores.tolist(), strict=True)
+        return Predictions(("example", "label", "predicted", "probability"), tuple(rows))
+
+    def _logits(self, model: nn.Module, split: Split, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields logits and labels of a split, batch after batch, on the CPU, with the model in eval mode."""
+        device, first = device_of(model), 0
         with evaluating(model):
             for batch in self.batches(split, EVALUATION_BATCH, limit=limit):
                 logits = logits_of(model(*(part.to(device) for part in batch.inputs)), len(batch.targets)).cpu()
-                check_finite(logits, batch, split, sum(map(len, correct)))
+                check_finite(logits, batch, split, first)
                 if batch.targets.shape != logits.shape[:1]:
                     raise StageError(
                         f"labels of split {split} are {described(batch.targets)}; there must be one per example, shape "
                         f"[{len(logits)}]"
                     )
-                correct.append(self.correct(logits, batch.targets))
-        return torch.cat(correct)
+                first += len(logits)
+                yield logits, batch.targets
 
     def evaluate(self, model: nn.Module, split: Split, *, limit: int | None = None) -> Quality:
         """Returns the accuracy with its 95 % bootstrap interval.

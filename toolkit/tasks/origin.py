@@ -32,6 +32,18 @@ class TaskOrigin(Settings):
             return "a Python program"
         return f"{self.file}:{self.function} (SHA-256 {(self.sha256 or 'unknown')[:12]}...)"
 
+    @property
+    def how_to_give(self) -> str:
+        """Returns what names the task again: the argument of a command, and the file that it must name."""
+        if self.file is None:
+            return (
+                "the task came from a Python program: give run(recipe, task=...) there, or --task FILE.py in a command"
+            )
+        function = "" if self.function in (None, "make_task") else f":{self.function}"
+        return (
+            f"give its file again: --task {self.file}{function}, whose SHA-256 began with {(self.sha256 or '?')[:12]}"
+        )
+
     def is_other_than(self, other: TaskOrigin) -> bool:
         """Returns whether both origins are files, and differ in the content of the file or in the function.
 

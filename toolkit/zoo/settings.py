@@ -38,3 +38,7 @@ class ZooModel(Settings):
         if self.weights is None:
             return self
         return self.model_copy(update={"weights": moved_path(self.weights, old, new)})
+
+    def without_weights(self) -> ZooModel:
+        """Returns the same model with random weights."""
+        return self.model_copy(update={"weights": None})

@@ -13,11 +13,11 @@ from toolkit.base.errors import StageError, UserError
 from toolkit.blocks.find import find_blocks
 from toolkit.channels.find import find_groups
 from toolkit.measure.macs import count_macs
-from toolkit.tasks.baseline import TrainRecord
 from toolkit.tasks.cards import TASKS, make_task
 from toolkit.tasks.moving_digits.clips import MOTIONS
 from toolkit.tasks.moving_digits.task import BASELINE, MovingDigitsTask
 from toolkit.tasks.task import AlignmentOptions, HasStrata, Split, TellsCorrect
+from toolkit.tasks.training_record import TrainRecord
 
 SIZES: dict[Split, int] = {"score": 8, "calibration": 8, "holdout": 8, "validation": 70, "test": 35}
 

@@ -31,7 +31,7 @@ class Matrix(Settings):
     macs_tolerance: the largest difference to `macs_ratio` that passes.
     """
 
-    version: Version
+    version: Version = 1
     macs_ratio: Ratio
     macs_tolerance: Ratio
     models: Annotated[tuple[ZooModel, ...], Field(min_length=1, strict=False)]

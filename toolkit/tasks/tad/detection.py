@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.base.errors import UserError
 from toolkit.measure.results import Quality, Segment, Timeline
+from toolkit.tasks.predictions import Predictions
 from toolkit.tasks.tad import losses
 from toolkit.tasks.tad.metric import Detections, bootstrap_interval, mean_average_precision
 from toolkit.tasks.tad.model import DetectorConfig, TransformerDetector
@@ -190,6 +191,11 @@ class DetectionTask:
             )
             detections[stream.name] = decode(scores, segments, self.source.classes)
         return detections
+
+    def predictions(self, model: nn.Module, split: Split) -> Predictions:
+        """Returns all detections in the streams of a split, in the order of the streams."""
+        found = self.predict(model, self.streams(split))
+        return Predictions.of_segments({name: _segments(detections, 0.0) for name, detections in found.items()})
 
     @torch.inference_mode()
     def _forward(self, model: nn.Module, pairs: list[tuple[Stream, int]]) -> tuple[Tensor, Tensor]:
