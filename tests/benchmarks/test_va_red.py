@@ -55,6 +55,7 @@ STUDY = Study(
     learning_rate=5e-2,
     later_rate=1e-3,
     true_groups=groups,
+    rule={"still": (2, 1)},
     batch_size=8,
     measure=Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0),
 )
@@ -118,6 +119,12 @@ def test_the_oracle_takes_one_row_for_each_group(bench: DynamicBench) -> None:
     assert spread.by_group["still"] <= spread.by_group["moving"]
 
 
+def test_the_rule_is_followed_and_its_constant_costs_no_more(bench: DynamicBench) -> None:
+    oracle = cell_of(bench, "rule_oracle", "")
+    assert oracle.of_inputs.by_group["moving"] == oracle.dense_macs > 2 * oracle.of_inputs.by_group["still"]
+    assert cell_of(bench, "rule_constant", "").macs <= oracle.macs
+
+
 def test_models_are_timed_later_and_once(bench: DynamicBench) -> None:
     assert "of the dense latency at batch 1" in bench.time("policy", LEVEL, 0)
     assert bench.time("policy", LEVEL, 0) == "timed already"
@@ -129,7 +136,12 @@ def test_the_tables_hold_every_row_the_groups_and_the_comparison(
 ) -> None:
     monkeypatch.setattr(table_file, "STUDIES", {STUDY.name: STUDY})
     text = write_tables(bench.out).read_text()
-    for words in ("policy (strong)", "oracle gates, trained as long (strong)", "by true group", "minus each control"):
+    for words in (
+        "policy (strong)",
+        "oracle gates, trained as long (strong)",
+        "by true group",
+        "One row minus another",
+    ):
         assert words in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines[:4]}) == 1

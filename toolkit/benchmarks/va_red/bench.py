@@ -12,7 +12,14 @@ import torch
 from toolkit.base.console import Console
 from toolkit.base.errors import StageError, UserError
 from toolkit.benchmarks.va_red.cells import DynamicCell, cell_file, load_cell, save_cell
-from toolkit.benchmarks.va_red.controls import Chosen, Setting, choices_of_others, oracle_choices, random_choices
+from toolkit.benchmarks.va_red.controls import (
+    Chosen,
+    Setting,
+    choices_by_rule,
+    choices_of_others,
+    oracle_choices,
+    random_choices,
+)
 from toolkit.benchmarks.va_red.rows import Study, name_of
 from toolkit.checkpoint.load import load_model
 from toolkit.measure.environment import describe_environment
@@ -28,7 +35,10 @@ CONTROLS: Mapping[str, Callable[[Setting], Chosen]] = {
     "shuffled": choices_of_others,
     "random": random_choices,
     "oracle": oracle_choices,
+    "rule_oracle": choices_by_rule,
 }
+
+AS_DEAR_AS = {"constant": "policy", "channel_prune": "policy", "rule_constant": "rule_oracle"}
 
 AFTER = {"policy_hard": "policy", "constant_free": "constant"}  # are measured in the run of another row, a step earlier
 
@@ -91,29 +101,30 @@ class DynamicBench:
         return self._measured(row, level, seed, step.measurement, record)
 
     def _control(self, row: str, level: str, seed: int) -> DynamicCell:
-        start = self.work / self.study.name / name_of("start", level, seed)
-        self._run("start", level, seed)
-        policy = self.work / self.study.name / name_of("policy", level, seed)
-        self._run("policy", level, seed)
         task = self._task(seed)
-        known = load_cell(self._file("policy", level, seed))
+        models = {}
+        for name in ("start",) if row == "rule_oracle" else ("start", "policy"):
+            record = self._run(name, level, seed)
+            folder = self.work / self.study.name / name_of(name, level, seed)
+            models[name] = load_model(folder, task.build_model())
         setting = Setting(
             task=task,
             dense=task.load_baseline(),
-            start=load_model(start, task.build_model()),
-            policy=load_model(policy, task.build_model()),
-            most_macs=known.macs,
+            start=models["start"],
+            policy=models.get("policy", models["start"]),
+            most_macs=record.steps[-1].measurement.macs.total,
             settings=self.study.recover(self.study.steps),
             seed=seed,
             console=self.console,
             true_groups=self.study.true_groups,
+            rule=self.study.rule,
         )
         with reproducible(torch.device("cpu")):
             chosen = CONTROLS[row](setting)
         return self._cell(row, level, seed).model_copy(
             update={
                 "macs": round(chosen.of_inputs.mean),
-                "dense_macs": known.dense_macs,
+                "dense_macs": record.baseline.measurement.macs.total,
                 "of_inputs": chosen.of_inputs,
                 "quality": chosen.quality,
             }
@@ -121,10 +132,12 @@ class DynamicBench:
 
     def _run(self, row: str, level: str, seed: int) -> RunRecord:
         macs_ratio = 1.0
-        if row in ("constant", "channel_prune"):
-            macs_ratio = load_cell(self._file("policy", level, seed)).macs_ratio
+        if row in AS_DEAR_AS:
+            macs_ratio = load_cell(self._file(AS_DEAR_AS[row], level, seed)).macs_ratio
             if macs_ratio >= 1.0:
-                raise StageError(f"the policy takes {macs_ratio:.3f} of the dense multiply-adds; it saves nothing")
+                raise StageError(
+                    f"the {AS_DEAR_AS[row]} takes {macs_ratio:.3f} of the dense multiply-adds; it saves nothing"
+                )
         recipe = self.study.recipe(row, level, seed, macs_ratio)
         folder = self.work / self.study.name / recipe.name
         return run(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,10 +40,11 @@ class Setting:
     """Holds what every control is given.
 
     start: the dense model with dynamic layers, fitted maps and gates that have learnt nothing.
-    policy: the model with trained gates.
+    policy: the model with trained gates; the untrained one for the oracle by a rule, which needs no policy.
     most_macs: the multiply-adds that the policy takes on average.
     settings: the training of every row of the table.
     true_groups: returns the names of the groups of examples from their targets, for the oracle.
+    rule: the option of every layer for the examples of a group, by its name; others are computed in full.
     """
 
     task: Task
@@ -55,6 +56,7 @@ class Setting:
     seed: int
     console: Console
     true_groups: Callable[[Any], list[str]] | None = None
+    rule: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def choices_of_others(setting: Setting) -> Chosen:
@@ -89,8 +91,6 @@ def random_choices(setting: Setting) -> Chosen:
 
 def oracle_choices(setting: Setting) -> Chosen:
     """Trains from the start with choices for each true group, such as each motion, which the policy has to find out."""
-    true_groups = setting.true_groups
-    assert true_groups is not None
     (example,) = setting.task.batches("score", 1, limit=1)
     with torch.no_grad(), choices_noted(setting.start) as noted:
         setting.start(*example.inputs)
@@ -99,6 +99,21 @@ def oracle_choices(setting: Setting) -> Chosen:
     dynamic = sum(sum(noted[name].costs(layer)) for name, layer in layers.items())
     most = setting.most_macs - (count_macs(setting.start, example.inputs).total - dynamic)
     pool = oracle_pool(setting.start, setting.dense, setting.task, costs, most, setting.console)
+
+    return _of_true_groups(setting, pool)
+
+
+def choices_by_rule(setting: Setting) -> Chosen:
+    """Trains from the start with the choices of the rule, which needs to know the true group of each example."""
+    names = tuple(dict.fromkeys(groups_of(setting.task, "score")))
+    options = torch.tensor([setting.rule.get(name, (0, 0)) for name in names])
+    return _of_true_groups(setting, Pool(dict.fromkeys(gated_layers(setting.start), options), names))
+
+
+def _of_true_groups(setting: Setting, pool: Pool) -> Chosen:
+    """Trains with the row of the pool that bears the name of each example's true group."""
+    true_groups = setting.true_groups
+    assert true_groups is not None
 
     def rows_of(split: Split) -> Tensor:
         return torch.tensor([pool.names.index(group) for group in groups_of(setting.task, split)])

@@ -30,6 +30,8 @@ LEVEL_ROWS: Final = (
     "block_drop_policy",
 )  # in the order of running: the ones behind `policy` need its multiply-adds
 
+RULE_ROWS: Final = ("rule_oracle", "rule_constant")  # have no level; the second takes the multiply-adds of the first
+
 STRONGEST: Final = ("oracle", "channel_prune", "block_drop_policy")  # are run at the last efficiency weight alone
 
 WORDS: Final[Mapping[str, str]] = {
@@ -40,6 +42,8 @@ WORDS: Final[Mapping[str, str]] = {
     "shuffled": "the policy's net, choices of other inputs",
     "random": "random gates, trained as long",
     "oracle": "oracle gates, trained as long",
+    "rule_oracle": "oracle gates by a rule, trained as long",
+    "rule_constant": "constant options at the rule's MACs, trained as long",
     "constant_free": "constant options, closed form",
     "constant": "constant options, trained as long",
     "channel_prune": "channel_prune, trained as long",
@@ -57,6 +61,8 @@ class Study:
     learning_rate: the highest learning rate of policies; that of what follows, and of all other rows, is `later_rate`.
     true_groups: returns the names of the examples' groups from their targets, which the oracle is told; None where
         there is no oracle.
+    rule: the option that every layer takes for the examples of a group, by the group's name, as indices into strides
+        and shares of channels; examples of other groups are computed in full. Empty where there is no such oracle.
     """
 
     name: str
@@ -68,6 +74,7 @@ class Study:
     later_rate: float
     true_groups: Callable[[Any], list[str]] | None = None
     batch_size: int = 16
+    rule: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     measure: Measure = field(default_factory=lambda: Measure(batch_sizes=(1, 16), threads=1, repeats=64, warmup=3))
 
     def rows(self) -> list[tuple[str, str]]:
@@ -76,6 +83,7 @@ class Study:
         *milder, strongest = self.weights
         return [
             *((row, "") for row in ROWS),
+            *((row, "") for row in RULE_ROWS if self.rule),
             *((row, level) for level in milder for row in rows if row not in STRONGEST),
             *((row, strongest) for row in rows),
         ]
@@ -109,7 +117,7 @@ class Study:
     def stages(self, row: str, level: str, macs_ratio: float) -> tuple[Stage, ...]:
         """Returns the stages of a row.
 
-        macs_ratio: the mean share of the dense multiply-adds that the policy of this level takes.
+        macs_ratio: the mean share of the dense multiply-adds that constant options or widths may take.
         """
         everything = self.recover(self.steps)
         settling = self.recover(self.steps - self.policy_steps)
@@ -118,6 +126,7 @@ class Study:
             "dense_trained": (everything,),
             "start": (self.untrained(),),
             "constant": (VaRed(scope="constant", macs_ratio=macs_ratio), everything),
+            "rule_constant": (VaRed(scope="constant", macs_ratio=macs_ratio), everything),
             "channel_prune": (ChannelPrune(macs_ratio=macs_ratio, round_to=1), everything),
         }
         if row in whole:
@@ -154,6 +163,7 @@ STUDIES: Final[Mapping[str, Study]] = {
             learning_rate=2e-3,
             later_rate=1e-3,
             true_groups=lambda targets: [MOTIONS[motion] for motion in targets[:, 1].tolist()],
+            rule={"still": (2, 0)},  # every fourth step, all channels: the others are equal by construction
         ),
         Study(
             name="har-windows",

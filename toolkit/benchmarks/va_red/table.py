@@ -47,10 +47,12 @@ def _study(study: Study, cells: Sequence[DynamicCell]) -> list[str]:
         body = [[_name(row, level), *_by_group(found, names)] for row, level, found in groups]
         parts += ["MACs by true group of the validation examples:\n", _table(["row", *names], body)]
     differences = [line for level in study.weights for line in _differences(cells, level)]
+    of_rule = _difference(cells, "rule_oracle", "rule_constant", "")
+    differences += [of_rule] if of_rule else []
     if differences:
         parts += [
-            "The policy minus each control on test, seed by seed:\n",
-            _table(["level", "minus", "mean", "least", "largest", "ahead in every seed"], differences),
+            "One row minus another on test, over the seeds:\n",
+            _table(["row", "minus", "mean", "least", "largest", "ahead in every seed"], differences),
         ]
     return parts
 
@@ -101,15 +103,19 @@ def _by_group(cells: Sequence[DynamicCell], names: Sequence[str]) -> list[str]:
 
 
 def _differences(cells: Sequence[DynamicCell], level: str) -> list[list[str]]:
-    policy = {cell.seed: cell.value("test") for cell in _of(cells, "policy", level)}
-    lines = []
-    for row in CONTROLS:
-        control = {cell.seed: cell.value("test") for cell in _of(cells, row, level)}
-        pairs = [policy[seed] - control[seed] for seed in sorted(policy.keys() & control.keys())]
-        if pairs:
-            numbers = [f"{value:+.3f}" for value in (statistics.fmean(pairs), min(pairs), max(pairs))]
-            lines.append([level, WORDS[row], *numbers, "yes" if min(pairs) > 0 else "no"])
-    return lines
+    pairs = [("policy", control, level) for control in CONTROLS]
+    lines = [_difference(cells, *pair) for pair in pairs]
+    return [line for line in lines if line]
+
+
+def _difference(cells: Sequence[DynamicCell], row: str, control: str, level: str) -> list[str]:
+    """Returns one row minus another on test over the seeds that both have; nothing if there is none."""
+    values, others = ({cell.seed: cell.value("test") for cell in _of(cells, name, level)} for name in (row, control))
+    pairs = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
+    if not pairs:
+        return []
+    numbers = [f"{value:+.3f}" for value in (statistics.fmean(pairs), min(pairs), max(pairs))]
+    return [_name(row, level), WORDS[control], *numbers, "yes" if min(pairs) > 0 else "no"]
 
 
 def _span(values: Sequence[float], digits: int = 3) -> str:
