@@ -27,7 +27,7 @@ def trained() -> dict[str, Tensor]:
     return {name: torch.rand_like(value.float()).to(value.dtype) for name, value in net().state_dict().items()}
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar"])
 def test_both_formats_are_read(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, path, model = trained(), tmp_path / f"weights{ending}", net()
     if ending == ".safetensors":

@@ -21,7 +21,7 @@ from toolkit.base.errors import UserError
 from toolkit.hooks.state import load_state
 from toolkit.zoo.unwrapped import unwrapped
 
-TORCH_ENDINGS = (".pt", ".pth", ".bin")
+TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".tar")  # of PyTorch, transformers, Lightning and timm
 
 NAMED_CODE = re.compile(r"GLOBAL (\S+)")  # in torch's message: the class or function that the file asks for
 

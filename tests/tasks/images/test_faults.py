@@ -144,6 +144,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a data set": (data(torchvision="CIFAR", root="."), "task.data.torchvision: .*did you mean 'CIFAR10'"),
     "a split in the list": (listed(f"{ROW},bee,trian"), "line 2 has the split 'trian'; did you mean 'train'"),
     "a column": (listed("a,b", header="path,class"), "has no column label and split; its columns are: path, class"),
+    "a separator": (
+        listed("a;b;c", header="path;label;split"),
+        "its columns are: path;label;split; separate columns by",
+    ),
     "a policy": (task(augment={"auto_augment": "rnd-m9"}), "augment: timm cannot make this augmentation"),
     # wrong numbers of classes
     "of the model": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,11 +68,12 @@ def from_csv(file: Path, classes: tuple[str, ...] | None) -> Collected:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise refuse("csv", f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         there = ", ".join(reader.fieldnames or ()) or "none"
-        raise refuse("csv", f"{file}: has no column {' and '.join(missing)}; its columns are: {there}")
+        hint = "; separate columns by commas" if len(reader.fieldnames or ()) == 1 and missing == list(COLUMNS) else ""
+        raise refuse("csv", f"{file}: has no column {' and '.join(missing)}; its columns are: {there}{hint}")
     rows: dict[str, Rows] = {}
     faults: list[str] = []
     for row in reader:
@@ -102,21 +104,22 @@ def missing_files(splits: Mapping[str, Pictures]) -> list[Path]:
     return [path for path in paths if not path.is_file() or not path.stat().st_size]
 
 
-def unreadable(splits: Mapping[str, Pictures], most: int | None) -> list[str]:
+def unreadable(splits: Mapping[str, Pictures], most: int, *, whole: bool) -> list[str]:
     """Returns what is wrong with files that are not pictures, in words.
 
-    most: the number of files of each split that are read whole, which is evenly spread; None only opens all files.
+    most: the number of files of each split that are tried at least, if it has as many; they are evenly spread.
+    whole: whether the files are read whole; else they are only opened, which is faster and finds other files.
     """
     faults = []
     for pictures in splits.values():
-        for place in range(0, len(pictures.paths), 1 if most is None else max(1, len(pictures.paths) // most)):
+        for place in range(0, len(pictures.paths), max(1, len(pictures.paths) // most)):
             try:
-                if most is None:
+                if not whole:
                     with Image.open(pictures.paths[place]):
                         continue
                 pictures.open(place, "RGB")
             except (Exception, Image.DecompressionBombError) as error:  # PIL raises anything on a damaged file
-                faults.append(str(error) if most else f"{pictures.paths[place]}: cannot be read as a picture")
+                faults.append(str(error) if whole else f"{pictures.paths[place]}: cannot be read as a picture")
     return faults
 
 

@@ -22,6 +22,8 @@ from toolkit.zoo.weights import WeightsMisfitError, read_weights
 
 MOST_READ = 64  # files of each split that are read whole
 
+MOST_OPENED = 20_000  # files of each split that are opened beside these
+
 USUAL_CLASSES = 1000  # of models whose arguments do not say it
 
 HOW_MANY = "num_classes"  # the argument of all classifiers of timm and torchvision
@@ -43,23 +45,23 @@ class Seen:
 
 
 def look_at_files(settings: ImageSettings, folder: Path) -> FilesSeen:
-    """Returns every fault of the pictures and the weights; all pictures are opened, and some of them read whole.
+    """Returns every fault of the pictures and the weights; many pictures are opened, and some of them read whole.
 
     folder: what relative paths start from.
     """
-    seen = look(settings, folder, opens_all=True)
+    seen = look(settings, folder, opens_many=True)
     return FilesSeen(seen.faults, seen.notes)
 
 
-def look(settings: ImageSettings, folder: Path, *, opens_all: bool) -> Seen:
+def look(settings: ImageSettings, folder: Path, *, opens_many: bool) -> Seen:
     """Returns the pictures, how they are prepared, and every fault.
 
-    opens_all: whether all files of pictures are opened; else a few of each split are read alone.
+    opens_many: whether up to MOST_OPENED files of each split are opened; without, only some are read.
     """
     faults: list[TaskFault] = []
     divided = preparation = None
     try:
-        divided = _pictures(settings.data, folder, opens_all)
+        divided = _pictures(settings.data, folder, opens_many)
     except FilesError as error:
         faults += error.faults
     try:
@@ -86,14 +88,15 @@ def num_classes_of(settings: ImageModel, model: nn.Module) -> int:
     return given if isinstance(given, int) else USUAL_CLASSES
 
 
-def _pictures(data: ImageData, folder: Path, opens_all: bool) -> Divided:
+def _pictures(data: ImageData, folder: Path, opens_many: bool) -> Divided:
     collected = collect(data, folder)
     key = "folder" if data.folder else "csv"
     missing = missing_files(collected.splits)
     if missing:
         what = "there is no such file, or it is empty"
         raise refuse(key, f"{few(missing)}: {what} ({len(missing)} of all pictures)")
-    bad = (unreadable(collected.splits, None) if opens_all else []) or unreadable(collected.splits, MOST_READ)
+    bad = unreadable(collected.splits, MOST_OPENED, whole=False) if opens_many else []
+    bad = bad or unreadable(collected.splits, MOST_READ, whole=True)
     if bad:
         raise refuse(key, few(bad))
     return divide(collected, data)

@@ -46,7 +46,7 @@ class ImageTask(Classifier):
             UserError: the model does not run on pictures of this size, or gives no logits.
         """
         self.settings, self._folder, self.metric = settings, folder, settings.metric
-        seen = look(settings, folder, opens_all=False)
+        seen = look(settings, folder, opens_many=False)
         if seen.faults:
             raise RecipeError([Fault(("task", *place), message) for place, message in seen.faults])
         assert seen.divided is not None and seen.preparation is not None
