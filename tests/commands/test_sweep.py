@@ -136,7 +136,7 @@ def test_planned_cells_run_or_are_infeasible(
 ) -> None:
     """From tables that are there already, timed with few repeats, or from nothing."""
     file.write_text(PLANS.replace("  - {seed: 1, task: tad-watch}\n", ""))
-    monkeypatch.setattr(cells, "make_task", lambda name: tiny_task)
+    monkeypatch.setattr(cells, "make_task", lambda name, folder: tiny_task)
     out = tmp_path / "out"
     if is_known:
         timing = TimingSettings(torch.device("cpu"), (1,), 1, repeats=1)

@@ -121,8 +121,8 @@ def _difference(cells: Sequence[DynamicCell], row: str, control: str, level: str
 def _span(values: Sequence[float], digits: int = 3) -> str:
     if not values:
         return ""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    mean, least, largest = (f"{value:.{digits}f}" for value in (statistics.fmean(values), min(values), max(values)))
+    return mean if least == largest else f"{mean} ({least} to {largest})"
 
 
 def _padded(line: list[str], width: int) -> list[str]:
