@@ -98,8 +98,8 @@ class ImageModel(Settings):
     name: `timm/NAME` or `torchvision/NAME`, such as `timm/resnet18`.
     arguments: keyword arguments of the model's factory, such as `{num_classes: 4}`, as the model was trained with.
     weights: the file of the trained weights (.safetensors, .pt, .pth, .bin, .ckpt or .tar); a relative path starts from
-        the recipe's folder. The file may hold a whole checkpoint, and names may begin with `module.` or `_orig_mod.`. Nothing is
-        ever downloaded.
+        the recipe's folder. The file may hold a whole checkpoint, and names may begin with `module.` or `_orig_mod.`.
+        Nothing is ever downloaded.
     weights_key: the key of the weights in a checkpoint that holds several, such as `model_ema`; null takes the only
         ones that fit the model.
     """
