@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision.models
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor
-from torchvision.models import ResNet18_Weights
+from torchvision.models import ResNet18_Weights, get_model_weights, list_models
 
 from tests.helpers.pictures import ARGUMENTS, made_up, recipe, settings, write_all
 from toolkit.base.errors import UserError
@@ -56,6 +58,13 @@ def test_torchvision_models_are_prepared_for_as_published() -> None:
     expected = ResNet18_Weights.DEFAULT.transforms()(picture)
     assert expected.shape == (3, 224, 224)
     assert torch.allclose(made_ready.scaled(made_ready.fixed(picture)[None])[0], expected, atol=1e-6)
+
+
+def test_sizes_of_published_presets_survive_the_rounding_of_timm() -> None:
+    presets = [get_model_weights(name).DEFAULT.transforms() for name in list_models(module=torchvision.models)]
+    sizes = [(preset.crop_size[0], preset.resize_size[0]) for preset in presets if hasattr(preset, "crop_size")]
+    assert len(sizes) > 50
+    assert [(crop, resize) for crop, resize in sizes if math.floor(crop / (crop / resize)) != resize] == []
 
 
 def test_settings_replace_the_models_own() -> None:

@@ -24,8 +24,6 @@ from toolkit.zoo.names import split_name
 
 Transform = Callable[[Any], Tensor]
 
-SLACK = 1e-9  # timm rounds size / crop down, and 224 / (224 / 232) may be a little below 232
-
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
@@ -73,7 +71,7 @@ def prepare(settings: ImageSettings, model: nn.Module) -> Preparation:
     library_of("timm")
     create = importlib.import_module("timm.data").create_transform
     plain = {"input_size": shape.sizes, "interpolation": config["interpolation"], "mean": mean, "normalize": False}
-    fixed = create(**plain, crop_pct=config["crop_pct"] - SLACK, crop_mode=config["crop_mode"])
+    fixed = create(**plain, crop_pct=config["crop_pct"], crop_mode=config["crop_mode"])
     try:
         augmented = (
             fixed if settings.augment is None else create(**plain, is_training=True, **settings.augment.model_dump())
