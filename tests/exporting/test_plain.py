@@ -1,4 +1,4 @@
-"""Plain exports of the kinds of model there are, each checked by the export in a process without the toolkit."""
+"""Plain exports of the kinds of model there are, checked by the export in a process without the toolkit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.helpers.plain_exports import PLAIN, compressed, exported, load_plain, save, task_of
+from tests.helpers.plain_exports import PLAIN, compressed, exported, load_plain, run_here, save, task_of
 from toolkit import export_run, load_model
 from toolkit.base.errors import ExportError
 from toolkit.checkpoint.manifest import read_manifest
@@ -49,7 +49,9 @@ def test_a_timm_model_without_blocks_and_with_fewer_channels(tmp_path: Path) -> 
     assert_same_as_saved(tmp_path / "model", (torch.randn(3, 3, 160, 160),))
 
 
-def test_a_torchvision_cnn_with_fewer_channels(tmp_path: Path) -> None:
+def test_a_torchvision_cnn_with_fewer_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, as another one would import torch and torchvision once more."""
+    run_here(monkeypatch)
     torch.manual_seed(0)
     dense = torchvision.models.get_model("resnet18", weights=None, num_classes=3).eval()
     inputs = (torch.randn(2, 3, 32, 32),)
