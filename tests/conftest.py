@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,6 +23,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for what tests start; this proc
 def one_thread() -> None:
     """The models here are tiny: more threads only wait for each other, 40 times slower on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def path_as_before() -> Iterator[None]:
+    """The folder of a user's task file is put on the path."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")

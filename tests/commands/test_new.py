@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,6 @@ from toolkit.__main__ import main
 from toolkit.starters.registry import STARTERS
 
 QUICK = ["measure.repeats=3", "measure.warmup=0", "measure.batch_sizes=[1]", "stages.2.max_steps=10"]
-
-
-@pytest.fixture(autouse=True)
-def path_as_before() -> Iterator[None]:
-    before = list(sys.path)
-    yield
-    sys.path[:] = before
 
 
 @pytest.mark.parametrize("kind", STARTERS)

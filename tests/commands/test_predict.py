@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,13 +20,6 @@ from toolkit.tasks.tad.metric import mean_average_precision
 from toolkit.tasks.task_file import read_task_file
 
 MEASURE = Measure(batch_sizes=(1,), threads=1, repeats=3, warmup=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def path_as_before() -> Iterator[None]:
-    before = list(sys.path)
-    yield
-    sys.path[:] = before
 
 
 @pytest.fixture(scope="module")

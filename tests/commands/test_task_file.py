@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +50,6 @@ variants:
     - {STAGE}
 measure: {MEASURE}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def path_as_before() -> Iterator[None]:
-    before = list(sys.path)
-    yield
-    sys.path[:] = before
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,20 @@
-"""Plain exports of what models may have: stand-ins, containers, folded weights, shared tensors, odd buffers."""
+"""Plain exports of what models may have: stand-ins, folded weights, shared tensors, odd buffers."""
 
 from __future__ import annotations
 
 import functools
 import shutil
 import warnings
-from collections import namedtuple
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from tests.helpers import checkpoint_net, own_model
+from tests.helpers import checkpoint_net
 from tests.helpers.block_nets import BlockNet, block_net, net_inputs
-from tests.helpers.plain_exports import PLAIN, compressed, exported, load_plain, run_here, save, task_of
+from tests.helpers.plain_exports import PLAIN, exported, load_plain, run_here, save, task_of
 from toolkit import export_model
 from toolkit.base.errors import ExportError
 from toolkit.blocks.drop import block_end, drop_block
@@ -32,13 +28,7 @@ from toolkit.zoo.settings import ZooModel
 
 DIM = 8
 
-Pair = namedtuple("Pair", ("x", "mask"))
-
-
-@dataclass
-class State:
-    x: Tensor
-    mask: Tensor
+IDS = (torch.arange(14).reshape(2, 7) % 5,)
 
 
 @pytest.fixture(autouse=True)
@@ -64,128 +54,6 @@ def test_linear_maps(kind: str, rank: int | None, tmp_path: Path) -> None:
     _, text = exported(tmp_path / "model", task_of(functools.partial(BlockNet, kind), inputs))
     assert "class LinearMap(InPlace" in text and f'"channels": {DIM}, "rank": {rank}' in text
     assert 'REMOVED = (\n    "blocks.2",\n)' in text
-
-
-class Work(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(DIM, DIM)
-
-    def work(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x + torch.tanh(self.layer(x)) * mask[..., None]
-
-
-class InTuple(Work):
-    def forward(self, x: Tensor, mask: Tensor) -> Any:
-        return self.work(x, mask), mask.clone()
-
-
-class InList(Work):
-    def forward(self, mask: Tensor, x: Tensor) -> Any:
-        return [mask, self.work(x, mask)]
-
-
-class InDict(Work):
-    def forward(self, x: Tensor, mask: Tensor) -> Any:
-        return {"x": self.work(x, mask), "mask": mask}
-
-
-class InSameDict(Work):
-    def forward(self, _: int, state: dict[str, Tensor]) -> Any:
-        return {"x": self.work(**state), "mask": state["mask"]}
-
-
-class InState(Work):
-    def forward(self, x: Tensor, mask: Tensor) -> Any:
-        return State(self.work(x, mask), mask)
-
-
-class InPair(Work):
-    def forward(self, *, x: Tensor, mask: Tensor) -> Any:
-        return Pair(self.work(x, mask), mask)
-
-
-def step_list(block: nn.Module, x: Tensor, mask: Tensor) -> Any:
-    return tuple(block(mask, x)[::-1])
-
-
-def step_dict(block: nn.Module, x: Tensor, mask: Tensor) -> Any:
-    out = block(x, mask)
-    return out["x"], out["mask"]
-
-
-def step_same_dict(block: nn.Module, x: Tensor, mask: Tensor) -> Any:
-    return tuple(block(0, {"x": x, "mask": mask}).values())
-
-
-def step_state(block: nn.Module, x: Tensor, mask: Tensor) -> Any:
-    out = block(x, mask)
-    return out.x, out.mask
-
-
-def step_pair(block: nn.Module, x: Tensor, mask: Tensor) -> Any:
-    return block(x=x, mask=mask)
-
-
-class Chain(nn.Module):
-    def __init__(self, block: Callable[[], nn.Module], step: Callable[..., Any] | None = None) -> None:
-        super().__init__()
-        self.embed, self.blocks, self.step = nn.Embedding(9, DIM), nn.ModuleList(block() for _ in range(3)), step
-
-    def forward(self, ids: Tensor) -> Tensor:
-        x, mask = self.embed(ids), ids != 0
-        for block in self.blocks:
-            x, mask = block(x, mask) if self.step is None else self.step(block, x, mask)
-        return x * mask[..., None]
-
-
-class Reading(nn.Module):
-    """Reads plain attributes of its first block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(DIM, 2, 16, batch_first=True)
-        self.embed = nn.Embedding(9, DIM)
-        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.encoder(self.embed(ids))
-
-
-IDS = (torch.arange(14).reshape(2, 7) % 5,)
-
-
-@pytest.mark.parametrize(
-    ("build", "line"),
-    [
-        (functools.partial(Chain, InTuple), '"kind": "tuple", "length": 2, "handed": ((1, (1,)),)'),
-        (functools.partial(Chain, InList, step_list), '"kind": "list"'),
-        (functools.partial(Chain, InDict, step_dict), '"kind": "mapping"'),
-        (functools.partial(Chain, InSameDict, step_same_dict), '"like": 1'),
-        (functools.partial(Chain, InState, step_state), '"kind": "dataclass"'),
-        (functools.partial(Chain, InPair, step_pair), '"kind": "named_tuple"'),
-        (Reading, "plain_attributes_of(model.get_submodule(name))"),
-    ],
-    ids=["tuple", "list", "dict", "same dict", "dataclass", "named tuple", "attributes"],
-)
-def test_whatever_blocks_return(build: Any, line: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    dense = build().eval()
-    blocks = [name for name in find_blocks(dense, IDS) if name.rpartition(".")[2] in "02"]
-    assert len(blocks) == 2
-    save(tmp_path / "model", compressed(dense, IDS, blocks), dense, IDS)
-    _, text = exported(tmp_path / "model", task_of(build, IDS))
-    assert line in text and "class Removed(InPlaceOfAny):" in text
-
-
-def test_blocks_called_by_keyword(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    dense = own_model.Sensor().eval()
-    inputs = (torch.randn(2, 3, 20), torch.tensor([20, 14]))
-    save(tmp_path / "model", compressed(dense, inputs, ["near", "wide.five"], cuts=2), dense, inputs)
-    _, text = exported(tmp_path / "model", task_of(own_model.Sensor, inputs))
-    assert '"near": {"kind": "tuple"' in text
-    assert "class Sensor(nn.Module):" in text, "the file is the toolkit's tests', but it does not import the toolkit"
 
 
 def test_shared_tensors_tuples_and_factors(tmp_path: Path) -> None:

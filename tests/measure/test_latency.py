@@ -52,6 +52,7 @@ KEY = MeasurementKey(device="cpu", batch_size=2)
 def measure(
     cost_s: float, dense_cost_s: float, key: MeasurementKey = KEY, **settings: int
 ) -> tuple[Latency, Worker, Worker, list[str]]:
+    SEEN.clear()  # a model of before may have had the same id
     clock, log = Clock(), list[str]()
     model, dense = Worker("model", clock, cost_s, log), Worker("dense", clock, dense_cost_s, log)
     chosen = {"threads": 1, "warmup": 3, "repeats": 4, **settings}

@@ -102,7 +102,10 @@ def test_a_stopped_run_goes_on_from_the_one_model_that_it_kept(
 
 def test_a_run_without_stages_keeps_the_model(tmp_path: Path, tiny_task: TinyTask) -> None:
     run(recipe_of(tiny_task, "last"), task=tiny_task, out=tmp_path / "run")
-    load_model(tmp_path / "run", tiny_task.build_model())
+    assert not (tmp_path / "run" / "stages").exists()
+    model, dense = load_model(tmp_path / "run", tiny_task.build_model()), tiny_task.load_baseline()
+    (inputs,) = tiny_task.example_inputs(2)
+    torch.testing.assert_close(model(inputs), dense(inputs), rtol=0, atol=0)
 
 
 def test_the_default_leaves_the_hash_as_it_was() -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from toolkit.base.settings import Data
 from toolkit.exporting.axes import NamedAxis
-from toolkit.measure.results import Environment, Samples, paired_ratios
+from toolkit.measure.results import Environment, Latency, Samples, paired_ratios
 
 
 class ExportSettings(Data):
@@ -117,30 +117,6 @@ class ExportedLatency(Data):
         return statistics.median(paired_ratios(self.samples_s, self.eager_samples_s))
 
 
-class DenseLatency(Data):
-    """Holds the seconds per call on the CPU of the file and of the unmodified model in the same format, in turns."""
-
-    batch_size: int
-    threads: int
-    samples_s: Samples
-    dense_samples_s: Samples
-
-    @property
-    def median_s(self) -> float:
-        """Returns the median seconds per call of the file."""
-        return statistics.median(self.samples_s)
-
-    @property
-    def dense_median_s(self) -> float:
-        """Returns the median seconds per call of the unmodified model's file."""
-        return statistics.median(self.dense_samples_s)
-
-    @property
-    def ratio(self) -> float:
-        """Returns the median of the ratios of samples taken in turns; below 1 compression made the file faster."""
-        return statistics.median(paired_ratios(self.samples_s, self.dense_samples_s))
-
-
 class ExportedFile(Data):
     """Describes one file by its name, its size in bytes and its hash; a file in a folder is `FOLDER/NAME`."""
 
@@ -157,7 +133,7 @@ class ExportReport(Data):
     batch_size: the fixed batch size; None where the file takes any.
     fixed_because: why the batch size is fixed, where the settings did not ask for that.
     parity: the difference of every output at every batch size, and at another size of the named axes.
-    against_dense: the latency beside that of the unmodified model's file.
+    against_dense: the latency of the file; its dense model is the unmodified one in a file of the same format.
     weights_sha256: the hash of the saved model's weights, if the caller gave it.
     """
 
@@ -171,7 +147,7 @@ class ExportReport(Data):
     outputs: tuple[TensorInfo, ...]
     parity: tuple[Parity, ...]
     latency: tuple[ExportedLatency, ...] = ()
-    against_dense: tuple[DenseLatency, ...] = ()
+    against_dense: tuple[Latency, ...] = ()
     weights_sha256: str | None
     environment: Environment
 

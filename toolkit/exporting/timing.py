@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from toolkit.exporting.formats.format import Runner
 from toolkit.exporting.graph import Inputs
 from toolkit.exporting.quiet import hushed
-from toolkit.exporting.report import DenseLatency, ExportedLatency
+from toolkit.exporting.report import ExportedLatency
 from toolkit.measure.latency import measure_latency
 from toolkit.measure.results import Latency, MeasurementKey
 
@@ -40,15 +40,9 @@ def time_beside_model(
 
 def time_beside_dense(
     run: Runner, run_dense: Runner, inputs: Inputs, runtime: str, threads: int, repeats: int
-) -> DenseLatency:
+) -> Latency:
     """Returns the latency of a file, and that of the unmodified model's file."""
-    latency = _time(_Timed(run), _Timed(run_dense), inputs, runtime, threads, repeats)
-    return DenseLatency(
-        batch_size=latency.batch_size,
-        threads=threads,
-        samples_s=latency.samples_s,
-        dense_samples_s=latency.dense_samples_s,
-    )
+    return _time(_Timed(run), _Timed(run_dense), inputs, runtime, threads, repeats)
 
 
 def _time(model: nn.Module, beside: nn.Module, inputs: Inputs, runtime: str, threads: int, repeats: int) -> Latency:

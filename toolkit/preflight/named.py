@@ -36,9 +36,10 @@ def find_model(
     arguments: Mapping[str, Any] | None = None,
     input_size: int | None = None,
 ) -> InspectedModel:
-    """Returns what a name stands for: a built-in task, a model of a zoo, or the compressed model of a run.
+    """Returns what a name stands for: a task, a model of a zoo, or the compressed model of a run.
 
-    name: `tad-watch`, `timm/NAME` or the folder of a run; None stands for the task of `file`.
+    name: `tad-watch`, `timm/NAME`, the folder of a run, or the file of a recipe, whose task is taken; None stands for
+        the task of `file`.
     file: the file of the user's own task, which the run was made for.
     arguments: keyword arguments of a zoo model.
     input_size: the side of a zoo model's images in pixels, or its number of tokens or samples.

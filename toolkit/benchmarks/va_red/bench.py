@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +21,10 @@ from toolkit.benchmarks.va_red.controls import (
     random_choices,
 )
 from toolkit.benchmarks.va_red.rows import Study, name_of
+from toolkit.benchmarks.va_red.told import untrained
 from toolkit.checkpoint.load import load_model
 from toolkit.measure.environment import describe_environment
+from toolkit.measure.macs import count_macs
 from toolkit.measure.reproducible import reproducible
 from toolkit.measure.results import Measurement
 from toolkit.record.run import RunRecord
@@ -79,7 +81,7 @@ class DynamicBench:
     def time(self, row: str, level: str, seed: int) -> str:
         """Times the model of a cell unless it is timed already, and returns the result in words."""
         path = self._file(row, level, seed)
-        folder = self.work / self.study.name / name_of(row, level, seed)
+        folder = self._folder(row, level, seed)
         if row not in TIMED or not path.exists():
             return "is not timed"
         cell = load_cell(path)
@@ -102,33 +104,32 @@ class DynamicBench:
 
     def _control(self, row: str, level: str, seed: int) -> DynamicCell:
         task = self._task(seed)
-        models = {}
-        for name in ("start",) if row == "rule_oracle" else ("start", "policy"):
-            record = self._run(name, level, seed)
-            folder = self.work / self.study.name / name_of(name, level, seed)
-            models[name] = load_model(folder, task.build_model())
-        setting = Setting(
-            task=task,
-            dense=task.load_baseline(),
-            start=models["start"],
-            policy=models.get("policy", models["start"]),
-            most_macs=record.steps[-1].measurement.macs.total,
-            settings=self.study.recover(self.study.steps),
-            seed=seed,
-            console=self.console,
-            true_groups=self.study.true_groups,
-            rule=self.study.rule,
-        )
+        dense = task.load_baseline()
         with reproducible(torch.device("cpu")):
-            chosen = CONTROLS[row](setting)
+            setting = Setting(
+                task=task,
+                dense=dense,
+                start=untrained(dense, task),
+                settings=self.study.recover(self.study.steps),
+                seed=seed,
+                console=self.console,
+                true_groups=self.study.true_groups,
+                rule=self.study.rule,
+            )
+            chosen = CONTROLS[row](setting if row == "rule_oracle" else self._beside_policy(setting, level, seed))
         return self._cell(row, level, seed).model_copy(
             update={
                 "macs": round(chosen.of_inputs.mean),
-                "dense_macs": record.baseline.measurement.macs.total,
+                "dense_macs": count_macs(dense, task.example_inputs(1)).total,
                 "of_inputs": chosen.of_inputs,
                 "quality": chosen.quality,
             }
         )
+
+    def _beside_policy(self, setting: Setting, level: str, seed: int) -> Setting:
+        record = self._run("policy", level, seed)
+        model = load_model(self._folder("policy", level, seed), setting.task.build_model())
+        return replace(setting, policy=model, most_macs=record.steps[-1].measurement.macs.total)
 
     def _run(self, row: str, level: str, seed: int) -> RunRecord:
         macs_ratio = 1.0
@@ -139,7 +140,7 @@ class DynamicBench:
                     f"the {AS_DEAR_AS[row]} takes {macs_ratio:.3f} of the dense multiply-adds; it saves nothing"
                 )
         recipe = self.study.recipe(row, level, seed, macs_ratio)
-        folder = self.work / self.study.name / recipe.name
+        folder = self._folder(row, level, seed)
         return run(
             recipe, task=self._task(seed), out=folder, resume=(folder / "run.json").exists(), console=self.console
         )
@@ -167,6 +168,9 @@ class DynamicBench:
 
     def _task(self, seed: int) -> Task:
         return self.make_task(self.study.tasks[seed])
+
+    def _folder(self, row: str, level: str, seed: int) -> Path:
+        return self.work / self.study.name / name_of(row, level, seed)
 
     def _file(self, row: str, level: str, seed: int) -> Path:
         return cell_file(self.out, self.study.name, row, level, seed)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from toolkit.base.console import Console
 from toolkit.benchmarks.va_red.oracle import oracle_pool
-from toolkit.benchmarks.va_red.told import Pool, Told, decided, macs_of_rows
+from toolkit.benchmarks.va_red.told import Pool, Told, costs_of, decided, macs_of_rows
 from toolkit.hooks.copies import copy_model
 from toolkit.measure.counted import InputMacs
-from toolkit.measure.macs import count_macs
 from toolkit.measure.results import Quality
 from toolkit.stages.recover.apply import recovery_loss
 from toolkit.stages.recover.settings import Recover
-from toolkit.stand_ins.decisions import choices_noted, gated_layers
+from toolkit.stand_ins.decisions import gated_layers
 from toolkit.tasks.evaluate import evaluate
 from toolkit.tasks.groups import groups_of
 from toolkit.tasks.task import Batch, Split, Task
@@ -40,9 +39,9 @@ class Setting:
     """Holds what every control is given.
 
     start: the dense model with dynamic layers, fitted maps and gates that have learnt nothing.
-    policy: the model with trained gates; the untrained one for the oracle by a rule, which needs no policy.
-    most_macs: the multiply-adds that the policy takes on average.
     settings: the training of every row of the table.
+    policy: the model with trained gates; None for the oracle by a rule, which needs no policy.
+    most_macs: the multiply-adds that the policy takes on average.
     true_groups: returns the names of the groups of examples from their targets, for the oracle.
     rule: the option of every layer for the examples of a group, by its name; others are computed in full.
     """
@@ -50,31 +49,34 @@ class Setting:
     task: Task
     dense: nn.Module
     start: nn.Module
-    policy: nn.Module
-    most_macs: int
     settings: Recover
     seed: int
     console: Console
+    policy: nn.Module | None = None
+    most_macs: int = 0
     true_groups: Callable[[Any], list[str]] | None = None
     rule: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def choices_of_others(setting: Setting) -> Chosen:
     """Gives each example the choices that the policy's gates make for another one; the weights are the policy's."""
+    policy = setting.policy
+    assert policy is not None
 
     def permuted(split: Split) -> tuple[Pool, Tensor]:
-        pool = decided(setting.policy, (batch.inputs for batch in setting.task.batches(split, 64)))
+        pool = decided(policy, (batch.inputs for batch in setting.task.batches(split, 64)))
         return pool, torch.randperm(len(pool), generator=torch.Generator().manual_seed(setting.seed))
 
     quality = []
     for split in SPLITS:
         pool, rows = permuted(split)
-        quality.append(evaluate(setting.task, Told(setting.policy, pool.at(rows)), split))
-    return Chosen(tuple(quality), _spread(setting, setting.policy, *permuted("validation")))
+        quality.append(evaluate(setting.task, Told(policy, pool.at(rows)), split))
+    return Chosen(tuple(quality), _spread(setting, policy, *permuted("validation")))
 
 
 def random_choices(setting: Setting) -> Chosen:
     """Trains from the start with choices that are drawn from those of the policy, whatever the input."""
+    assert setting.policy is not None
     pool = decided(setting.policy, (batch.inputs for batch in setting.task.batches("score", 64)))
 
     def drawn(count: int, generator: torch.Generator) -> Tensor:
@@ -92,14 +94,9 @@ def random_choices(setting: Setting) -> Chosen:
 def oracle_choices(setting: Setting) -> Chosen:
     """Trains from the start with choices for each true group, such as each motion, which the policy has to find out."""
     (example,) = setting.task.batches("score", 1, limit=1)
-    with torch.no_grad(), choices_noted(setting.start) as noted:
-        setting.start(*example.inputs)
-    layers = gated_layers(setting.start)
-    costs = {name: layer.option_macs(noted[name].shapes[0]) for name, layer in layers.items()}
-    dynamic = sum(sum(noted[name].costs(layer)) for name, layer in layers.items())
-    most = setting.most_macs - (count_macs(setting.start, example.inputs).total - dynamic)
+    fixed, costs = costs_of(setting.start, example.inputs)
+    most = setting.most_macs - fixed
     pool = oracle_pool(setting.start, setting.dense, setting.task, costs, most, setting.console)
-
     return _of_true_groups(setting, pool)
 
 

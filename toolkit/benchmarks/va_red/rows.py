@@ -108,12 +108,6 @@ class Study:
             validate_every=self.policy_steps,
         )
 
-    def untrained(self) -> VaRed:
-        """Returns the stage with the fitted maps and gates that have learnt nothing: one step that moves nothing."""
-        return VaRed(
-            efficiency_weight=0.0, max_steps=1, learning_rate=1e-12, warmup_steps=0, batch_norm="keep", weight_decay=0.0
-        )
-
     def stages(self, row: str, level: str, macs_ratio: float) -> tuple[Stage, ...]:
         """Returns the stages of a row.
 
@@ -124,7 +118,6 @@ class Study:
         whole: dict[str, tuple[Stage, ...]] = {
             "dense": (),
             "dense_trained": (everything,),
-            "start": (self.untrained(),),
             "constant": (VaRed(scope="constant", macs_ratio=macs_ratio), everything),
             "rule_constant": (VaRed(scope="constant", macs_ratio=macs_ratio), everything),
             "channel_prune": (ChannelPrune(macs_ratio=macs_ratio, round_to=1), everything),

@@ -9,10 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolkit.hooks.copies import copy_model
 from toolkit.hooks.modes import evaluating
 from toolkit.hooks.points import Inputs
 from toolkit.measure.macs import count_macs
+from toolkit.stages.va_red.options import offers
+from toolkit.stages.va_red.settings import VaRed
+from toolkit.stages.va_red.wrap import collect, wrap
 from toolkit.stand_ins.decisions import choices_noted, controlled, gated_layers
+from toolkit.tasks.batches import batches_of
+from toolkit.tasks.task import Task
 
 Options = Mapping[str, Tensor]  # for each gated layer int64 [N, 2]: the option of each of N examples
 
@@ -55,6 +61,16 @@ class Pool:
         return {name: options[rows] for name, options in self.options.items()}
 
 
+def untrained(dense: nn.Module, task: Task) -> nn.Module:
+    """Returns a copy of the dense model with dynamic layers: fitted maps, and gates that have learnt nothing."""
+    model, config = copy_model(dense), VaRed()
+    with evaluating(model):
+        offered, _ = offers(model, task.example_inputs(1), config)
+    moments = collect(model, offered, (batch.inputs for batch in batches_of(task, "calibration", 16)))
+    wrap(model, offered, moments, config)
+    return model
+
+
 @torch.no_grad()
 def decided(model: nn.Module, batches: Iterable[Inputs]) -> Pool:
     """Returns the options that the gates of a model take on the examples of the batches, in their order."""
@@ -65,18 +81,27 @@ def decided(model: nn.Module, batches: Iterable[Inputs]) -> Pool:
 
 
 @torch.no_grad()
-def macs_of_rows(model: nn.Module, inputs: Inputs, pool: Pool) -> list[int]:
-    """Returns the multiply-adds of one example with each row of the pool; there are no gates to pay for.
+def costs_of(model: nn.Module, inputs: Inputs) -> tuple[int, dict[str, dict[tuple[int, int], int]]]:
+    """Returns what one example costs beside the gated layers, and in each of them the cost of every option.
 
     inputs: one example; all examples have its shape.
     """
     with evaluating(model), choices_noted(model) as noted:
         model(*inputs)
     layers = gated_layers(model)
-    dynamic = sum(sum(noted[name].costs(layer)) for name, layer in layers.items())
-    fixed = count_macs(model, inputs).total - dynamic
+    gated = sum(sum(noted[name].costs(layer)) for name, layer in layers.items())
     tables = {name: layer.option_macs(noted[name].shapes[0]) for name, layer in layers.items()}
+    return count_macs(model, inputs).total - gated, tables
+
+
+def macs_of_rows(model: nn.Module, inputs: Inputs, pool: Pool) -> list[int]:
+    """Returns the multiply-adds of one example with each row of the pool; there are no gates to pay for.
+
+    inputs: one example; all examples have its shape.
+    """
+    fixed, tables = costs_of(model, inputs)
     return [
-        fixed + sum(tables[name][step, part] for name in layers for step, part in [pool.options[name][row].tolist()])
+        fixed
+        + sum(table[step, part] for name, table in tables.items() for step, part in [pool.options[name][row].tolist()])
         for row in range(len(pool))
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -164,8 +164,6 @@ class ImageSettings(TaskSettings):
     workers: the number of processes that read pictures; 0 (the default) reads them in the program itself. What is read
         does not depend on it.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset()
 
     type: Literal["images"] = NAME
     data: ImageData

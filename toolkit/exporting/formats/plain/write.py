@@ -79,6 +79,8 @@ def _computes_the_same(text: str, subject: Subject, path: Path, saved: SavedMode
     """
     inputs = saved.example_inputs(2)
     names, outputs = run_eager(subject.model, inputs)
+    tolerance = subject.settings.tolerance
+    assert tolerance is not None
     module = ModuleType("load_of_plain_export")
     module.__file__ = str(path / "load.py")
     sys.modules[module.__name__] = module  # dataclasses look their module up there
@@ -86,8 +88,7 @@ def _computes_the_same(text: str, subject: Subject, path: Path, saved: SavedMode
         with hushed(), without_fast_path(), torch.no_grad():
             exec(compile(text, "load.py", "exec"), vars(module))
             found = tensors_in(module.load_model()(*inputs))
-        assert subject.settings.tolerance is not None
-        check_tolerance(compare(names, outputs, found, len(inputs[0])), subject.settings.tolerance)
+        check_tolerance(compare(names, outputs, found, len(inputs[0])), tolerance)
     except Exception:  # the user's model may raise anything where a block is not what it was
         return False
     finally:
