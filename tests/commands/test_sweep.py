@@ -22,6 +22,7 @@ from toolkit.running.runner import run
 from toolkit.sweeping import cells
 from toolkit.sweeping.cells import LOCK_FILE, _only_process
 from toolkit.sweeping.settings import read_sweep
+from toolkit.zoo.build import build_zoo_model
 
 TEXT = """\
 version: 1
@@ -187,3 +188,17 @@ def test_a_finished_cell_of_other_settings_is_not_taken_for_this_sweeps(
         assert sweep.main([*words, "--set", other]) == 2
         assert "drop/seed1: holds a finished run of other settings than this sweep's" in capsys.readouterr().err
     assert len(on_tiny) == 1
+
+
+def test_finished_cells_are_known_again_where_weights_have_a_relative_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(build_zoo_model("timm/test_vit", {"num_classes": 3}).state_dict(), tmp_path / "weights.pth")
+    model = "{name: timm/test_vit, arguments: {num_classes: 3}, weights: weights.pth, examples: 2}"
+    measure = "{batch_sizes: [1], threads: 1, repeats: 3, warmup: 0, splits: [test]}"
+    (tmp_path / "zoo.yaml").write_text(
+        f"name: zoo\nmodel: {model}\nseeds: [{{seed: 0, task: zoo}}]\nvariants: {{dense: []}}\nmeasure: {measure}\n"
+    )
+    for _ in range(2):
+        assert sweep.main([str(tmp_path / "zoo.yaml"), "--out", str(tmp_path / "deep" / "out")]) == 0
+    assert capsys.readouterr().out.count("  finished\n") == 1

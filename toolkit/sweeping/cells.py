@@ -146,12 +146,14 @@ class _CellRunner:
         Raises:
             UserError: the run has other stages, another seed or another measurement.
         """
+        folder = self.folder or Path()  # where relative paths of the sweep start; those of the run start from `out`
         if isinstance(cell, Recipe):
-            is_same = recipe.is_same_but_for_its_task_file(cell)
+            is_same = recipe.is_same_but_for_its_task_file(cell.moved(folder, out))
         else:
             sweep = self.planner.sweep
             assert sweep.plans is not None
-            is_same = (recipe.task, recipe.seed, recipe.device) == (cell.task, cell.seed, sweep.device)
+            task = cell.task if isinstance(cell.task, str) else cell.task.moved(folder, out)
+            is_same = (recipe.task, recipe.seed, recipe.device) == (task, cell.seed, sweep.device)
             is_same &= recipe.measure == sweep.measure
             is_same &= recipe.stages[len(recipe.stages) - len(sweep.plans.then) :] == sweep.plans.then
         if not is_same:
