@@ -81,7 +81,7 @@ def test_a_saved_model_holds_no_picture_and_needs_none(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_plans_and_variants(folder: Path, tmp_path: Path) -> None:
+def test_a_sweep_of_plans_and_variants(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = {
         "version": 1,
         "name": "fronts",
@@ -97,6 +97,9 @@ def test_a_sweep_of_plans_and_variants(folder: Path, tmp_path: Path) -> None:
         path.parent.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("run.json")
     )
     assert cells == ["depth_0.7/seed0", "depth_0.7/seed1", "drop/seed0", "drop/seed1"]
+    capsys.readouterr()
+    assert sweep.main([str(file), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("  finished\n") == 4
 
 
 def test_a_recipe_that_cannot_give_its_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,19 +122,3 @@ def test_a_run_of_a_zoo_model_with_weights_is_inspected_where_it_lies(folder: Pa
     file = write_yaml(folder / "zoo.yaml", content)
     assert apply.main([str(file), "--out", str(tmp_path / "zoo")]) == 0
     assert inspect.main([str(tmp_path / "zoo")]) == 0
-
-
-@pytest.mark.slow
-def test_a_sweep_of_plans_runs_and_knows_its_finished_cells_again(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = {
-        "name": "pictures",
-        "seeds": [{"seed": 0, "task": recipe()["task"]}],
-        "plans": {"budgets": ["macs=0.7"], "families": ["depth", "width", "combined"], "examples": 16},
-        "measure": recipe()["measure"],
-    }
-    file = write_yaml(folder / "sweep.yaml", content)
-    for _ in range(2):
-        assert sweep.main([str(file), "--out", str(tmp_path / "sweep")]) == 0
-    assert capsys.readouterr().out.count("  finished\n") == 3
